@@ -1,0 +1,1 @@
+//! The load tool: talks like a client, cannot reach into the server.

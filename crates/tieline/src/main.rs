@@ -1,0 +1,2 @@
+//! The tieline binary.
+fn main() {}
