@@ -1,0 +1,84 @@
+//! Acks, errors without an ack, and the pong.
+
+use crate::{error::ErrorCode, id::Position, json_text};
+
+use super::{push_count, push_error, push_known, push_member};
+
+/// What became of a message, in the ack of a `tieline.v1` send and in REST answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Receipt {
+    /// How many connections it was handed to, cluster-wide; `None` (`null`) when not all nodes answered in time.
+    pub delivered: Option<u64>,
+    /// How many logs (groups with history, inboxes) took it: it will arrive later where it did not now.
+    pub queued: u64,
+    /// How many of the named users and connections nobody holds; `None` (`null`) when not all nodes answered in time.
+    pub unknown: Option<u64>,
+}
+
+/// What an ack says beyond success (`tieline.v1`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extra {
+    /// Nothing.
+    None,
+    /// To a send.
+    Receipt(Receipt),
+    /// To a join that named what it saw last, or a hello that named its inbox.
+    Recovered {
+        /// Whether everything since then follows.
+        recovered: bool,
+        /// Where the log ends now, so that the next join can name it.
+        position: Option<Position>,
+    },
+}
+
+/// Appends the ack of success.
+pub fn ack(out: &mut Vec<u8>, ack_id: u64) {
+    ack_with(out, ack_id, Extra::None);
+}
+
+/// Appends the ack of success and what it says beyond.
+pub fn ack_with(out: &mut Vec<u8>, ack_id: u64, extra: Extra) {
+    push_count(out, "{\"type\":\"ack\",\"ackId\":", ack_id);
+    out.extend_from_slice(b",\"success\":true");
+    match extra {
+        Extra::None => {}
+        Extra::Receipt(receipt) => {
+            push_known(out, ",\"delivered\":", receipt.delivered);
+            push_count(out, ",\"queued\":", receipt.queued);
+            push_known(out, ",\"unknown\":", receipt.unknown);
+        }
+        Extra::Recovered { recovered, position } => {
+            out.extend_from_slice(b",\"recovered\":");
+            json_text::push_bool(out, recovered);
+            if let Some(Position { epoch, offset }) = position {
+                push_count(out, ",\"position\":{\"epoch\":", epoch);
+                push_count(out, ",\"offset\":", offset);
+                out.push(b'}');
+            }
+        }
+    }
+    out.push(b'}');
+}
+
+/// Appends the ack of failure. With [`ErrorCode::Duplicate`] the official clients take it for success.
+pub fn ack_error(out: &mut Vec<u8>, ack_id: u64, code: ErrorCode, message: &str) {
+    push_count(out, "{\"type\":\"ack\",\"ackId\":", ack_id);
+    out.extend_from_slice(b",\"success\":false");
+    push_error(out, code.name(), message);
+    out.push(b'}');
+}
+
+/// Appends the error of a frame that had no ackId. The official clients ignore the type; people see it in their tools.
+pub fn error(out: &mut Vec<u8>, code: ErrorCode, field: Option<&str>, message: &str) {
+    out.extend_from_slice(b"{\"type\":\"error\"");
+    push_error(out, code.name(), message);
+    if let Some(field) = field {
+        push_member(out, ",\"field\":", field);
+    }
+    out.push(b'}');
+}
+
+/// Appends the answer to a ping. It is obligatory: the official clients close without it.
+pub fn pong(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"pong\"}");
+}
