@@ -1,0 +1,283 @@
+//! A real server, started for a test or by hand, and gone without a trace afterwards.
+//!
+//! A kind of server is a [`Kind`], one file each in `engine/`. An [`Engine`] is one running instance of a kind. It is
+//! owned by whoever started it: tests hold it in a variable, `cargo xtask engines up` leaves it with a supervisor
+//! process (`engine/supervisor.rs`). Tested by `engine/tests.rs` against the real Redis.
+
+mod child;
+mod package;
+mod redis;
+pub mod supervisor;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use child::Child;
+
+/// How long a server may take until it answers in its own protocol. Generous, because machines under load need
+/// several times what a quiet one does; nobody waits longer than the server needs.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Pause between two questions whether the server is ready.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// How often another port is tried when somebody took the chosen one before the server could.
+const PORT_ATTEMPTS: u32 = 5;
+
+/// Lines of a failed server's log that are repeated in the error.
+const LOG_TAIL: usize = 20;
+
+/// Every kind of server the keeper knows.
+pub const KINDS: &[&dyn Kind] = &[&redis::Redis];
+
+/// What must be known about one kind of server in order to keep an instance of it.
+pub trait Kind: Send + Sync {
+    /// The name on the command line and in folder names.
+    fn name(&self) -> &'static str;
+
+    /// The environment variable that names a server to be used in place of a private one.
+    fn variable(&self) -> &'static str;
+
+    /// The Debian packages that bring the server.
+    fn packages(&self) -> &'static [&'static str];
+
+    /// The program that is looked for on the search path to learn whether those packages are there.
+    fn program(&self) -> &'static str;
+
+    /// How an instance is started in the foreground. Its data must be in `folder`, its listener on 127.0.0.1 alone.
+    fn command(&self, folder: &Path, port: u16) -> Command;
+
+    /// Whether the server answers in its own protocol; an open port is not yet a server that works.
+    fn is_ready(&self, port: u16) -> bool;
+
+    /// The address clients are given.
+    fn url(&self, port: u16) -> String;
+}
+
+/// The kind with this name.
+pub fn kind(name: &str) -> Result<&'static dyn Kind, Error> {
+    KINDS.iter().find(|kind| kind.name() == name).copied().ok_or_else(|| Error::UnknownKind {
+        name: name.into(),
+        known: KINDS.iter().map(|kind| kind.name()).collect(),
+    })
+}
+
+/// Why an engine cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name on the command line is none of ours.
+    #[error("there is no engine called `{name}`; known are: {}", known.join(", "))]
+    UnknownKind {
+        /// What was asked for.
+        name: String,
+        /// What could have been.
+        known: Vec<&'static str>,
+    },
+    /// The package could not be installed.
+    #[error(
+        "cannot install {packages}: {reason}\nInstall it by hand, or name a running server in {variable}."
+    )]
+    Install {
+        /// The packages, as given to apt-get.
+        packages: String,
+        /// What apt-get said.
+        reason: String,
+        /// The way out.
+        variable: &'static str,
+    },
+    /// The server ended, or did not answer in time.
+    #[error("{name} did not become ready: {reason}\nThe end of {}:\n{tail}", log.display())]
+    NotReady {
+        /// Which kind.
+        name: &'static str,
+        /// Ended or silent.
+        reason: String,
+        /// The whole log, which is kept.
+        log: PathBuf,
+        /// Its last lines.
+        tail: String,
+    },
+    /// The server was named by the environment, so it is not ours to kill.
+    #[error("{variable} names the server, and a server that was not started here is not killed here")]
+    NotOurs {
+        /// The variable that named it.
+        variable: &'static str,
+    },
+    /// A supervisor holds this engine, or should and does not.
+    #[error("{0}")]
+    Supervisor(String),
+    /// Something about files, sockets or processes.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What came of it.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    fn io(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { what: what.into(), source }
+    }
+}
+
+/// One running server. Dropped, it is killed and its folder removed; after a panic its log is kept.
+pub struct Engine {
+    kind: &'static dyn Kind,
+    url: String,
+    /// None when the environment names the server.
+    own: Option<Instance>,
+}
+
+/// What an engine started here has beside its address.
+struct Instance {
+    folder: PathBuf,
+    port: u16,
+    /// None between [`Engine::kill`] and [`Engine::restart`].
+    child: Option<Child>,
+}
+
+/// An engine that is about to be started.
+pub struct Builder {
+    kind: &'static dyn Kind,
+}
+
+impl Engine {
+    /// A private Redis with an append-only file, so that its data outlive [`Engine::kill`].
+    pub fn redis() -> Builder {
+        Builder { kind: &redis::Redis }
+    }
+
+    /// The address to give to a client.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The process of the server; none while it is killed, or when it was not started here.
+    pub fn pid(&self) -> Option<u32> {
+        self.own.as_ref()?.child.as_ref().map(Child::id)
+    }
+
+    /// Kills the server with SIGKILL and waits until it is gone. The port and the data stay reserved for
+    /// [`Engine::restart`]. Killing a killed server changes nothing.
+    pub fn kill(&mut self) -> Result<(), Error> {
+        let own = self.own.as_mut().ok_or(Error::NotOurs { variable: self.kind.variable() })?;
+        own.child = None;
+        Ok(())
+    }
+
+    /// Starts the server again on the same port and data, killing it first if it still runs, and returns when it
+    /// answers.
+    pub fn restart(&mut self) -> Result<(), Error> {
+        self.kill()?;
+        let kind = self.kind;
+        let own = self.own.as_mut().ok_or(Error::NotOurs { variable: kind.variable() })?;
+        own.child = Some(start(kind, &own.folder, own.port)?);
+        Ok(())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let Some(own) = self.own.take() else { return };
+        drop(own.child);
+        if thread::panicking() {
+            eprintln!("the log of {} is kept: {}", self.kind.name(), log_of(&own.folder).display());
+        } else if let Err(error) = fs::remove_dir_all(&own.folder) {
+            eprintln!("{} stays behind: {error}", own.folder.display());
+        }
+    }
+}
+
+impl Builder {
+    /// Starts a private instance on a free port in a folder of its own, installing the server if it is missing;
+    /// or takes the server that the kind's environment variable names.
+    pub fn start(self) -> Result<Engine, Error> {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        if let Ok(url) = std::env::var(self.kind.variable()) {
+            return Ok(Engine { kind: self.kind, url, own: None });
+        }
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{}-{number}", self.kind.name(), process::id());
+        self.start_in(&folder().join(name))
+    }
+
+    /// Starts a private instance in this folder, which is emptied first: what is in it was left by a killed owner.
+    fn start_in(self, folder: &Path) -> Result<Engine, Error> {
+        package::install(self.kind)?;
+        let mut attempt = 1;
+        loop {
+            if folder.exists() {
+                fs::remove_dir_all(folder)
+                    .map_err(|e| Error::io(format!("empty {}", folder.display()), e))?;
+            }
+            fs::create_dir_all(folder).map_err(|e| Error::io(format!("create {}", folder.display()), e))?;
+            let port = free_port()?;
+            match start(self.kind, folder, port) {
+                Ok(child) => {
+                    let own = Instance { folder: folder.to_path_buf(), port, child: Some(child) };
+                    return Ok(Engine { kind: self.kind, url: self.kind.url(port), own: Some(own) });
+                }
+                Err(Error::NotReady { .. }) if attempt < PORT_ATTEMPTS && !is_free(port) => attempt += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Where all instances live.
+fn folder() -> PathBuf {
+    crate::workspace::target().join("engines")
+}
+
+/// What a server writes to its standard output and error.
+fn log_of(folder: &Path) -> PathBuf {
+    folder.join("server.log")
+}
+
+/// A port that nobody listens on. Somebody may take it before the server does; then another one is tried.
+fn free_port() -> Result<u16, Error> {
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|e| Error::io("find a free port", e))
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// Starts the server and returns when it answers.
+fn start(kind: &'static dyn Kind, folder: &Path, port: u16) -> Result<Child, Error> {
+    let log = log_of(folder);
+    let mut child = Child::spawn(kind.command(folder, port), &log)?;
+    let deadline = Instant::now() + READY_WITHIN;
+    loop {
+        // The child is asked first: another process may answer on a port that this one failed to get.
+        let reason = match child.exit()? {
+            Some(status) => format!("it ended with {status}"),
+            None if kind.is_ready(port) => return Ok(child),
+            None if Instant::now() > deadline => {
+                format!("it did not answer for {} s", READY_WITHIN.as_secs())
+            }
+            None => {
+                thread::sleep(ASK_EVERY);
+                continue;
+            }
+        };
+        drop(child);
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n");
+        return Err(Error::NotReady { name: kind.name(), reason, log, tail });
+    }
+}

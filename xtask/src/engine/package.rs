@@ -1,0 +1,90 @@
+//! Gets a server's Debian packages when its program is not there yet.
+//!
+//! Debian starts the service of a freshly installed package; `policy-rc.d` forbids that while we install, so that the
+//! only instances on the machine are private ones.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::{Error, Kind};
+
+/// Debian asks this program whether a service may be started; exit code 101 means no.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Makes sure that the kind's program can be started.
+pub(super) fn install(kind: &dyn Kind) -> Result<(), Error> {
+    if is_there(kind.program()) {
+        return Ok(());
+    }
+    // Several test processes may miss the same program at once: one installs, the others wait and look again.
+    let folder = super::folder();
+    fs::create_dir_all(&folder).map_err(|e| Error::io(format!("create {}", folder.display()), e))?;
+    let lock = File::create(folder.join("install.lock"))
+        .map_err(|e| Error::io("create the installation's lock", e))?;
+    lock.lock().map_err(|e| Error::io("lock the installation", e))?;
+    if is_there(kind.program()) {
+        return Ok(());
+    }
+    eprintln!("installing {}", kind.packages().join(" "));
+    let forbidden = Policy::forbid()?;
+    let updated = apt(kind, &["update"]);
+    let outcome = apt(kind, &[&["install", "-y", "--no-install-recommends"], kind.packages()].concat());
+    drop(forbidden);
+    // Stale lists are often good enough, so a failed update only matters when the installation failed too.
+    outcome.map_err(|error| updated.err().unwrap_or(error))
+}
+
+fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn apt(kind: &dyn Kind, arguments: &[&str]) -> Result<(), Error> {
+    let failed =
+        |reason| Error::Install { packages: kind.packages().join(" "), reason, variable: kind.variable() };
+    let output = Command::new("apt-get")
+        .args(["-q", "-o", "DPkg::Lock::Timeout=300"])
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(format!("apt-get: {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+/// While this lives, installing a package starts no service. A policy that was there before is left alone.
+struct Policy {
+    ours: bool,
+}
+
+impl Policy {
+    fn forbid() -> Result<Self, Error> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self { ours: false });
+        }
+        File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(POLICY)
+            .and_then(|mut file| file.write_all(b"#!/bin/sh\nexit 101\n"))
+            .map_err(|e| Error::io(format!("write {POLICY}, which keeps services from starting"), e))?;
+        Ok(Self { ours: true })
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = fs::remove_file(POLICY)
+        {
+            eprintln!("{POLICY} stays behind and keeps services from starting: {error}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The keeper against the real Redis: data that outlive a kill, nothing that outlives a drop.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Builder, Engine, Error, Kind, kind, supervisor};
+
+/// Sends one inline command and returns the first line of the answer; for a bulk string that is there, its content.
+fn redis(url: &str, command: &str) -> std::io::Result<String> {
+    let stream = TcpStream::connect(url.strip_prefix("redis://").expect("an address of Redis"))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    (&stream).write_all(format!("{command}\r\n").as_bytes())?;
+    let mut lines = BufReader::new(stream).lines();
+    let first = lines.next().expect("an answer")?;
+    if first.starts_with('$') && first != "$-1" { lines.next().expect("the content") } else { Ok(first) }
+}
+
+fn is_running(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[test]
+fn a_killed_engine_comes_back_with_its_port_and_data() {
+    if std::env::var_os("TIELINE_TEST_REDIS").is_some() {
+        eprintln!("LEFT OUT: TIELINE_TEST_REDIS names a server, which must not be killed");
+        return;
+    }
+    let mut engine = Engine::redis().start().unwrap();
+    let url = engine.url().to_owned();
+    let first = engine.pid().unwrap();
+    assert_eq!(redis(&url, "SET kept yes").unwrap(), "+OK");
+
+    engine.kill().unwrap();
+    assert_eq!(engine.pid(), None);
+    assert!(!is_running(first), "a killed server must be reaped, not only signalled");
+    assert!(redis(&url, "PING").is_err(), "nobody may answer on the port of a killed server");
+
+    engine.restart().unwrap();
+    assert_eq!(engine.url(), url);
+    assert_ne!(engine.pid(), Some(first));
+    assert_eq!(redis(&url, "GET kept").unwrap(), "yes");
+
+    let last = engine.pid().unwrap();
+    let folder = engine.own.as_ref().unwrap().folder.clone();
+    assert!(folder.join("server.log").exists());
+    drop(engine);
+    assert!(!is_running(last));
+    assert!(!folder.exists(), "a dropped engine leaves nothing behind");
+}
+
+#[test]
+fn engines_of_one_kind_do_not_meet() {
+    if std::env::var_os("TIELINE_TEST_REDIS").is_some() {
+        eprintln!("LEFT OUT: TIELINE_TEST_REDIS names one server for all");
+        return;
+    }
+    let one = Engine::redis().start().unwrap();
+    let two = Engine::redis().start().unwrap();
+    assert_ne!(one.url(), two.url());
+    assert_eq!(redis(one.url(), "SET whose one").unwrap(), "+OK");
+    assert_eq!(redis(two.url(), "GET whose").unwrap(), "$-1", "the key must not be there");
+}
+
+/// A server that says why it cannot run, as a broken installation would.
+struct Broken;
+
+impl Kind for Broken {
+    fn name(&self) -> &'static str {
+        "broken"
+    }
+    fn variable(&self) -> &'static str {
+        "TIELINE_TEST_BROKEN"
+    }
+    fn packages(&self) -> &'static [&'static str] {
+        &[]
+    }
+    fn program(&self) -> &'static str {
+        "sh"
+    }
+    fn command(&self, _folder: &Path, _port: u16) -> std::process::Command {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "echo no room for data; exit 3"]);
+        command
+    }
+    fn is_ready(&self, _port: u16) -> bool {
+        false
+    }
+    fn url(&self, port: u16) -> String {
+        format!("broken://127.0.0.1:{port}")
+    }
+}
+
+#[test]
+fn a_server_that_ends_is_reported_with_its_last_words() {
+    let error = Builder { kind: &Broken }.start().err().expect("it cannot start");
+    let text = error.to_string();
+    assert!(text.contains("exit status: 3"), "{text}");
+    assert!(text.contains("no room for data"), "{text}");
+    let Error::NotReady { log, .. } = error else { panic!("{text}") };
+    assert!(log.exists(), "the log of a failure is kept");
+    std::fs::remove_dir_all(log.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn an_unknown_name_is_answered_with_the_known_ones() {
+    let error = kind("postgress").err().expect("there is no such engine").to_string();
+    assert!(error.contains("postgress") && error.contains("redis"), "{error}");
+}
+
+#[test]
+fn an_engine_nobody_started_is_down() {
+    assert_eq!(supervisor::status(&Broken).unwrap(), "broken: down");
+    assert!(supervisor::kill(&Broken).is_err());
+    supervisor::down(&Broken).unwrap();
+}

@@ -1,0 +1,11 @@
+//! Development tasks as a library: what `cargo xtask` does, and what tests ask of it.
+//!
+//! Tests of other crates take [`Engine`] from here as a dev-dependency, so that a real server is started, killed and
+//! removed by one piece of code. Nothing here is part of the product.
+
+pub mod engine;
+pub mod tidy;
+mod workspace;
+
+pub use engine::Engine;
+pub use workspace::root;
