@@ -1,0 +1,124 @@
+//! What a shard keeps for one connection. Not the socket: that is the reactor's, beside it.
+
+use tieline_websocket::{Decoder, InflateMode, Role};
+
+use crate::Slot;
+use crate::group::Memberships;
+use crate::numbered::Window;
+use crate::pending::PendingList;
+
+/// What the frames to a connection look like. Connections of equal format share encoded bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Format {
+    /// The application's number for the encoding; handed to [`Encode`](crate::Encode).
+    pub wire: u8,
+    /// Published frames carry a sequence number and are held until they are acknowledged.
+    pub numbered: bool,
+    /// permessage-deflate window of frames to the peer in bits (9 to 15), 0 without compression.
+    pub deflate: u8,
+}
+
+impl Format {
+    /// An uncompressed, unnumbered format.
+    pub const fn plain(wire: u8) -> Self {
+        Format { wire, numbered: false, deflate: 0 }
+    }
+}
+
+/// Where a connection stands on this node. The generation tells two users of one slot apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// Number of the shard.
+    pub shard: u16,
+    /// Slot within the shard.
+    pub slot: Slot,
+    /// Counts the connections that this slot has held.
+    pub generation: u32,
+}
+
+/// The life of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nobody is here.
+    Free,
+    /// Open both ways.
+    Open,
+    /// Cut, kept for the peer to come back; there is no socket.
+    Detached,
+    /// A close frame is among the pending bytes or was sent; the application is done with the connection. The
+    /// peer's close frame, its end of file, or the time limit frees the slot.
+    Closing,
+    /// Both close frames are exchanged; what is pending is flushed, then the slot is freed.
+    Finishing,
+}
+
+/// One slot. Times are in ticks of a second of the shard's own clock.
+pub(crate) struct Connection<S> {
+    pub(crate) generation: u32,
+    pub(crate) phase: Phase,
+    pub(crate) format: Format,
+    /// Waits in the dirty list for its turn to be flushed.
+    pub(crate) dirty: bool,
+    /// The kernel took no more; a writable event must come before the next attempt.
+    pub(crate) blocked: bool,
+    /// The front of the pending list was sent in part, so a frame is open on the wire.
+    pub(crate) mid_frame: bool,
+    /// Listed among those that may refer to old chunks of the log.
+    pub(crate) holding: bool,
+    /// Its reading stands still, for the application or because another shard's mailbox is full.
+    pub(crate) parked: bool,
+    /// A ping is out and nothing was heard since: how many in a row.
+    pub(crate) unanswered: u8,
+    /// Tick at which the last whole message arrived, for the idle limit.
+    pub(crate) last_message: u32,
+    /// Mark of the publication that excludes it or has reached it already.
+    pub(crate) stamp: u64,
+    /// Bytes of unsent frames, the window of numbered frames not counted.
+    pub(crate) unsent: usize,
+    /// Bytes copied for it alone, a part of what it has coming.
+    pub(crate) copied: usize,
+    pub(crate) pending: PendingList,
+    pub(crate) memberships: Memberships,
+    pub(crate) window: Option<Box<Window>>,
+    pub(crate) decoder: Decoder,
+    /// Inbound bytes that arrived while it was parked.
+    pub(crate) unread: Option<Box<[u8]>>,
+    pub(crate) session: Option<S>,
+}
+
+impl<S> Connection<S> {
+    /// An empty slot.
+    pub(crate) fn free() -> Self {
+        Connection {
+            generation: 0,
+            phase: Phase::Free,
+            format: Format::plain(0),
+            dirty: false,
+            blocked: false,
+            mid_frame: false,
+            holding: false,
+            parked: false,
+            unanswered: 0,
+            last_message: 0,
+            stamp: 0,
+            unsent: 0,
+            copied: 0,
+            pending: PendingList::default(),
+            memberships: Memberships::new(),
+            window: None,
+            decoder: fresh_decoder(None),
+            unread: None,
+            session: None,
+        }
+    }
+
+    /// Bytes that count against the limit of what one connection may have coming.
+    pub(crate) fn lag(&self) -> usize {
+        self.unsent + self.window.as_ref().map_or(0, |window| window.held())
+    }
+}
+
+/// A decoder of frames from clients.
+pub(crate) fn fresh_decoder(inflate: Option<InflateMode>) -> Decoder {
+    Decoder::new(Role::Server, inflate)
+}

@@ -1,0 +1,135 @@
+//! How other threads reach a shard: a queue bounded in bytes, and a waker.
+//!
+//! When it is full, [`Mailbox::post`] gives the command back: the sender decides between refusing and
+//! dropping. A shard that finds another's mailbox full keeps its batch, stops reading the connections that add to
+//! it, and is woken when there is room. Adoptions of new sockets are not counted: their number is limited where
+//! they are accepted.
+
+use std::io::Result;
+use std::mem;
+use std::net::TcpStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mio::Waker;
+use tieline_websocket::InflateMode;
+
+use crate::application::{Application, Weigh};
+use crate::connection::Format;
+use crate::shard::Outgoing;
+
+/// A socket whose handshake is done, on its way to its shard.
+pub struct Adoption<T> {
+    /// The socket. It is made non-blocking by the shard.
+    pub stream: TcpStream,
+    /// Bytes that were read behind the handshake.
+    pub leftover: Vec<u8>,
+    /// What its frames look like.
+    pub format: Format,
+    /// How its compressed messages are inflated; `None` where compression was not negotiated.
+    pub inflate: Option<InflateMode>,
+    /// What the handshake learned, for the application.
+    pub arrival: T,
+}
+
+/// The command did not fit; here it is again.
+#[derive(Debug, thiserror::Error)]
+#[error("the shard's mailbox is full")]
+pub struct Full<C>(pub C);
+
+/// What arrived since the mailbox was last emptied.
+pub(crate) struct Delivery<A: Application> {
+    pub(crate) adoptions: Vec<Adoption<A::Arrival>>,
+    pub(crate) commands: Vec<A::Command>,
+    /// Close all connections with this code and reason, then end the thread.
+    pub(crate) stop: Option<(u16, &'static str)>,
+}
+
+struct Queue<A: Application> {
+    delivery: Delivery<A>,
+    weight: usize,
+    /// Shards that wait for room.
+    waiting: Vec<u16>,
+}
+
+/// The mailbox of one shard.
+pub(crate) struct Mailbox<A: Application> {
+    queue: Mutex<Queue<A>>,
+    waker: Waker,
+    capacity: usize,
+}
+
+impl<A: Application> Mailbox<A> {
+    pub(crate) fn new(waker: Waker, capacity: usize) -> Self {
+        let delivery = Delivery { adoptions: Vec::new(), commands: Vec::new(), stop: None };
+        let queue = Queue { delivery, weight: 0, waiting: Vec::new() };
+        Mailbox { queue: Mutex::new(queue), waker, capacity }
+    }
+
+    pub(crate) fn adopt(&self, adoption: Adoption<A::Arrival>) -> Result<()> {
+        self.lock().delivery.adoptions.push(adoption);
+        self.waker.wake()
+    }
+
+    pub(crate) fn post(&self, command: A::Command) -> std::result::Result<(), Full<A::Command>> {
+        let mut queue = self.lock();
+        let weight = command.weight();
+        if queue.weight > 0 && queue.weight + weight > self.capacity {
+            return Err(Full(command));
+        }
+        let first = queue.delivery.commands.is_empty();
+        queue.weight += weight;
+        queue.delivery.commands.push(command);
+        drop(queue);
+        if first {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    /// Takes a whole batch of another shard, or nothing, and then wakes that shard (`from`) when there is room.
+    pub(crate) fn post_batch(&self, from: u16, batch: &mut Outgoing<A::Command>) -> bool {
+        let mut queue = self.lock();
+        if queue.weight > 0 && queue.weight + batch.weight > self.capacity {
+            if !queue.waiting.contains(&from) {
+                queue.waiting.push(from);
+            }
+            return false;
+        }
+        let first = queue.delivery.commands.is_empty();
+        queue.weight += mem::take(&mut batch.weight);
+        if first {
+            mem::swap(&mut queue.delivery.commands, &mut batch.commands);
+        } else {
+            queue.delivery.commands.append(&mut batch.commands);
+        }
+        drop(queue);
+        if first {
+            self.wake();
+        }
+        true
+    }
+
+    pub(crate) fn stop(&self, code: u16, reason: &'static str) {
+        self.lock().delivery.stop = Some((code, reason));
+        self.wake();
+    }
+
+    /// Empties the mailbox. Returns what was in it and which shards waited for room.
+    pub(crate) fn take(&self) -> (Delivery<A>, Vec<u16>) {
+        let mut queue = self.lock();
+        queue.weight = 0;
+        let empty = Delivery { adoptions: Vec::new(), commands: Vec::new(), stop: None };
+        (mem::replace(&mut queue.delivery, empty), mem::take(&mut queue.waiting))
+    }
+
+    /// Makes the shard run a round. A waker fails only when its poll is gone, and then so is the shard.
+    pub(crate) fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "A shard could not be woken.");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue<A>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,292 @@
+//! The thread of one shard: readiness, sockets and mailbox around the shard's logic.
+//!
+//! A round: wait for events, read what is readable, take the mailbox, flush for a while, hand commands to
+//! the other shards. Sockets are registered once, edge-triggered, for both directions.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use tieline_websocket::Shared;
+
+use crate::application::{Application, Cause, Placement};
+use crate::counters::PublishedCounters;
+use crate::flush::Sockets;
+use crate::mailbox::{Adoption, Delivery, Mailbox};
+use crate::shard::Shard;
+use crate::{Slot, switchboard};
+
+/// The waker's token; slots are smaller.
+pub(crate) const WAKE: Token = Token(usize::MAX);
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 1024;
+
+/// The buffer that all connections of a shard are read into.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// Reads of one connection in a row before the next has its turn.
+const READS_PER_TURN: usize = 4;
+
+/// A flush stops after so many connections or so much time to look for input: otherwise a run to thousands of
+/// members would hold up every direct message.
+const FLUSH_CONNECTIONS: u32 = 256;
+const FLUSH_TIME: Duration = Duration::from_millis(1);
+
+/// Longest wait for events: the clock ticks once a second.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// Longest time that stopping waits for clients to answer close frames.
+const STOP_TIME: Duration = Duration::from_secs(3);
+
+/// One shard with its sockets and its thread's buffers.
+pub(crate) struct Reactor<A: Application> {
+    poll: Poll,
+    shard: Shard<A>,
+    application: A,
+    sockets: SocketTable,
+    mailboxes: Arc<Vec<Mailbox<A>>>,
+    counters: Arc<PublishedCounters>,
+    shared: Shared,
+    read_buffer: Vec<u8>,
+    started: Instant,
+    /// Set while the shard stops: when to give up waiting for the clients.
+    stopping: Option<Instant>,
+}
+
+/// The sockets by slot.
+#[derive(Default)]
+struct SocketTable {
+    sockets: Vec<Option<TcpStream>>,
+}
+
+impl SocketTable {
+    fn get_mut(&mut self, slot: Slot) -> Option<&mut TcpStream> {
+        self.sockets.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// Puts a socket into a slot. The one that it replaces is closed: of two, the newer wins.
+    fn put(&mut self, slot: Slot, socket: TcpStream) {
+        if self.sockets.len() <= slot as usize {
+            self.sockets.resize_with(slot as usize + 1, || None);
+        }
+        self.sockets[slot as usize] = Some(socket);
+    }
+}
+
+impl Sockets for SocketTable {
+    fn send(&mut self, slot: Slot, bytes: &[u8]) -> io::Result<usize> {
+        match self.get_mut(slot) {
+            Some(socket) => socket.write(bytes),
+            None => Err(ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl<A: Application> Reactor<A> {
+    pub(crate) fn new(
+        poll: Poll,
+        shard: Shard<A>,
+        application: A,
+        mailboxes: Arc<Vec<Mailbox<A>>>,
+        counters: Arc<PublishedCounters>,
+        started: Instant,
+    ) -> Self {
+        let shared = Shared::new(shard.settings().inbound.clone());
+        Reactor {
+            poll,
+            shard,
+            application,
+            sockets: SocketTable::default(),
+            mailboxes,
+            counters,
+            shared,
+            read_buffer: vec![0; READ_BUFFER],
+            started,
+            stopping: None,
+        }
+    }
+
+    /// Runs until it is told to stop, and every connection is closed.
+    pub(crate) fn run(mut self) -> Result<(), switchboard::Error> {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut busy = false;
+        loop {
+            let wait = if busy { Duration::ZERO } else { self.time_to_tick() };
+            match self.poll.poll(&mut events, Some(wait)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(switchboard::Error::Poll(error)),
+            }
+            let elapsed = self.started.elapsed().as_millis() as u64;
+            if self.shard.advance(elapsed) {
+                self.shard.tick();
+                self.shard.settle(&mut self.application);
+                self.application.tick(&mut self.shard);
+            }
+            for event in &events {
+                if event.token() == WAKE {
+                    continue;
+                }
+                let slot = event.token().0 as Slot;
+                if event.is_writable() {
+                    self.shard.writable(slot);
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    self.read(slot);
+                }
+            }
+            // Those that are put back into the list meanwhile wait for the next round.
+            for slot in std::mem::take(&mut self.shard.readable) {
+                self.read(slot);
+            }
+            self.take_mailbox();
+            let until = Instant::now() + FLUSH_TIME;
+            let mut flushed = 0;
+            let more = self.shard.flush(&mut self.sockets, || {
+                flushed += 1;
+                flushed >= FLUSH_CONNECTIONS || (flushed % 16 == 0 && Instant::now() >= until)
+            });
+            self.shard.settle(&mut self.application);
+            self.drop_sockets();
+            self.hand_over();
+            self.counters.publish(self.shard.counters());
+            busy = more || !self.shard.readable.is_empty();
+            if let Some(deadline) = self.stopping
+                && (self.shard.counters().connections == 0 || Instant::now() >= deadline)
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    fn time_to_tick(&self) -> Duration {
+        let past = self.started.elapsed().as_millis() as u64 % 1000;
+        LONGEST_WAIT - Duration::from_millis(past)
+    }
+
+    /// Reads what a socket has, for as long as it is this connection's turn.
+    fn read(&mut self, slot: Slot) {
+        if self.shard.is_parked(slot) {
+            return;
+        }
+        if let Some(mut unread) = self.shard.take_unread(slot) {
+            self.shard.receive(slot, &mut unread, &mut self.shared, &mut self.application);
+        }
+        for _ in 0..READS_PER_TURN {
+            if self.shard.is_parked(slot) {
+                return;
+            }
+            let Some(socket) = self.sockets.get_mut(slot) else { return };
+            match socket.read(&mut self.read_buffer) {
+                Ok(0) => return self.lost(slot),
+                Ok(read) => {
+                    let input = &mut self.read_buffer[..read];
+                    self.shard.receive(slot, input, &mut self.shared, &mut self.application);
+                    // A short read emptied the socket: the kernel tells when there is more.
+                    if read < READ_BUFFER {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return self.lost(slot),
+            }
+        }
+        self.shard.readable.push_back(slot);
+    }
+
+    fn lost(&mut self, slot: Slot) {
+        self.shard.end(slot, Cause::Cut);
+        self.shard.settle(&mut self.application);
+    }
+
+    fn take_mailbox(&mut self) {
+        let index = usize::from(self.shard.index());
+        let (Delivery { adoptions, commands, stop }, waiting) = self.mailboxes[index].take();
+        for shard in waiting {
+            self.mailboxes[usize::from(shard)].wake();
+        }
+        for adoption in adoptions {
+            self.adopt(adoption);
+        }
+        for command in commands {
+            self.application.command(&mut self.shard, command);
+            self.shard.settle(&mut self.application);
+        }
+        if let Some((code, reason)) = stop
+            && self.stopping.is_none()
+        {
+            self.shard.stop(code, reason);
+            self.shard.settle(&mut self.application);
+            self.stopping = Some(Instant::now() + STOP_TIME);
+        }
+    }
+
+    fn adopt(&mut self, adoption: Adoption<A::Arrival>) {
+        let Adoption { stream, mut leftover, format, inflate, arrival } = adoption;
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        let mut socket = TcpStream::from_std(stream);
+        let placement = if self.stopping.is_some() {
+            Placement::Refuse(1001, "The server stops.")
+        } else {
+            self.application.arrive(&mut self.shard, arrival)
+        };
+        let (slot, resumed) = match placement {
+            Placement::Open(session) => (self.shard.open(session, format, inflate), false),
+            Placement::Resume(slot) => {
+                self.shard.attach(slot, format, inflate);
+                (Some(slot), true)
+            }
+            Placement::Refuse(code, reason) => (self.shard.refuse(code, reason), false),
+        };
+        let Some(slot) = slot else { return };
+        // The slot's former socket goes before the new one is put into its place.
+        self.drop_sockets();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let watched = self.poll.registry().register(&mut socket, Token(slot as usize), interest);
+        self.sockets.put(slot, socket);
+        if resumed {
+            self.application.resumed(&mut self.shard, slot);
+            self.shard.replay(slot);
+        } else if self.shard.session(slot).is_some() {
+            self.application.opened(&mut self.shard, slot);
+        }
+        if let Err(error) = watched {
+            tracing::warn!(%error, "A socket could not be watched.");
+            return self.lost(slot);
+        }
+        if !leftover.is_empty() {
+            self.shard.receive(slot, &mut leftover, &mut self.shared, &mut self.application);
+        }
+        self.shard.settle(&mut self.application);
+    }
+
+    /// Lets go of sockets whose connections ended or were cut. Closing a descriptor ends its registration too.
+    fn drop_sockets(&mut self) {
+        for slot in self.shard.sockets_to_drop() {
+            if let Some(socket) = self.sockets.sockets.get_mut(slot as usize) {
+                *socket = None;
+            }
+        }
+    }
+
+    /// Gives each other shard what was gathered for it, in one batch.
+    fn hand_over(&mut self) {
+        let from = self.shard.index();
+        let mut blocked = false;
+        for (to, batch) in self.shard.outgoing_mut().iter_mut().enumerate() {
+            if !batch.commands.is_empty() {
+                batch.blocked = !self.mailboxes[to].post_batch(from, batch);
+                blocked |= batch.blocked;
+            }
+        }
+        if !blocked {
+            self.shard.release_held_up();
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! One shard: its connections, groups and log of frames, without any I/O.
+//!
+//! Commands go in (`send`, `publish`, `join` …), writes come out (`flush`, in `flush.rs`), inbound bytes go in
+//! through `receive` (`inbound.rs`). Time and sockets are given from outside, so that all of it runs under
+//! properties and seeds. Every connection sees the order in which the application spoke to the shard: nothing
+//! that was published before its join, and nothing after its leave.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tieline_websocket::{InflateMode, Kind};
+
+use crate::application::{Application, Cause, Weigh};
+use crate::connection::{Address, Connection, Format, Phase, fresh_decoder};
+use crate::counters::Counters;
+use crate::encode::{Encoded, Encoder};
+use crate::ending::release_body;
+use crate::group::{GroupId, Groups};
+use crate::log::Log;
+use crate::numbered::{Body, Window};
+use crate::pending::Pending;
+use crate::settings::Settings;
+
+/// A place in a shard's table of connections. Only meaningful on its shard; see [`Address`] for the rest.
+pub type Slot = u32;
+
+/// Slots that one shard can hold: what the three bytes of a slot in a connection's id can say.
+pub const MAX_SLOTS: usize = 1 << 24;
+
+/// Commands for one other shard that are gathered before the connection they came from stops being read. The
+/// gathered commands are handed over at the end of the round; this bounds a round's memory.
+const OUTGOING_LIMIT: usize = 1 << 20;
+
+/// The connections of one thread and everything that is on its way to them.
+pub struct Shard<A: Application> {
+    index: u16,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) connections: Vec<Connection<A::Session>>,
+    free: VecDeque<Slot>,
+    pub(crate) groups: Groups,
+    pub(crate) log: Log,
+    pub(crate) encoder: Encoder,
+    /// Connections with something to flush, in turn.
+    pub(crate) dirty: VecDeque<Slot>,
+    /// Connections that may refer to chunks of the log that are not being written any more.
+    pub(crate) holders: Vec<Slot>,
+    /// Bytes copied for laggards.
+    pub(crate) copied: usize,
+    /// Where several pending entries are joined for one write.
+    pub(crate) gathered: Vec<u8>,
+    /// Connections that have ended or were cut; the application is told at the end of the present call.
+    pub(crate) ended: VecDeque<(Slot, Cause)>,
+    /// Connections to be read although no event says so.
+    pub(crate) readable: VecDeque<Slot>,
+    /// Connections that were parked because a mailbox was full.
+    held_up: Vec<Slot>,
+    /// Slots that lost their connection: their sockets are to be dropped.
+    pub(crate) sockets_to_drop: Vec<Slot>,
+    /// When to stop waiting for a peer's close frame. Equal waits, so the order is that of the deadlines.
+    pub(crate) closing: VecDeque<(u32, Slot, u32)>,
+    /// When to stop waiting for a cut connection's return; ordered likewise.
+    pub(crate) detached: VecDeque<(u32, Slot, u32)>,
+    pub(crate) next_stamp: u64,
+    pub(crate) now_ms: u64,
+    pub(crate) tick: u32,
+    outgoing: Vec<Outgoing<A::Command>>,
+    /// The present message added to what another shard has no room for.
+    congested: bool,
+    pub(crate) counters: Counters,
+}
+
+/// Commands on their way to one other shard.
+pub(crate) struct Outgoing<C> {
+    pub(crate) commands: Vec<C>,
+    pub(crate) weight: usize,
+    /// The other shard's mailbox took no more when it was last tried.
+    pub(crate) blocked: bool,
+}
+
+impl<A: Application> Shard<A> {
+    /// An empty shard, number `index` of `count`.
+    pub fn new(index: u16, count: u16, settings: Arc<Settings>) -> Self {
+        let outgoing =
+            (0..count).map(|_| Outgoing { commands: Vec::new(), weight: 0, blocked: false }).collect();
+        Shard {
+            index,
+            settings,
+            connections: Vec::new(),
+            free: VecDeque::new(),
+            groups: Groups::default(),
+            log: Log::new(),
+            encoder: Encoder::default(),
+            dirty: VecDeque::new(),
+            holders: Vec::new(),
+            copied: 0,
+            gathered: Vec::new(),
+            ended: VecDeque::new(),
+            readable: VecDeque::new(),
+            held_up: Vec::new(),
+            sockets_to_drop: Vec::new(),
+            closing: VecDeque::new(),
+            detached: VecDeque::new(),
+            next_stamp: 1,
+            now_ms: 0,
+            tick: 0,
+            outgoing,
+            congested: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The number of this shard.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// The limits and times it works with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The shard's clock in milliseconds since some fixed moment: as of this round, and never going back.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Where the connection in `slot` stands.
+    pub fn address(&self, slot: Slot) -> Address {
+        Address { shard: self.index, slot, generation: self.connections[slot as usize].generation }
+    }
+
+    /// The slot of a connection of this shard, while it is open or cut.
+    pub fn find(&self, address: Address) -> Option<Slot> {
+        let connection = self.connections.get(address.slot as usize)?;
+        let here = address.shard == self.index && connection.generation == address.generation;
+        (here && matches!(connection.phase, Phase::Open | Phase::Detached)).then_some(address.slot)
+    }
+
+    /// The session in `slot`, unless the connection has ended.
+    pub fn session(&self, slot: Slot) -> Option<&A::Session> {
+        self.connections.get(slot as usize)?.session.as_ref()
+    }
+
+    /// The session in `slot`, unless the connection has ended.
+    pub fn session_mut(&mut self, slot: Slot) -> Option<&mut A::Session> {
+        self.connections.get_mut(slot as usize)?.session.as_mut()
+    }
+
+    /// All connections that have not ended.
+    pub fn sessions(&self) -> impl Iterator<Item = (Slot, &A::Session)> {
+        let slots = self.connections.iter().enumerate();
+        slots.filter_map(|(slot, connection)| Some((slot as Slot, connection.session.as_ref()?)))
+    }
+
+    /// Whether the connection in `slot` was cut and waits for its peer to come back.
+    pub fn is_detached(&self, slot: Slot) -> bool {
+        self.connections.get(slot as usize).is_some_and(|c| c.phase == Phase::Detached)
+    }
+
+    /// What the shard has counted so far.
+    pub fn counters(&self) -> Counters {
+        let in_use = self.connections.len() - self.free.len();
+        Counters {
+            connections: in_use as u64,
+            log_bytes: self.log.memory() as u64,
+            copied_bytes: self.copied as u64,
+            ..self.counters
+        }
+    }
+
+    // ---- slots ----
+
+    /// Gives a new connection a slot. `None` when the table is full.
+    pub(crate) fn open(
+        &mut self,
+        session: A::Session,
+        format: Format,
+        inflate: Option<InflateMode>,
+    ) -> Option<Slot> {
+        let slot = self.take_slot()?;
+        let first_sequence = self.settings.first_sequence;
+        let tick = self.tick;
+        let connection = &mut self.connections[slot as usize];
+        connection.phase = Phase::Open;
+        connection.format = format;
+        connection.window = format.numbered.then(|| Box::new(Window::new(first_sequence)));
+        connection.decoder = fresh_decoder(inflate);
+        connection.last_message = tick;
+        connection.session = Some(session);
+        self.counters.opened += 1;
+        Some(slot)
+    }
+
+    /// Gives a socket that is refused a slot, only to be sent a close frame.
+    pub(crate) fn refuse(&mut self, code: u16, reason: &str) -> Option<Slot> {
+        let slot = self.take_slot()?;
+        let connection = &mut self.connections[slot as usize];
+        connection.format = Format::plain(0);
+        connection.decoder = fresh_decoder(None);
+        self.start_close(slot, Some(code), reason);
+        Some(slot)
+    }
+
+    fn take_slot(&mut self) -> Option<Slot> {
+        if let Some(slot) = self.free.pop_front() {
+            return Some(slot);
+        }
+        if self.connections.len() >= MAX_SLOTS {
+            return None;
+        }
+        self.connections.push(Connection::free());
+        Some(self.connections.len() as Slot - 1)
+    }
+
+    /// Puts a new socket under a connection that was cut, or whose old socket it replaces. The caller then
+    /// tells the application, and calls [`Shard::replay`].
+    pub(crate) fn attach(&mut self, slot: Slot, format: Format, inflate: Option<InflateMode>) {
+        self.forget_pending(slot, 0);
+        let tick = self.tick;
+        let connection = &mut self.connections[slot as usize];
+        if connection.phase == Phase::Detached {
+            self.counters.detached -= 1;
+        }
+        connection.phase = Phase::Open;
+        connection.blocked = false;
+        connection.mid_frame = false;
+        connection.parked = false;
+        connection.unanswered = 0;
+        connection.unread = None;
+        connection.last_message = tick;
+        connection.decoder = fresh_decoder(inflate);
+        if let Some(window) = &mut connection.window {
+            window.rewind();
+            if connection.format.deflate != format.deflate {
+                // What was compressed for another window size is sent plain.
+                window.bodies_mut().for_each(Body::forget_deflated);
+            }
+        }
+        let before = std::mem::replace(&mut connection.format, format);
+        if before != format {
+            self.move_memberships(slot, before, format);
+        }
+        self.counters.resumed += 1;
+    }
+
+    /// Queues everything that the peer of a resumed connection has not acknowledged.
+    pub(crate) fn replay(&mut self, slot: Slot) {
+        let connection = &mut self.connections[slot as usize];
+        let unsent = connection.window.as_ref().map_or(0, |window| window.unsent());
+        let queued: u32 = connection
+            .pending
+            .as_slice()
+            .iter()
+            .map(|item| if let Pending::Numbered(count) = item { *count } else { 0 })
+            .sum();
+        connection.pending.push_numbered(unsent - queued);
+        self.mark_dirty(slot);
+    }
+
+    pub(crate) fn free_slot(&mut self, slot: Slot) {
+        self.forget_pending(slot, 0);
+        self.forget_window(slot);
+        let connection = &mut self.connections[slot as usize];
+        debug_assert!(connection.session.is_none() && connection.memberships.is_empty());
+        connection.phase = Phase::Free;
+        connection.generation = connection.generation.wrapping_add(1);
+        connection.blocked = false;
+        connection.mid_frame = false;
+        connection.parked = false;
+        connection.unanswered = 0;
+        connection.unread = None;
+        connection.decoder = fresh_decoder(None);
+        self.free.push_back(slot);
+        self.sockets_to_drop.push(slot);
+    }
+
+    // ---- groups ----
+
+    /// Makes the connection a member. Returns false when it was one already or has ended.
+    pub fn join(&mut self, slot: Slot, group: GroupId) -> bool {
+        let connection = &mut self.connections[slot as usize];
+        let alive = matches!(connection.phase, Phase::Open | Phase::Detached);
+        if !alive || connection.memberships.iter().any(|m| m.group == group) {
+            return false;
+        }
+        let membership = self.groups.add(group, connection.format, slot);
+        connection.memberships.push(membership);
+        true
+    }
+
+    /// Ends a membership. Returns false when there was none.
+    pub fn leave(&mut self, slot: Slot, group: GroupId) -> bool {
+        let connection = &mut self.connections[slot as usize];
+        let Some(at) = connection.memberships.iter().position(|m| m.group == group) else { return false };
+        let membership = connection.memberships.swap_remove(at);
+        let format = connection.format;
+        if connection.memberships.is_empty() && connection.memberships.spilled() {
+            connection.memberships = Default::default();
+        }
+        if let Some(moved) = self.groups.remove(format, membership) {
+            self.note_moved(moved, group, membership.index);
+        }
+        true
+    }
+
+    pub(crate) fn note_moved(&mut self, slot: Slot, group: GroupId, index: u32) {
+        let memberships = &mut self.connections[slot as usize].memberships;
+        if let Some(membership) = memberships.iter_mut().find(|m| m.group == group) {
+            membership.index = index;
+        }
+    }
+
+    /// A resumed connection may read another format than before.
+    fn move_memberships(&mut self, slot: Slot, before: Format, now: Format) {
+        let memberships = std::mem::take(&mut self.connections[slot as usize].memberships);
+        for membership in memberships {
+            if let Some(moved) = self.groups.remove(before, membership) {
+                self.note_moved(moved, membership.group, membership.index);
+            }
+            let membership = self.groups.add(membership.group, now, slot);
+            self.connections[slot as usize].memberships.push(membership);
+        }
+    }
+
+    /// The groups that the connection is a member of.
+    pub fn groups_of(&self, slot: Slot) -> impl Iterator<Item = GroupId> {
+        self.connections[slot as usize].memberships.iter().map(|membership| membership.group)
+    }
+
+    /// Number of groups that the connection is a member of.
+    pub fn group_count(&self, slot: Slot) -> usize {
+        self.connections[slot as usize].memberships.len()
+    }
+
+    /// Whether the connection is a member.
+    pub fn is_member(&self, slot: Slot, group: GroupId) -> bool {
+        self.groups_of(slot).any(|of| of == group)
+    }
+
+    /// Number of members of a group on this shard.
+    pub fn group_len(&self, group: GroupId) -> usize {
+        self.groups.len(group)
+    }
+
+    /// The members of a group on this shard, in no order.
+    pub fn members(&self, group: GroupId) -> impl Iterator<Item = Slot> {
+        let partitions = self.groups.get(group).into_iter().flat_map(|group| &group.partitions);
+        partitions.flat_map(|partition| partition.members.iter().copied())
+    }
+
+    // ---- frames ----
+
+    /// Sends one unnumbered frame that `write` fills to one connection: an acknowledgement, an error, an event.
+    /// A connection that has ended or was cut gets nothing.
+    pub fn send(&mut self, slot: Slot, kind: Kind, write: impl FnOnce(&mut Vec<u8>)) {
+        let connection = &self.connections[slot as usize];
+        if connection.phase != Phase::Open {
+            return;
+        }
+        let format = connection.format;
+        let encoded = self.encoder.encode_direct(&mut self.log, format, kind, write);
+        self.queue(slot, &encoded);
+        self.retire();
+    }
+
+    /// Queues a frame of the shard's own (ping, pong, close) to a connection in any phase with a socket.
+    pub(crate) fn queue_control(&mut self, slot: Slot, frame: &[u8]) {
+        let extent = self.log.append(&[frame]);
+        self.queue(slot, &Encoded::Log(extent));
+        self.retire();
+    }
+
+    /// Adds an unnumbered frame to what a connection has coming, and ends the connection when it is too much.
+    fn queue(&mut self, slot: Slot, encoded: &Encoded) {
+        let connection = &mut self.connections[slot as usize];
+        let len = encoded.len();
+        if connection.phase == Phase::Open && connection.lag() + len > self.settings.max_lag {
+            self.end(slot, Cause::Lag);
+            return;
+        }
+        connection.unsent += len;
+        match encoded {
+            Encoded::Log(extent) => {
+                if connection.pending.push_log(*extent) {
+                    self.log.retain(*extent, 1);
+                }
+            }
+            Encoded::Shared(frame) => connection.pending.push_shared(Arc::clone(frame)),
+            Encoded::NumberedLog { .. } | Encoded::NumberedShared(_) => {
+                debug_assert!(false, "direct frames are not numbered");
+            }
+        }
+        self.counters.deliveries += 1;
+        self.mark_dirty(slot);
+    }
+
+    /// The peer of a numbered connection has everything up to `sequence`.
+    pub fn acknowledge(&mut self, slot: Slot, sequence: u64) {
+        let connection = &mut self.connections[slot as usize];
+        let (log, copied) = (&mut self.log, &mut self.copied);
+        let connection_copied = &mut connection.copied;
+        if let Some(window) = &mut connection.window {
+            window.acknowledge(sequence, |body| release_body(log, copied, connection_copied, body));
+        }
+    }
+
+    /// Lets the connection's reading stand still until [`Shard::unpark`]. What it sent already waits.
+    pub fn park(&mut self, slot: Slot) {
+        self.connections[slot as usize].parked = true;
+    }
+
+    /// Lets a parked connection read on, in a later step of this round.
+    pub fn unpark(&mut self, slot: Slot) {
+        let connection = &mut self.connections[slot as usize];
+        if std::mem::take(&mut connection.parked) && connection.phase == Phase::Open {
+            self.readable.push_back(slot);
+        }
+    }
+
+    /// Whether the connection's reading stands still.
+    pub(crate) fn is_parked(&self, slot: Slot) -> bool {
+        self.connections[slot as usize].parked
+    }
+
+    /// Inbound bytes that waited while the connection was parked.
+    pub(crate) fn take_unread(&mut self, slot: Slot) -> Option<Box<[u8]>> {
+        self.connections[slot as usize].unread.take()
+    }
+
+    // ---- other shards ----
+
+    /// Hands a command to another shard of this node at the end of the round. Commands to one shard keep their
+    /// order. Nothing waits here; a connection whose message filled a mailbox is not read on until it drains.
+    pub fn post(&mut self, shard: u16, command: A::Command) {
+        let outgoing = &mut self.outgoing[usize::from(shard)];
+        outgoing.weight += command.weight();
+        outgoing.commands.push(command);
+        self.congested |= outgoing.blocked || outgoing.weight > OUTGOING_LIMIT;
+    }
+
+    /// The commands gathered for each other shard.
+    pub(crate) fn outgoing_mut(&mut self) -> &mut [Outgoing<A::Command>] {
+        &mut self.outgoing
+    }
+
+    /// Parks `slot` if what it has just caused does not fit into another shard's mailbox.
+    pub(crate) fn hold_up_if_congested(&mut self, slot: Slot) {
+        if std::mem::take(&mut self.congested) && !self.connections[slot as usize].parked {
+            self.counters.parked += 1;
+            self.park(slot);
+            self.held_up.push(slot);
+        }
+    }
+
+    /// Lets the connections read on that [`Shard::hold_up_if_congested`] parked.
+    pub(crate) fn release_held_up(&mut self) {
+        for slot in std::mem::take(&mut self.held_up) {
+            self.unpark(slot);
+        }
+    }
+
+    /// Puts a connection into the list of those to be flushed, unless the kernel takes no more for it.
+    #[inline]
+    pub(crate) fn mark_dirty(&mut self, slot: Slot) {
+        let connection = &mut self.connections[slot as usize];
+        if !connection.dirty && !connection.blocked {
+            connection.dirty = true;
+            self.dirty.push_back(slot);
+        }
+    }
+}

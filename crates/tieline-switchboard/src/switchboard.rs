@@ -1,0 +1,184 @@
+//! All shards of a process: starting their threads, reaching them, and stopping them.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+
+use mio::{Poll, Waker};
+
+use crate::application::Application;
+use crate::counters::{Counters, PublishedCounters};
+use crate::mailbox::{Adoption, Full, Mailbox};
+use crate::reactor::{Reactor, WAKE};
+use crate::settings::Settings;
+use crate::shard::Shard;
+
+/// Most shards of a process: what the byte of a shard in a connection's id can say.
+pub const MAX_SHARDS: usize = 255;
+
+/// Why a switchboard could not start, or a shard ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel gave no readiness queue.
+    #[error("a shard's readiness queue failed: {0}")]
+    Poll(#[source] io::Error),
+    /// The kernel gave no thread.
+    #[error("a shard's thread could not be started: {0}")]
+    Thread(#[source] io::Error),
+    /// A shard's thread panicked.
+    #[error("a shard's thread panicked")]
+    Panicked,
+}
+
+/// The running shards. Dropping it without [`Switchboard::stop`] leaves the threads running.
+pub struct Switchboard<A: Application> {
+    handle: Handle<A>,
+    threads: Vec<JoinHandle<Result<(), Error>>>,
+}
+
+/// Reaches the shards from any thread. Cheap to clone.
+pub struct Handle<A: Application> {
+    mailboxes: Arc<Vec<Mailbox<A>>>,
+    counters: Arc<Vec<Arc<PublishedCounters>>>,
+    next: Arc<AtomicUsize>,
+}
+
+impl<A: Application> Clone for Handle<A> {
+    fn clone(&self) -> Self {
+        Handle {
+            mailboxes: Arc::clone(&self.mailboxes),
+            counters: Arc::clone(&self.counters),
+            next: Arc::clone(&self.next),
+        }
+    }
+}
+
+impl<A: Application> Switchboard<A> {
+    /// Starts `shards` threads (1 to [`MAX_SHARDS`]). `application` makes each shard's own, on that shard's thread, given
+    /// its number and a handle to all of them.
+    ///
+    /// # Errors
+    /// When the kernel has no readiness queue or thread left; shards that were started are stopped again.
+    pub fn start(
+        shards: usize,
+        settings: Settings,
+        application: impl Fn(u16, Handle<A>) -> A + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let shards = shards.clamp(1, MAX_SHARDS);
+        let settings = Arc::new(settings);
+        let (mut polls, mut mailboxes, mut counters) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..shards {
+            let poll = Poll::new().map_err(Error::Poll)?;
+            let waker = Waker::new(poll.registry(), WAKE).map_err(Error::Poll)?;
+            polls.push(poll);
+            mailboxes.push(Mailbox::new(waker, settings.max_mailbox));
+            counters.push(Arc::new(PublishedCounters::default()));
+        }
+        let handle = Handle {
+            mailboxes: Arc::new(mailboxes),
+            counters: Arc::new(counters),
+            next: Arc::new(AtomicUsize::new(0)),
+        };
+        let application = Arc::new(application);
+        let mut switchboard = Switchboard { handle: handle.clone(), threads: Vec::new() };
+        let started = Instant::now();
+        for (index, poll) in polls.into_iter().enumerate() {
+            let (application, handle) = (Arc::clone(&application), handle.clone());
+            let settings = Arc::clone(&settings);
+            let run = move || {
+                let shard = Shard::new(index as u16, shards as u16, settings);
+                let mailboxes = Arc::clone(&handle.mailboxes);
+                let counters = Arc::clone(&handle.counters[index]);
+                let application = application(index as u16, handle);
+                Reactor::new(poll, shard, application, mailboxes, counters, started).run()
+            };
+            match Builder::new().name(format!("shard-{index}")).spawn(run) {
+                Ok(thread) => switchboard.threads.push(thread),
+                Err(error) => {
+                    let _ = switchboard.stop(1001, "The server could not start.");
+                    return Err(Error::Thread(error));
+                }
+            }
+        }
+        Ok(switchboard)
+    }
+
+    /// Reaches the shards.
+    pub fn handle(&self) -> &Handle<A> {
+        &self.handle
+    }
+
+    /// Whether a shard's thread has ended by itself, which it never should.
+    pub fn has_failed(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Closes all connections with this code and reason, waits up to three seconds for the clients' answers, and joins
+    /// the threads.
+    ///
+    /// # Errors
+    /// The first error or panic of a shard.
+    pub fn stop(self, code: u16, reason: &'static str) -> Result<(), Error> {
+        for mailbox in self.handle.mailboxes.iter() {
+            mailbox.stop(code, reason);
+        }
+        let mut result = Ok(());
+        for thread in self.threads {
+            let ended = thread.join().unwrap_or(Err(Error::Panicked));
+            result = result.and(ended);
+        }
+        result
+    }
+}
+
+impl<A: Application> Handle<A> {
+    /// Number of shards.
+    pub fn shards(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// Hands a socket to a shard: the given one, or else the one with the fewest connections. It never
+    /// migrates from there.
+    ///
+    /// # Errors
+    /// When the shard cannot be woken any more; the socket is closed.
+    pub fn adopt(&self, shard: Option<u16>, adoption: Adoption<A::Arrival>) -> io::Result<()> {
+        let shard = shard.map_or_else(|| self.least_loaded(), usize::from);
+        match self.mailboxes.get(shard) {
+            Some(mailbox) => mailbox.adopt(adoption),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// The counts that shards publish are up to a round old, so equals are taken in turn.
+    fn least_loaded(&self) -> usize {
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        let shards = self.mailboxes.len();
+        (0..shards)
+            .map(|i| (start + i) % shards)
+            .min_by_key(|&shard| self.counters[shard].read().connections / 16)
+            .unwrap_or(0)
+    }
+
+    /// Gives a command to a shard. Commands of one caller to one shard keep their order.
+    ///
+    /// # Errors
+    /// [`Full`] with the command when the shard has too much waiting; nothing was queued.
+    pub fn post(&self, shard: u16, command: A::Command) -> Result<(), Full<A::Command>> {
+        match self.mailboxes.get(usize::from(shard)) {
+            Some(mailbox) => mailbox.post(command),
+            None => Err(Full(command)),
+        }
+    }
+
+    /// The counters of all shards together, at most a round old.
+    pub fn counters(&self) -> Counters {
+        let mut total = Counters::default();
+        for counters in self.counters.iter() {
+            total += counters.read();
+        }
+        total
+    }
+}
