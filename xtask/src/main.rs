@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use xtask::engine::{self, supervisor};
-use xtask::tidy;
+use xtask::{docs, tidy};
 
 const USAGE: &str = "\
 usage: cargo xtask tidy                          check sizes, names and the arrows between crates
+       cargo xtask docs [--check]                write the documents that come from code, or compare them
        cargo xtask engines up|down|kill NAME     keep a private server (kill: SIGKILL, then up again on its data)
        cargo xtask engines status [NAME]         say where it is";
 
@@ -32,6 +33,8 @@ fn run(words: &[&str]) -> Result<(), String> {
             let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
             Err(format!("{}\n{} findings", lines.join("\n"), lines.len()))
         }
+        ["docs"] => docs::write(&xtask::root()).map_err(|error| error.to_string()),
+        ["docs", "--check"] => docs::check(&xtask::root()).map_err(|error| error.to_string()),
         ["engines", command, names @ ..] => engines(command, names).map_err(|error| error.to_string())?,
         _ => Err(USAGE.into()),
     }
