@@ -8,14 +8,20 @@ mod accept;
 mod client;
 mod error;
 mod extensions;
+#[cfg(feature = "client")]
+mod offer;
 mod params;
+mod policy;
 mod server;
 
 pub use accept::AcceptKey;
 #[cfg(feature = "client")]
 pub use client::{ClientAgreement, ClientRequest};
 pub use error::HandshakeError;
-pub use params::{DeflateOffer, DeflateParams, DeflatePolicy};
+#[cfg(feature = "client")]
+pub use offer::DeflateOffer;
+pub use params::DeflateParams;
+pub use policy::DeflatePolicy;
 pub use server::{Upgrade, response_head};
 
 /// Whether `text` is a token of HTTP (RFC 9110, 5.6.2), as names of headers, subprotocols and extensions are.

@@ -92,11 +92,9 @@ pub use deflate::{Deflater, Inflater, stored_block};
 pub use frame::{
     FrameHeader, HeaderBytes, Kind, Opcode, client_header, encode, encode_frame, encode_masked, server_header,
 };
-pub use handshake::{
-    AcceptKey, DeflateOffer, DeflateParams, DeflatePolicy, HandshakeError, Upgrade, response_head,
-};
+pub use handshake::{AcceptKey, DeflateParams, DeflatePolicy, HandshakeError, Upgrade, response_head};
 #[cfg(feature = "client")]
-pub use handshake::{ClientAgreement, ClientRequest};
+pub use handshake::{ClientAgreement, ClientRequest, DeflateOffer};
 #[cfg(feature = "client")]
 pub use mask::Masks;
 pub use mask::apply_mask;

@@ -35,11 +35,13 @@ fn prose(len: usize) -> Vec<u8> {
 fn the_examples_of_the_rfc() {
     let hello = b"Hello";
     // One fixed block; a stored block; a final block with its padding; two blocks (RFC 7692, 7.2.3).
-    let cases: [&[u8]; 4] = [
+    let cases: [&[u8]; 5] = [
         &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00],
         &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00],
         &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00],
         &[0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00],
+        // Not among them: the empty block at the end is marked as the final one.
+        &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x01],
     ];
     for case in cases {
         assert_eq!(inflate(case, 100).as_deref(), Ok(&hello[..]), "{case:02x?}");
@@ -145,6 +147,19 @@ fn every_cut_is_found_without_context() {
         for cut in 0..packed.len() - 1 {
             let result = inflate(&packed[..cut], 1 << 20);
             assert_eq!(result, Err(DecodeError::Deflate), "cut at {cut} of {}", packed.len());
+        }
+    }
+}
+
+#[test]
+fn cuts_are_found_with_context_too() {
+    let stored = [0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00];
+    for (packed, name) in [(stored.to_vec(), "stored"), (deflate(&prose(2000)), "compressed")] {
+        // The first byte of the stored block alone is an empty message.
+        for cut in (0..packed.len() - 1).filter(|cut| packed[..*cut] != [0x00]) {
+            let result =
+                Inflater::with_context_takeover(15).inflate(&packed[..cut], 1 << 20, &mut Vec::new());
+            assert_eq!(result, Err(DecodeError::Deflate), "{name}, cut at {cut} of {}", packed.len());
         }
     }
 }

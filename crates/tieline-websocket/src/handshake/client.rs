@@ -6,7 +6,8 @@ use base64::Engine;
 
 use super::accept::{AcceptKey, BASE64};
 use super::error::HandshakeError;
-use super::params::{DeflateOffer, DeflateParams, NAME};
+use super::offer::DeflateOffer;
+use super::params::{DeflateParams, NAME};
 use super::{extensions, has_element, is_token};
 
 /// The longest head of an answer that is waited for.

@@ -5,7 +5,8 @@
 
 use super::accept::{AcceptKey, is_key};
 use super::error::HandshakeError;
-use super::params::{DeflateParams, DeflatePolicy, NAME};
+use super::params::{DeflateParams, NAME};
+use super::policy::DeflatePolicy;
 use super::{elements, extensions, has_element, is_token};
 
 /// A client's request to open a WebSocket, found valid.
