@@ -11,16 +11,22 @@
 mod civil;
 mod json_text;
 
+pub mod claims;
 pub mod error;
+pub mod filter;
 pub mod id;
 pub mod payload;
 pub mod plain;
 pub mod reply;
 pub mod request;
+pub mod rest;
+pub mod role;
 
 pub use error::{CloseCode, ErrorCode, Reconnect};
+pub use filter::{Filter, FilterError};
 pub use id::{
     ConnectionId, GroupName, HubName, Incarnation, MessageId, NameError, NodeId, NodeName, Position, UserId,
 };
 pub use payload::{Data, DataType, Payload};
 pub use request::{Dialect, FrameError, Request, Targets};
+pub use role::{Permission, Roles};

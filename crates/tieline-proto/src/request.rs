@@ -9,8 +9,8 @@
 //! Tested in `request/tests.rs`: frames as the official clients send them, a table of bad input, and properties.
 
 mod check;
-mod fault;
-mod frame;
+pub(crate) mod fault;
+pub(crate) mod frame;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -280,7 +280,7 @@ impl Request<'_> {
     }
 }
 
-/// Many targets at once: the union of users, groups and connections, less the excluded. A connection matched twice receives once.
+/// Many targets at once: the union of users, groups and connections, or everybody, less the excluded. A connection matched twice receives once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Targets<'a> {
     /// All connections of these users.
@@ -291,13 +291,15 @@ pub struct Targets<'a> {
     pub connections: Vec<ConnectionId>,
     /// Never these connections.
     pub excluded: Vec<ConnectionId>,
+    /// Everybody in the hub.
+    pub all: bool,
 }
 
 impl Targets<'_> {
     /// Whether nobody at all is named.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.groups.is_empty() && self.connections.is_empty()
+        !self.all && self.users.is_empty() && self.groups.is_empty() && self.connections.is_empty()
     }
 }
 

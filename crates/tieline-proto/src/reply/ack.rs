@@ -5,7 +5,7 @@ use crate::{error::ErrorCode, id::Position, json_text};
 use super::{push_count, push_error, push_known, push_member};
 
 /// What became of a message, in the ack of a `tieline.v1` send and in REST answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Receipt {
     /// How many connections it was handed to, cluster-wide; `None` (`null`) when not all nodes answered in time.
     pub delivered: Option<u64>,

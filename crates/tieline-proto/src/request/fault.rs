@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{error::ErrorCode, id::NameError, payload::DataError};
+use crate::{error::ErrorCode, filter::FilterError, id::NameError, payload::DataError};
 
 use super::Dialect;
 
@@ -19,7 +19,7 @@ pub struct FrameError {
 
 impl FrameError {
     /// Puts the parts together.
-    pub(super) fn new(ack_id: Option<u64>, fault: Fault) -> FrameError {
+    pub(crate) fn new(ack_id: Option<u64>, fault: Fault) -> FrameError {
         FrameError { ack_id, fault }
     }
 
@@ -43,6 +43,7 @@ impl FrameError {
             Problem::Name(NameError::Group) => ErrorCode::InvalidGroup,
             Problem::Name(NameError::User) => ErrorCode::InvalidUser,
             Problem::Data(_) => ErrorCode::InvalidData,
+            Problem::Filter(_) => ErrorCode::InvalidFilter,
             Problem::TooMany { .. } => ErrorCode::TooManyTargets,
             _ => ErrorCode::InvalidRequest,
         }
@@ -51,26 +52,26 @@ impl FrameError {
 
 /// A problem and its place; becomes a [`FrameError`] once the ackId is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     /// The member, if it is one member's fault.
-    pub(super) field: Option<&'static str>,
+    pub(crate) field: Option<&'static str>,
     /// What is wrong.
-    pub(super) problem: Problem,
+    pub(crate) problem: Problem,
 }
 
 impl Fault {
     /// A fault of one member.
-    pub(super) fn at(field: &'static str, problem: Problem) -> Fault {
+    pub(crate) fn at(field: &'static str, problem: Problem) -> Fault {
         Fault { field: Some(field), problem }
     }
 
     /// A member that is absent or of the wrong kind.
-    pub(super) fn expected(field: &'static str, expected: &'static str) -> Fault {
+    pub(crate) fn expected(field: &'static str, expected: &'static str) -> Fault {
         Fault::at(field, Problem::Expected(expected))
     }
 
     /// A member that must be there.
-    pub(super) fn missing(field: &'static str, expected: &'static str) -> Fault {
+    pub(crate) fn missing(field: &'static str, expected: &'static str) -> Fault {
         Fault::at(field, Problem::Missing(expected))
     }
 }
@@ -117,6 +118,9 @@ pub enum Problem {
     /// The payload does not fit its type.
     #[error("{0}")]
     Data(DataError),
+    /// The filter cannot be read (REST only).
+    #[error("{0}")]
+    Filter(FilterError),
     /// A list is too long.
     #[error("at most {limit} entries are allowed")]
     TooMany {

@@ -14,14 +14,14 @@ macro_rules! fields {
     ($($field:ident $name:literal,)*) => {
         /// A member that some frame has.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(super) enum Field { $($field,)* }
+        pub(crate) enum Field { $($field,)* }
 
         impl Field {
             /// How many there are.
             const COUNT: usize = [$($name,)*].len();
 
             /// The name on the wire.
-            pub(super) const fn name(self) -> &'static str {
+            pub(crate) const fn name(self) -> &'static str {
                 match self { $(Field::$field => $name,)* }
             }
 
@@ -60,10 +60,11 @@ fields! {
     After "after",
     Limit "limit",
     Token "token",
+    Filter "filter",
 }
 
 /// The members of one frame.
-pub(super) struct Frame<'a> {
+pub(crate) struct Frame<'a> {
     /// What stands behind each member; `null` is kept, because only `data` may mean it.
     values: [Option<&'a RawValue>; Field::COUNT],
     /// The first member that came twice. Reading goes on, so that the ackId is still found.
@@ -72,7 +73,7 @@ pub(super) struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     /// Cuts the text.
-    pub(super) fn cut(text: &'a str) -> Result<Frame<'a>, Fault> {
+    pub(crate) fn cut(text: &'a str) -> Result<Frame<'a>, Fault> {
         serde_json::from_str(text).map_err(|error| Fault {
             field: None,
             problem: match error.classify() {
@@ -84,17 +85,17 @@ impl<'a> Frame<'a> {
     }
 
     /// The member, or none where it is absent.
-    pub(super) fn raw(&self, field: Field) -> Option<&'a RawValue> {
+    pub(crate) fn raw(&self, field: Field) -> Option<&'a RawValue> {
         self.values[field as usize]
     }
 
     /// The member, or none where it is absent or `null`.
-    pub(super) fn get(&self, field: Field) -> Option<&'a str> {
+    pub(crate) fn get(&self, field: Field) -> Option<&'a str> {
         self.raw(field).map(RawValue::get).filter(|json| *json != "null")
     }
 
     /// The first member that came twice.
-    pub(super) fn twice(&self) -> Option<Field> {
+    pub(crate) fn twice(&self) -> Option<Field> {
         self.twice
     }
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
+    filter::Filter,
     id::{self, ConnectionId, MAX_EXACT, Position},
     json_text::{self, StringText},
     payload::{Data, DataType},
@@ -23,7 +24,7 @@ const WHOLE_EXACT: &str = "a whole number from 0 to 9007199254740991";
 const POSITION: &str = "{\"epoch\": number, \"offset\": number}";
 
 /// A JSON value as text.
-pub(super) fn text<'a>(field: &'static str, json: &'a str) -> Result<Cow<'a, str>, Fault> {
+pub(crate) fn text<'a>(field: &'static str, json: &'a str) -> Result<Cow<'a, str>, Fault> {
     match json_text::read_string(json) {
         StringText::Whole(text) => Ok(text),
         // Two different halves would become the same name.
@@ -42,6 +43,15 @@ fn whole(field: &'static str, json: &str) -> Result<u64, Fault> {
 fn whole_exact(field: &'static str, json: &str) -> Result<u64, Fault> {
     let fault = || Fault::expected(field, WHOLE_EXACT);
     json.parse().ok().filter(|number| *number <= MAX_EXACT).ok_or_else(fault)
+}
+
+/// A JSON value as a flag; absent is false.
+fn flag(field: &'static str, json: Option<&str>) -> Result<bool, Fault> {
+    match json {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Fault::expected(field, "true or false")),
+    }
 }
 
 /// A short text the client chose: not empty, bounded.
@@ -145,41 +155,41 @@ fn connections(
 }
 
 /// The `stream` of a `sendToGroup`.
-pub(super) struct StreamStart<'a> {
+pub(crate) struct StreamStart<'a> {
     /// The client's name for the stream.
-    pub(super) stream_id: Cow<'a, str>,
+    pub(crate) stream_id: Cow<'a, str>,
     /// How long it may be silent, in milliseconds.
-    pub(super) idle_timeout_ms: Option<u64>,
+    pub(crate) idle_timeout_ms: Option<u64>,
 }
 
 impl<'a> Frame<'a> {
     /// A string, if there is one.
-    pub(super) fn text(&self, field: Field) -> Result<Option<Cow<'a, str>>, Fault> {
+    pub(crate) fn text(&self, field: Field) -> Result<Option<Cow<'a, str>>, Fault> {
         self.get(field).map(|json| text(field.name(), json)).transpose()
     }
 
     /// A short text the client chose, if there is one.
-    pub(super) fn client_id(&self, field: Field) -> Result<Option<Cow<'a, str>>, Fault> {
+    pub(crate) fn client_id(&self, field: Field) -> Result<Option<Cow<'a, str>>, Fault> {
         self.get(field).map(|json| client_id(field.name(), json)).transpose()
     }
 
     /// A short text the client chose, which must be there.
-    pub(super) fn needed_client_id(&self, field: Field) -> Result<Cow<'a, str>, Fault> {
+    pub(crate) fn needed_client_id(&self, field: Field) -> Result<Cow<'a, str>, Fault> {
         self.client_id(field)?.ok_or_else(|| Fault::missing(field.name(), "a string"))
     }
 
     /// A whole number, if there is one.
-    pub(super) fn whole(&self, field: Field) -> Result<Option<u64>, Fault> {
+    pub(crate) fn whole(&self, field: Field) -> Result<Option<u64>, Fault> {
         self.get(field).map(|json| whole(field.name(), json)).transpose()
     }
 
     /// A whole number, which must be there.
-    pub(super) fn needed_whole(&self, field: Field) -> Result<u64, Fault> {
+    pub(crate) fn needed_whole(&self, field: Field) -> Result<u64, Fault> {
         self.whole(field)?.ok_or_else(|| Fault::missing(field.name(), WHOLE))
     }
 
     /// An offset, which must be there.
-    pub(super) fn needed_offset(&self, field: Field) -> Result<u64, Fault> {
+    pub(crate) fn needed_offset(&self, field: Field) -> Result<u64, Fault> {
         match self.get(field) {
             Some(json) => whole_exact(field.name(), json),
             None => Err(Fault::missing(field.name(), WHOLE_EXACT)),
@@ -187,42 +197,39 @@ impl<'a> Frame<'a> {
     }
 
     /// A flag; absent is false.
-    pub(super) fn flag(&self, field: Field) -> Result<bool, Fault> {
-        match self.get(field) {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(_) => Err(Fault::expected(field.name(), "true or false")),
-        }
+    pub(crate) fn flag(&self, field: Field) -> Result<bool, Fault> {
+        flag(field.name(), self.get(field))
     }
 
     /// A group, which must be there.
-    pub(super) fn group(&self) -> Result<Cow<'a, str>, Fault> {
+    pub(crate) fn group(&self) -> Result<Cow<'a, str>, Fault> {
         self.optional_group()?.ok_or_else(|| Fault::missing("group", "a group's name"))
     }
 
     /// A group, if there is one.
-    pub(super) fn optional_group(&self) -> Result<Option<Cow<'a, str>>, Fault> {
+    pub(crate) fn optional_group(&self) -> Result<Option<Cow<'a, str>>, Fault> {
         let Some(group) = self.text(Field::Group)? else { return Ok(None) };
         id::check_group(&group).map_err(|error| Fault::at("group", Problem::Name(error)))?;
         Ok(Some(group))
     }
 
     /// A user, which must be there.
-    pub(super) fn user(&self) -> Result<Cow<'a, str>, Fault> {
+    pub(crate) fn user(&self) -> Result<Cow<'a, str>, Fault> {
         let user = self.text(Field::User)?.ok_or_else(|| Fault::missing("user", "a user's id"))?;
         id::check_user(&user).map_err(|error| Fault::at("user", Problem::Name(error)))?;
         Ok(user)
     }
 
     /// The `users` beside a group.
-    pub(super) fn users(&self) -> Result<Vec<Cow<'a, str>>, Fault> {
+    pub(crate) fn users(&self) -> Result<Vec<Cow<'a, str>>, Fault> {
         names("users", self.get(Field::Users), &mut { MAX_TARGETS }, id::check_user)
     }
 
-    /// The `to` of a send to many.
-    pub(super) fn targets(&self) -> Result<Targets<'a>, Fault> {
+    /// The `to` of a send to many. Unknown members are refused here: an exclusion that is misspelt must not be ignored.
+    pub(crate) fn targets(&self) -> Result<Targets<'a>, Fault> {
         /// The members of `to`, still raw.
         #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
         struct To<'a> {
             #[serde(borrow)]
             users: Option<&'a RawValue>,
@@ -232,8 +239,10 @@ impl<'a> Frame<'a> {
             connections: Option<&'a RawValue>,
             #[serde(borrow)]
             excluded: Option<&'a RawValue>,
+            #[serde(borrow)]
+            all: Option<&'a RawValue>,
         }
-        const EXPECTED: &str = "an object with one or more of users, groups, connections, and excluded";
+        const EXPECTED: &str = "an object of users, groups, connections, excluded and all, none twice";
         let json = self.get(Field::To).ok_or_else(|| Fault::missing("to", EXPECTED))?;
         let to: To<'a> = object("to", json, EXPECTED)?;
         let mut room = MAX_TARGETS;
@@ -242,20 +251,21 @@ impl<'a> Frame<'a> {
             groups: names("to.groups", to.groups.map(RawValue::get), &mut room, id::check_group)?,
             connections: connections("to.connections", to.connections.map(RawValue::get), &mut room)?,
             excluded: connections("to.excluded", to.excluded.map(RawValue::get), &mut room)?,
+            all: flag("to.all", to.all.map(RawValue::get))?,
         };
         if targets.is_empty() {
-            return Err(Fault::expected("to", "at least one user, group or connection"));
+            return Err(Fault::expected("to", "at least one user, group or connection, or all"));
         }
         Ok(targets)
     }
 
     /// A position, if there is one.
-    pub(super) fn position(&self, field: Field) -> Result<Option<Position>, Fault> {
+    pub(crate) fn position(&self, field: Field) -> Result<Option<Position>, Fault> {
         self.get(field).map(|json| object(field.name(), json, POSITION)).transpose()
     }
 
     /// The payload, if there is one. Without a `dataType` it is JSON, as in the public reference of the Azure protocols.
-    pub(super) fn optional_data(&self) -> Result<Option<Data<'a>>, Fault> {
+    pub(crate) fn optional_data(&self) -> Result<Option<Data<'a>>, Fault> {
         let data_type = match self.text(Field::DataType)? {
             None => DataType::Json,
             Some(name) => DataType::from_name(&name)
@@ -266,12 +276,12 @@ impl<'a> Frame<'a> {
     }
 
     /// The payload, which must be there; `null` is one.
-    pub(super) fn data(&self) -> Result<Data<'a>, Fault> {
+    pub(crate) fn data(&self) -> Result<Data<'a>, Fault> {
         self.optional_data()?.ok_or_else(|| Fault::missing("data", "the payload"))
     }
 
     /// The `stream` in place of data, if there is one.
-    pub(super) fn stream_start(&self) -> Result<Option<StreamStart<'a>>, Fault> {
+    pub(crate) fn stream_start(&self) -> Result<Option<StreamStart<'a>>, Fault> {
         /// The members of `stream`, still raw.
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -291,7 +301,7 @@ impl<'a> Frame<'a> {
     }
 
     /// The `error` a stream ends with, if there is one.
-    pub(super) fn stream_fault(&self) -> Result<Option<StreamFault<'a>>, Fault> {
+    pub(crate) fn stream_fault(&self) -> Result<Option<StreamFault<'a>>, Fault> {
         /// The members of `error`, still raw.
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -313,8 +323,14 @@ impl<'a> Frame<'a> {
         Ok(Some(StreamFault { message, user_error_code }))
     }
 
+    /// The `filter` of a send, compiled, if there is one.
+    pub(crate) fn filter(&self) -> Result<Option<Filter>, Fault> {
+        let Some(text) = self.text(Field::Filter)? else { return Ok(None) };
+        Filter::parse(&text).map(Some).map_err(|error| Fault::at("filter", Problem::Filter(error)))
+    }
+
     /// The `state` of a group member: an object of strings, kept as it was written.
-    pub(super) fn group_state(&self) -> Result<Option<&'a str>, Fault> {
+    pub(crate) fn group_state(&self) -> Result<Option<&'a str>, Fault> {
         let Some(json) = self.get(Field::State) else { return Ok(None) };
         let StateShape = object("state", json, "an object of at most 64 strings, no name twice")?;
         Ok(Some(json))
