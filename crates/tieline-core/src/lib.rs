@@ -1,1 +1,31 @@
-//! The brain: sessions, local hub, router, tokens and limits. Names no vendor and no HTTP.
+//! The brain: what a session may do, whom a message reaches, and where they are.
+//!
+//! A [`Node`] is one running server. Its connections live on the shards of a switchboard, where an [`Operator`] per
+//! shard reads requests and carries messages on the shard's own thread. Names become the switchboard's numbers in
+//! the tables of [`hub`]. What crosses shards is a [`Delivery`](delivery::Delivery): a message kept once, with its targets,
+//! of which each shard resolves its own.
+//!
+//! No vendor and no HTTP is named here.
+
+mod acks;
+pub mod arrival;
+pub mod command;
+pub mod delivery;
+pub mod hub;
+pub mod limits;
+pub mod message;
+pub mod node;
+pub mod operator;
+mod reconnection;
+pub mod session;
+mod stamp;
+mod subprotocol;
+pub mod tally;
+pub mod token;
+
+pub use arrival::{Arrival, Client};
+pub use limits::Limits;
+pub use node::{Node, NodeSettings, Overloaded, StartError};
+pub use operator::Operator;
+pub use stamp::unix_ms;
+pub use subprotocol::{NUMBERING, Subprotocol};

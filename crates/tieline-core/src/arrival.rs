@@ -1,0 +1,41 @@
+//! What a handshake learned about a client: the edge says it, the shard acts on it.
+
+use std::sync::Arc;
+
+use tieline_proto::role::Roles;
+use tieline_proto::{ConnectionId, GroupName, HubName, UserId};
+
+use crate::Subprotocol;
+
+/// A client whose handshake is done.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A new connection.
+    Client(Box<Client>),
+    /// A client of the reliable protocol that wants its cut connection back. Only its reconnection token counts:
+    /// the access token in its URL may have expired.
+    Recovery {
+        /// The connection it had.
+        id: ConnectionId,
+        /// What it was told when it connected.
+        token: String,
+    },
+}
+
+/// Who a new connection is and what it may do, as its token says.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The namespace it asked for.
+    pub hub: HubName,
+    /// The user, if it is anybody.
+    pub user: Option<UserId>,
+    /// What it may do.
+    pub roles: Arc<Roles>,
+    /// Groups that it joins at once.
+    pub groups: Vec<GroupName>,
+    /// What it speaks.
+    pub subprotocol: Subprotocol,
+    /// When its token expires, in Unix seconds. A connection of `tieline.v1`, which can renew its token, is closed
+    /// then; on the other protocols the token only opens the door.
+    pub expires: Option<u64>,
+}

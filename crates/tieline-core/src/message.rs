@@ -1,0 +1,107 @@
+//! A message on its way through this node: borrowed from its frame while it stays on one shard, owned when it
+//! goes further. Both write themselves in every encoding that recipients read.
+
+use std::sync::Arc;
+
+use tieline_proto::reply::{self, From, Wire};
+use tieline_proto::{Data, GroupName, MessageId, Payload, UserId};
+use tieline_switchboard::{Encode, Frames};
+use tieline_websocket::Kind;
+
+use crate::subprotocol::wire;
+
+/// A message borrowed from the frame it came in.
+pub(crate) struct Letter<'a>(pub(crate) reply::Message<'a>);
+
+impl Encode for Letter<'_> {
+    fn kind(&self, _wire: u8) -> Kind {
+        Kind::Text
+    }
+
+    fn encode(&self, number: u8, numbered: bool, out: &mut Vec<u8>) {
+        write(&self.0, wire(number), numbered, out);
+    }
+}
+
+/// By what way a message goes, and so what its recipients are told.
+#[derive(Clone, Debug, Default)]
+pub enum Way {
+    /// Through a group.
+    Group(GroupName),
+    /// From the application, to everybody, or by several ways at once.
+    #[default]
+    Server,
+    /// To a user, from another.
+    User(UserId),
+}
+
+/// A message that is kept beyond its frame.
+#[derive(Debug)]
+pub struct Message {
+    /// By what way it goes.
+    pub way: Way,
+    /// The sender, when it has a user. The server's word, never the client's.
+    pub from_user: Option<UserId>,
+    /// The server's id of the message.
+    pub id: MessageId,
+    /// The server's time in Unix milliseconds.
+    pub time_ms: u64,
+    /// What it carries; nobody looks inside.
+    pub payload: Payload,
+    frames: Frames,
+}
+
+impl Message {
+    /// Puts a message together.
+    pub fn new(
+        way: Way,
+        from_user: Option<UserId>,
+        id: MessageId,
+        time_ms: u64,
+        payload: Payload,
+    ) -> Arc<Self> {
+        Arc::new(Message { way, from_user, id, time_ms, payload, frames: Frames::default() })
+    }
+
+    fn borrow(&self) -> reply::Message<'_> {
+        let from = match &self.way {
+            Way::Group(name) => From::Group { name },
+            Way::Server => From::Server,
+            Way::User(to) => From::User { to },
+        };
+        letter(from, self.from_user.as_deref(), self.id, self.time_ms, self.payload.as_data())
+    }
+}
+
+impl Encode for Message {
+    fn kind(&self, _wire: u8) -> Kind {
+        Kind::Text
+    }
+
+    fn encode(&self, number: u8, numbered: bool, out: &mut Vec<u8>) {
+        write(&self.borrow(), wire(number), numbered, out);
+    }
+
+    fn frames(&self) -> Option<&Frames> {
+        Some(&self.frames)
+    }
+}
+
+/// A live message outside any log or stream.
+pub(crate) fn letter<'a>(
+    from: From<'a>,
+    from_user_id: Option<&'a str>,
+    id: MessageId,
+    time_ms: u64,
+    data: Data<'a>,
+) -> reply::Message<'a> {
+    reply::Message { from, from_user_id, id, time_ms, data, position: None, stream: None }
+}
+
+fn write(message: &reply::Message<'_>, wire: Wire, numbered: bool, out: &mut Vec<u8>) {
+    if numbered {
+        reply::message_tail(out, wire, message);
+    } else {
+        reply::message(out, wire, message);
+    }
+}

@@ -1,0 +1,209 @@
+//! One running server: what its shards share, and how everybody else reaches them.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tieline_proto::{ConnectionId, Incarnation, NodeId, NodeName};
+use tieline_switchboard::{Address, Counters, Full, Handle, Settings, Switchboard};
+use tokio::sync::oneshot;
+
+use crate::command::Command;
+use crate::delivery::{Delivery, Target};
+use crate::hub::LocalHubs;
+use crate::limits::Limits;
+use crate::operator::Operator;
+use crate::reconnection::Reconnection;
+use crate::stamp::{Stamper, unix_ms};
+use crate::subprotocol::NUMBERING;
+use crate::tally::Tally;
+use crate::token::Keys;
+
+/// How a node is set up.
+#[derive(Debug)]
+pub struct NodeSettings {
+    /// The node's stable name.
+    pub name: NodeName,
+    /// Threads that hold connections.
+    pub shards: usize,
+    /// Limits of sessions.
+    pub limits: Limits,
+    /// Limits of sockets and frames.
+    pub switchboard: Settings,
+    /// The access keys that tokens are signed with; a client may renew its token on the connection.
+    pub keys: Arc<Keys>,
+}
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The shards could not be started.
+    #[error(transparent)]
+    Switchboard(#[from] tieline_switchboard::Error),
+    /// The system gave no random bytes.
+    #[error("the system gave no random bytes: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// The shard has more waiting than it may; the caller may try again later. Nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node is overloaded")]
+pub struct Overloaded;
+
+/// What the shards of a node share.
+pub struct Node {
+    id: NodeId,
+    hubs: LocalHubs,
+    limits: Limits,
+    keys: Arc<Keys>,
+    reconnection: Reconnection,
+    tallies: Vec<Mutex<Tally>>,
+    handle: OnceLock<Handle<Operator>>,
+}
+
+impl Node {
+    /// Starts a node's shards. The switchboard is the caller's to stop.
+    ///
+    /// # Errors
+    /// When the system has no threads, readiness queues or random bytes left.
+    pub fn start(settings: NodeSettings) -> Result<(Arc<Node>, Switchboard<Operator>), StartError> {
+        let mut stamper = Stamper::new()?;
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret)?;
+        // Time and chance: distinct from every other start, and growing with each restart of a node.
+        let incarnation = Incarnation(unix_ms() << 16 | (stamper.next() & 0xffff));
+        let node = Arc::new(Node {
+            id: NodeId { name: settings.name, incarnation },
+            hubs: LocalHubs::new(settings.shards),
+            limits: settings.limits,
+            keys: settings.keys,
+            reconnection: Reconnection::new(&secret),
+            tallies: (0..settings.shards).map(|_| Mutex::default()).collect(),
+            handle: OnceLock::new(),
+        });
+        let stampers = (0..settings.shards).map(|_| Stamper::new()).collect::<Result<Vec<_>, _>>()?;
+        let stampers = Mutex::new(stampers);
+        let shared = Arc::clone(&node);
+        let mut switchboard = settings.switchboard;
+        switchboard.numbering = NUMBERING;
+        let switchboard = Switchboard::start(settings.shards, switchboard, move |index, _| {
+            let stamper = stampers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            Operator::new(Arc::clone(&shared), index, stamper.expect("one was made for each shard"))
+        })?;
+        node.handle.set(switchboard.handle().clone()).ok().expect("a node starts once");
+        Ok((node, switchboard))
+    }
+
+    /// Who this node is.
+    pub fn id(&self) -> &NodeId {
+        &self.id
+    }
+
+    /// The connections, users and groups it holds.
+    pub fn hubs(&self) -> &LocalHubs {
+        &self.hubs
+    }
+
+    /// Limits of its sessions.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The access keys.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The reconnection tokens of this start.
+    pub(crate) fn reconnection(&self) -> &Reconnection {
+        &self.reconnection
+    }
+
+    /// What the switchboard has counted, at most a round old.
+    pub fn counters(&self) -> Counters {
+        self.handle().counters()
+    }
+
+    /// What the sessions have counted, at most a second old.
+    pub fn tally(&self) -> Tally {
+        let mut total = Tally::default();
+        for tally in &self.tallies {
+            total += *tally.lock().unwrap_or_else(PoisonError::into_inner);
+        }
+        total
+    }
+
+    pub(crate) fn publish_tally(&self, shard: u16, tally: Tally) {
+        *self.tallies[usize::from(shard)].lock().unwrap_or_else(PoisonError::into_inner) = tally;
+    }
+
+    /// Where a connection of this node stands; `None` for another node's, or an earlier start's. Whether it
+    /// is still there, and its random bits, are for its shard to check.
+    pub fn address(&self, id: ConnectionId) -> Option<Address> {
+        let here = id.incarnation() == self.id.incarnation && usize::from(id.shard()) < self.tallies.len();
+        here.then(|| Address { shard: id.shard().into(), slot: id.slot(), generation: id.generation() })
+    }
+
+    /// The id that a connection at this address has.
+    pub(crate) fn connection_id(&self, address: Address, random: u32) -> ConnectionId {
+        let shard = u8::try_from(address.shard).expect("a switchboard has at most 255 shards");
+        ConnectionId::new(self.id.incarnation, shard, address.slot, address.generation, random)
+    }
+
+    /// The shards that hold recipients of a delivery, each once.
+    pub(crate) fn shards_of(&self, delivery: &Delivery) -> Vec<u16> {
+        let mut wanted = vec![false; self.tallies.len()];
+        for target in &delivery.to {
+            match target {
+                Target::Everyone => {
+                    delivery.hub.everyone().shards().for_each(|shard| wanted[usize::from(shard)] = true);
+                }
+                Target::Group(group) => group.shards().for_each(|shard| wanted[usize::from(shard)] = true),
+                Target::User(user) => {
+                    for address in delivery.hub.user(user) {
+                        wanted[usize::from(address.shard)] = true;
+                    }
+                }
+                Target::Connection(id) => {
+                    if let Some(address) = self.address(*id) {
+                        wanted[usize::from(address.shard)] = true;
+                    }
+                }
+            }
+        }
+        wanted.iter().enumerate().filter(|(_, wanted)| **wanted).map(|(shard, _)| shard as u16).collect()
+    }
+
+    /// Hands a command to a shard from outside the shards.
+    ///
+    /// # Errors
+    /// [`Overloaded`] when its mailbox is full.
+    pub fn post(&self, shard: u16, command: Command) -> Result<(), Overloaded> {
+        self.handle().post(shard, command).map_err(|Full(_)| Overloaded)
+    }
+
+    /// Runs something on a connection's own shard and waits for what it gives: `None` when this node does not
+    /// hold the connection.
+    ///
+    /// # Errors
+    /// [`Overloaded`] when the shard's mailbox is full or the node stops. Dropping the future does not undo what
+    /// was posted.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        shard: u16,
+        run: impl FnOnce(&mut Operator, &mut tieline_switchboard::Shard<Operator>) -> T + Send + 'static,
+    ) -> Result<T, Overloaded> {
+        let (sender, receiver) = oneshot::channel();
+        self.post(
+            shard,
+            Command::Run(Box::new(move |operator, shard| {
+                // Nobody may be waiting any more.
+                let _ = sender.send(run(operator, shard));
+            })),
+        )?;
+        receiver.await.map_err(|_| Overloaded)
+    }
+
+    /// The shards, for those that hand sockets to them.
+    pub fn handle(&self) -> &Handle<Operator> {
+        self.handle.get().expect("the handle is set before a node is given out")
+    }
+}

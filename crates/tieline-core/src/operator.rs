@@ -1,0 +1,224 @@
+//! The operator of one shard: connects calls. It turns what clients send into work for the switchboard, on the
+//! shard's own thread, without ever waiting.
+//!
+//! Here is the life of a session; `operator/request.rs` reads requests, `operator/send.rs` carries messages,
+//! `operator/membership.rs` joins and leaves, `operator/answer.rs` writes acks and errors.
+
+mod answer;
+mod membership;
+mod request;
+mod send;
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tieline_proto::{CloseCode, ErrorCode, Reconnect, reply};
+use tieline_switchboard::{Address, Application, Cause, Placement, Shard, Slot};
+use tieline_websocket::Kind;
+
+use crate::acks::AckWindow;
+use crate::arrival::{Arrival, Client};
+use crate::command::Command;
+use crate::limits::Bucket;
+use crate::node::Node;
+use crate::session::Session;
+use crate::stamp::{Stamper, unix_ms};
+use crate::subprotocol::Subprotocol;
+use crate::tally::Tally;
+
+/// Each second one in so many slots is looked at for an expired token.
+const EXPIRY_STRIDE: u64 = 16;
+
+/// The operator of one shard.
+pub struct Operator {
+    node: Arc<Node>,
+    shard: u16,
+    stamper: Stamper,
+    tally: Tally,
+    /// Groups that a client joins as it opens: from its token, between `arrive` and `opened`.
+    arriving: Vec<tieline_proto::GroupName>,
+    ticks: u64,
+}
+
+impl Operator {
+    pub(crate) fn new(node: Arc<Node>, shard: u16, stamper: Stamper) -> Self {
+        Operator { node, shard, stamper, tally: Tally::default(), arriving: Vec::new(), ticks: 0 }
+    }
+
+    /// The node it works for.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// The connection of this id, if this shard holds it.
+    pub fn find(&self, shard: &Shard<Self>, id: tieline_proto::ConnectionId) -> Option<Slot> {
+        let slot = shard.find(self.node.address(id)?)?;
+        (shard.session(slot)?.id == id).then_some(slot)
+    }
+
+    fn open(&mut self, client: Client) -> Placement<Session> {
+        let hub = self.node.hubs().get_or_make(&client.hub);
+        let limit = self.node.limits().connections_per_user;
+        if let Some(user) = &client.user
+            && limit > 0
+            && hub.user_connections(user) >= limit
+        {
+            self.tally.errors.count(ErrorCode::TooManyConnections);
+            let code = if client.subprotocol == Subprotocol::AzureReliable {
+                CloseCode::TryAgainLater.on_reliable()
+            } else {
+                CloseCode::TryAgainLater
+            };
+            return Placement::Refuse(code.code(), "The user has as many connections as it may have.");
+        }
+        self.arriving = client.groups;
+        // The slot, and so the id, is known only in `opened`.
+        let unknown = Address { shard: self.shard, slot: 0, generation: 0 };
+        Placement::Open(Session {
+            id: self.node.connection_id(unknown, 0),
+            hub,
+            user: client.user,
+            roles: client.roles,
+            subprotocol: client.subprotocol,
+            groups: SmallVec::new(),
+            expires: client.expires.unwrap_or(0),
+            faults: 0,
+            bucket: Bucket::default(),
+            acks: AckWindow::default(),
+        })
+    }
+
+    /// Tells a client that it is connected, and of the id and token that it may come back with.
+    fn greet(&mut self, shard: &mut Shard<Self>, slot: Slot) {
+        let Some(session) = shard.session(slot) else { return };
+        if session.subprotocol == Subprotocol::Plain {
+            return;
+        }
+        let (id, user) = (session.id, session.user.clone());
+        let reliable = session.subprotocol == Subprotocol::AzureReliable;
+        let token = reliable.then(|| self.node.reconnection().token(id));
+        shard.send(slot, Kind::Text, |out| reply::connected(out, id, user.as_deref(), token.as_deref()));
+    }
+
+    /// Closes connections of `tieline.v1` whose token has expired and was not renewed.
+    fn close_expired(&mut self, shard: &mut Shard<Self>) {
+        let turn = self.ticks % EXPIRY_STRIDE;
+        let now = unix_ms() / 1000;
+        let expired = |session: &Session| session.expires > 0 && session.expires < now;
+        let expired: Vec<Slot> = shard
+            .sessions()
+            .filter(|(slot, session)| u64::from(*slot) % EXPIRY_STRIDE == turn && expired(session))
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in expired {
+            self.hang_up(shard, slot, CloseCode::TokenExpired, CloseCode::TokenExpired.text());
+        }
+    }
+}
+
+impl Application for Operator {
+    type Session = Session;
+    type Arrival = Arrival;
+    type Command = Command;
+
+    fn arrive(&mut self, shard: &mut Shard<Self>, arrival: Arrival) -> Placement<Session> {
+        match arrival {
+            Arrival::Client(client) => self.open(*client),
+            Arrival::Recovery { id, token } => {
+                let slot = self.find(shard, id).filter(|slot| {
+                    let reliable = |session: &Session| session.subprotocol == Subprotocol::AzureReliable;
+                    shard.session(*slot).is_some_and(reliable)
+                });
+                match slot {
+                    Some(slot) if self.node.reconnection().verify(id, &token) => Placement::Resume(slot),
+                    _ => {
+                        self.tally.recoveries_refused += 1;
+                        Placement::Refuse(
+                            CloseCode::PolicyViolation.code(),
+                            "The connection cannot be recovered.",
+                        )
+                    }
+                }
+            }
+        }
+    }
+
+    fn opened(&mut self, shard: &mut Shard<Self>, slot: Slot) {
+        let address = shard.address(slot);
+        let id = self.node.connection_id(address, self.stamper.next() as u32);
+        let groups = std::mem::take(&mut self.arriving);
+        let Some(session) = shard.session_mut(slot) else { return };
+        session.id = id;
+        let hub = Arc::clone(&session.hub);
+        if let Some(user) = &session.user {
+            hub.add_user(user, address);
+        }
+        hub.everyone().enter(self.shard);
+        shard.join(slot, hub.everyone().id());
+        self.greet(shard, slot);
+        for group in groups {
+            self.enter(shard, slot, &group);
+        }
+    }
+
+    fn resumed(&mut self, shard: &mut Shard<Self>, slot: Slot) {
+        self.greet(shard, slot);
+    }
+
+    fn message(&mut self, shard: &mut Shard<Self>, slot: Slot, kind: Kind, payload: &[u8]) {
+        self.read(shard, slot, kind, payload);
+    }
+
+    fn cut(&mut self, _shard: &mut Shard<Self>, _slot: Slot, _cause: &Cause) -> bool {
+        // Only numbered connections, those of the reliable protocol, are asked.
+        true
+    }
+
+    fn closed(&mut self, shard: &mut Shard<Self>, slot: Slot, session: Session, _cause: &Cause) {
+        let address = shard.address(slot);
+        session.hub.everyone().exit(self.shard);
+        for group in &session.groups {
+            session.hub.exit(group, self.shard);
+        }
+        if let Some(user) = &session.user {
+            session.hub.remove_user(user, address);
+        }
+    }
+
+    fn command(&mut self, shard: &mut Shard<Self>, command: Command) {
+        match command {
+            Command::Deliver(delivery) => self.deliver(shard, &delivery),
+            Command::Settled { address, ack_id, outcome } => {
+                if let Some(slot) = shard.find(address) {
+                    self.ack_outcome(shard, slot, ack_id, outcome);
+                }
+            }
+            Command::Run(run) => run(self, shard),
+        }
+    }
+
+    fn tick(&mut self, shard: &mut Shard<Self>) {
+        self.ticks += 1;
+        self.close_expired(shard);
+        self.node.publish_tally(self.shard, self.tally);
+    }
+
+    fn close_frame(&self, session: &Session, cause: &Cause) -> (u16, &'static str) {
+        let code = match cause {
+            Cause::Lag => CloseCode::SlowConsumer,
+            Cause::Memory => CloseCode::TryAgainLater,
+            Cause::Idle | Cause::Silent => CloseCode::Idle,
+            Cause::Protocol(code) => {
+                // The codec speaks RFC 6455's own codes; the sentence is the table's.
+                let row = CloseCode::ALL.iter().find(|row| row.code() == *code);
+                return (*code, row.map_or("", |row| row.text()));
+            }
+            _ => CloseCode::InternalError,
+        };
+        let reliable = session.subprotocol == Subprotocol::AzureReliable;
+        // What the reliable protocol had outstanding is gone, so its client must not try to recover.
+        let code = if reliable { CloseCode::PolicyViolation } else { code };
+        debug_assert!(!reliable || code.reconnect() == Reconnect::No);
+        (code.code(), code.text())
+    }
+}

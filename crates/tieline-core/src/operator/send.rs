@@ -1,0 +1,328 @@
+//! Carrying messages: from a client to connections of this node.
+//!
+//! A message whose recipients are all on this shard is published as it is borrowed from its frame. Otherwise it
+//! is kept once and handed to each shard that holds recipients; each resolves its own.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tieline_proto::reply::{Extra, From, Receipt as Told};
+use tieline_proto::request::Targets;
+use tieline_proto::{ConnectionId, Data, ErrorCode, UserId};
+use tieline_switchboard::{Address, Only, Publication, Recipients, Shard, Slot, WhenLagging};
+
+use super::Operator;
+use super::answer::Refusal;
+use crate::command::Command;
+use crate::delivery::{Delivery, Outcome, Receipt, ReplyTo, Target};
+use crate::hub::Hub;
+use crate::message::{Letter, Message, Way, letter};
+use crate::session::Session;
+use crate::subprotocol::Subprotocol;
+
+/// What all sends of a client have in common.
+pub(super) struct Send<'a> {
+    pub(super) ack_id: Option<u64>,
+    pub(super) no_echo: bool,
+    pub(super) data: Data<'a>,
+}
+
+/// The parts of a sender's session that its messages need.
+struct Sender {
+    slot: Slot,
+    id: ConnectionId,
+    hub: Arc<Hub>,
+    user: Option<UserId>,
+    address: Address,
+    subprotocol: Subprotocol,
+}
+
+impl Operator {
+    fn sender(&self, shard: &Shard<Self>, slot: Slot) -> Option<Sender> {
+        let session = shard.session(slot)?;
+        Some(Sender {
+            slot,
+            id: session.id,
+            hub: Arc::clone(&session.hub),
+            user: session.user.clone(),
+            address: shard.address(slot),
+            subprotocol: session.subprotocol,
+        })
+    }
+
+    /// Refuses what the sender's roles do not allow.
+    fn permit(
+        &mut self,
+        shard: &mut Shard<Self>,
+        slot: Slot,
+        ack_id: Option<u64>,
+        may: impl FnOnce(&Session) -> bool,
+    ) -> bool {
+        let permitted = shard.session(slot).is_some_and(may);
+        if !permitted {
+            self.refuse(shard, slot, &Refusal::new(ack_id, ErrorCode::Forbidden));
+        }
+        permitted
+    }
+
+    pub(super) fn send_to_group(
+        &mut self,
+        shard: &mut Shard<Self>,
+        slot: Slot,
+        group: &str,
+        users: &[Cow<'_, str>],
+        send: Send<'_>,
+    ) {
+        if !self.permit(shard, slot, send.ack_id, |session| session.roles.may_send_to_group(group)) {
+            return;
+        }
+        self.tally.to_group += 1;
+        let Some(sender) = self.sender(shard, slot) else { return };
+        let Some(held) = sender.hub.group(group) else {
+            return self.settle(shard, slot, &send, Outcome::default());
+        };
+        if held.is_elsewhere(self.shard) {
+            let Some(name) = held.name().cloned() else { return };
+            let users = users.iter().filter_map(|user| UserId::new(user).ok()).collect();
+            let to = SmallVec::from_iter([Target::Group(held)]);
+            let draft = Draft { way: Way::Group(name), to, users, ..Draft::default() };
+            return self.hand_out(shard, &sender, &send, draft);
+        }
+        let named = |_: Slot, session: &Session| {
+            session.user.as_deref().is_some_and(|user| users.iter().any(|named| named == user))
+        };
+        let only: Option<Only<'_, Session>> = if users.is_empty() { None } else { Some(&named) };
+        let to = [Recipients::Group(held.id())];
+        let delivered = self.publish(shard, &sender, &send, From::Group { name: group }, &to, only);
+        self.settle(shard, slot, &send, Outcome { delivered, unknown: 0 });
+    }
+
+    pub(super) fn send_to_user(&mut self, shard: &mut Shard<Self>, slot: Slot, user: &str, send: Send<'_>) {
+        if self.permit(shard, slot, send.ack_id, |session| session.roles.may_send_to_user(user)) {
+            self.tally.to_user += 1;
+            self.carry_to_user(shard, slot, user, &send);
+        }
+    }
+
+    /// Carries a message to all connections of a user. Returns whether it has any.
+    fn carry_to_user(&mut self, shard: &mut Shard<Self>, slot: Slot, user: &str, send: &Send<'_>) -> bool {
+        let Some(sender) = self.sender(shard, slot) else { return false };
+        let addresses = sender.hub.user(user);
+        if addresses.is_empty() {
+            self.settle(shard, slot, send, Outcome { delivered: 0, unknown: 1 });
+            return false;
+        }
+        if addresses.iter().any(|address| address.shard != self.shard) {
+            let Ok(user) = UserId::new(user) else { return false };
+            let to = SmallVec::from_iter([Target::User(user.clone())]);
+            let draft = Draft { way: Way::User(user), to, ..Draft::default() };
+            self.hand_out(shard, &sender, send, draft);
+            return true;
+        }
+        let to: SmallVec<[Recipients; 2]> = addresses.into_iter().map(Recipients::Connection).collect();
+        let delivered = self.publish(shard, &sender, send, From::User { to: user }, &to, None);
+        self.settle(shard, slot, send, Outcome { delivered, unknown: 0 });
+        true
+    }
+
+    pub(super) fn send_to_all(&mut self, shard: &mut Shard<Self>, slot: Slot, send: Send<'_>) {
+        if !self.permit(shard, slot, send.ack_id, |session| session.roles.may_send_to_all()) {
+            return;
+        }
+        self.tally.to_all += 1;
+        let Some(sender) = self.sender(shard, slot) else { return };
+        if sender.hub.everyone().is_elsewhere(self.shard) {
+            let to = SmallVec::from_iter([Target::Everyone]);
+            let draft = Draft { to, ..Draft::default() };
+            return self.hand_out(shard, &sender, &send, draft);
+        }
+        let to = [Recipients::Group(sender.hub.everyone().id())];
+        let delivered = self.publish(shard, &sender, &send, From::Server, &to, None);
+        self.settle(shard, slot, &send, Outcome { delivered, unknown: 0 });
+    }
+
+    pub(super) fn send_to_many(
+        &mut self,
+        shard: &mut Shard<Self>,
+        slot: Slot,
+        targets: &Targets<'_>,
+        send: Send<'_>,
+    ) {
+        let permitted = |session: &Session| {
+            let roles = &session.roles;
+            targets.users.iter().all(|user| roles.may_send_to_user(user))
+                && targets.groups.iter().all(|group| roles.may_send_to_group(group))
+                // A connection is nobody's name: only who may send to everybody may address it.
+                && (targets.connections.is_empty() || roles.may_send_to_all())
+        };
+        if !self.permit(shard, slot, send.ack_id, permitted) {
+            return;
+        }
+        self.tally.to_many += 1;
+        let Some(sender) = self.sender(shard, slot) else { return };
+        let mut to: SmallVec<[Target; 1]> = SmallVec::new();
+        to.extend(targets.groups.iter().filter_map(|group| sender.hub.group(group)).map(Target::Group));
+        to.extend(targets.users.iter().filter_map(|user| UserId::new(user).ok()).map(Target::User));
+        to.extend(targets.connections.iter().copied().map(Target::Connection));
+        let except = targets.excluded.iter().copied().collect();
+        self.hand_out(shard, &sender, &send, Draft { to, except, ..Draft::default() });
+    }
+
+    /// Plain JSON: to a user, and the sender hears when nobody is there.
+    pub(super) fn send_plain(&mut self, shard: &mut Shard<Self>, slot: Slot, user: &str, data: Data<'_>) {
+        let send = Send { ack_id: None, no_echo: true, data };
+        if !self.permit(shard, slot, None, |session| session.roles.may_send_to_user(user)) {
+            return;
+        }
+        self.tally.to_user += 1;
+        if !self.carry_to_user(shard, slot, user, &send) {
+            let refusal = Refusal::new(None, ErrorCode::NotFound)
+                .because("The receiver has no connection; the message was not delivered.");
+            self.refuse(shard, slot, &refusal);
+        }
+    }
+
+    /// Publishes on this shard, straight from the sender's frame.
+    fn publish(
+        &mut self,
+        shard: &mut Shard<Self>,
+        sender: &Sender,
+        send: &Send<'_>,
+        from: From<'_>,
+        to: &[Recipients],
+        only: Option<Only<'_, Session>>,
+    ) -> u64 {
+        let (time_ms, id) = self.stamper.stamp();
+        let letter = Letter(letter(from, sender.user.as_deref(), id, time_ms, send.data));
+        let except: &[Address] = if send.no_echo { std::slice::from_ref(&sender.address) } else { &[] };
+        let when_lagging = WhenLagging::End;
+        shard.publish(&Publication { message: &letter, to, except, only, when_lagging }) as u64
+    }
+
+    /// Keeps a message and hands it to every shard that holds recipients, this one included.
+    fn hand_out(&mut self, shard: &mut Shard<Self>, sender: &Sender, send: &Send<'_>, mut draft: Draft) {
+        let slot = sender.slot;
+        if send.no_echo {
+            draft.except.push(sender.id);
+        }
+        let (time_ms, id) = self.stamper.stamp();
+        let message = Message::new(draft.way, sender.user.clone(), id, time_ms, send.data.to_payload());
+        let unknown = unknown_users(&sender.hub, &draft.to);
+        let mut delivery = Delivery {
+            hub: Arc::clone(&sender.hub),
+            message,
+            to: draft.to,
+            except: draft.except,
+            users: draft.users,
+            filter: None,
+            receipt: None,
+        };
+        let shards = self.node.shards_of(&delivery);
+        let foreign = self.foreign_connections(&delivery);
+        if shards.is_empty() {
+            let outcome = Outcome { delivered: 0, unknown: unknown + foreign };
+            return self.settle(shard, slot, send, outcome);
+        }
+        // Only `tieline.v1` is told numbers; to the others an ack means that the message is on its way.
+        match send.ack_id {
+            Some(ack_id) if sender.subprotocol == Subprotocol::Tieline => {
+                let reply_to = ReplyTo::Connection(sender.address, ack_id);
+                delivery.receipt = Some(Receipt::new(shards.len(), unknown + foreign, reply_to));
+            }
+            ack_id => self.ack(shard, slot, ack_id, Extra::None),
+        }
+        let delivery = Arc::new(delivery);
+        for to in shards {
+            if to == self.shard {
+                self.deliver(shard, &delivery);
+            } else {
+                shard.post(to, Command::Deliver(Arc::clone(&delivery)));
+            }
+        }
+    }
+
+    /// Named connections that this node cannot hold, because their ids are another's.
+    fn foreign_connections(&self, delivery: &Delivery) -> u64 {
+        let foreign =
+            |target: &&Target| matches!(target, Target::Connection(id) if self.node.address(*id).is_none());
+        delivery.to.iter().filter(foreign).count() as u64
+    }
+
+    /// The ack of a message whose fate is known at once.
+    fn settle(&mut self, shard: &mut Shard<Self>, slot: Slot, send: &Send<'_>, outcome: Outcome) {
+        let told = Told { delivered: Some(outcome.delivered), queued: 0, unknown: Some(outcome.unknown) };
+        self.ack(shard, slot, send.ack_id, Extra::Receipt(told));
+    }
+
+    /// Delivers a message to its recipients on this shard.
+    pub(super) fn deliver(&mut self, shard: &mut Shard<Self>, delivery: &Delivery) {
+        let outcome = self.hand_to_connections(shard, delivery);
+        let Some(receipt) = &delivery.receipt else { return };
+        let Some((address, ack_id, outcome)) = receipt.add(outcome) else { return };
+        if address.shard != self.shard {
+            shard.post(address.shard, Command::Settled { address, ack_id, outcome });
+        } else if let Some(slot) = shard.find(address) {
+            self.ack_outcome(shard, slot, ack_id, outcome);
+        }
+    }
+
+    fn hand_to_connections(&mut self, shard: &mut Shard<Self>, delivery: &Delivery) -> Outcome {
+        let mut unknown = 0;
+        let mut to: SmallVec<[Recipients; 4]> = SmallVec::new();
+        for target in &delivery.to {
+            match target {
+                Target::Everyone => to.push(Recipients::Group(delivery.hub.everyone().id())),
+                Target::Group(group) => to.push(Recipients::Group(group.id())),
+                Target::User(user) => {
+                    let here = delivery.hub.user(user);
+                    let here = here.into_iter().filter(|address| address.shard == self.shard);
+                    to.extend(here.map(Recipients::Connection));
+                }
+                Target::Connection(id) => {
+                    let address = self.node.address(*id).filter(|address| address.shard == self.shard);
+                    let Some(address) = address else { continue };
+                    let of_this_hub = self
+                        .find(shard, *id)
+                        .and_then(|slot| shard.session(slot))
+                        .is_some_and(|session| Arc::ptr_eq(&session.hub, &delivery.hub));
+                    if of_this_hub {
+                        to.push(Recipients::Connection(address));
+                    } else {
+                        unknown += 1;
+                    }
+                }
+            }
+        }
+        let except: SmallVec<[Address; 2]> =
+            delivery.except.iter().filter_map(|id| self.node.address(*id)).collect();
+        let chosen = |_: Slot, session: &Session| {
+            let named = delivery.users.is_empty()
+                || session.user.as_ref().is_some_and(|user| delivery.users.contains(user));
+            let filter = delivery.filter.as_deref();
+            named && filter.is_none_or(|filter| filter.matches(session))
+        };
+        let conditional = !delivery.users.is_empty() || delivery.filter.is_some();
+        let only: Option<Only<'_, Session>> = if conditional { Some(&chosen) } else { None };
+        let message = delivery.message.as_ref();
+        let when_lagging = WhenLagging::End;
+        let delivered =
+            shard.publish(&Publication { message, to: &to, except: &except, only, when_lagging }) as u64;
+        Outcome { delivered, unknown }
+    }
+}
+
+/// A delivery whose message is not kept yet.
+#[derive(Default)]
+struct Draft {
+    way: Way,
+    to: SmallVec<[Target; 1]>,
+    except: SmallVec<[ConnectionId; 1]>,
+    users: Vec<UserId>,
+}
+
+/// Named users without a connection on this node.
+fn unknown_users(hub: &Hub, to: &[Target]) -> u64 {
+    let unknown = |target: &&Target| matches!(target, Target::User(user) if hub.user_connections(user) == 0);
+    to.iter().filter(unknown).count() as u64
+}

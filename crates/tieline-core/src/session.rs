@@ -1,0 +1,83 @@
+//! What a node knows of one connection beyond its socket.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tieline_proto::filter::Subject;
+use tieline_proto::role::Roles;
+use tieline_proto::{ConnectionId, UserId};
+
+use crate::Subprotocol;
+use crate::acks::AckWindow;
+use crate::hub::{Group, Hub};
+use crate::limits::Bucket;
+
+/// One connection, kept in its slot of the switchboard. Names are shared with the hub's tables, so that an idle
+/// session is small.
+pub struct Session {
+    /// Its address, which its client was told.
+    pub(crate) id: ConnectionId,
+    /// Its namespace.
+    pub(crate) hub: Arc<Hub>,
+    /// Its user, if it is anybody.
+    pub(crate) user: Option<UserId>,
+    /// What it may do.
+    pub(crate) roles: Arc<Roles>,
+    /// What it speaks.
+    pub(crate) subprotocol: Subprotocol,
+    /// The groups it is in, the hub's everybody not among them.
+    pub(crate) groups: SmallVec<[Arc<Group>; 1]>,
+    /// When its token expires, in Unix seconds; 0 for never.
+    pub(crate) expires: u64,
+    /// Malformed frames in a row.
+    pub(crate) faults: u8,
+    /// Its message rate.
+    pub(crate) bucket: Bucket,
+    /// Requests that were carried out, by ackId.
+    pub(crate) acks: AckWindow,
+}
+
+impl Session {
+    /// Its id.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Its user.
+    pub fn user(&self) -> Option<&UserId> {
+        self.user.as_ref()
+    }
+
+    /// Its hub.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// The groups it is in.
+    pub fn groups(&self) -> &[Arc<Group>] {
+        &self.groups
+    }
+
+    /// The group of this name, if it is in it.
+    pub(crate) fn group(&self, name: &str) -> Option<&Arc<Group>> {
+        self.groups.iter().find(|group| group.name().is_some_and(|known| known.as_str() == name))
+    }
+}
+
+impl Subject for Session {
+    fn user_id(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    fn connection_id(&self) -> ConnectionId {
+        self.id
+    }
+
+    fn in_group(&self, name: &str) -> bool {
+        self.group(name).is_some()
+    }
+
+    fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+}
