@@ -31,7 +31,7 @@ pub enum Role {
 pub enum InflateMode {
     /// By the inflater in [`Shared`]: the peer promised `no_context_takeover`.
     Shared,
-    /// By an inflater of this connection's own, tens of kilobytes large from the first compressed message on.
+    /// By an inflater of this connection's own: 48 kB from the first compressed message on.
     Own {
         /// The peer's window is 2^this many bytes, 8 to 15.
         window_bits: u8,

@@ -16,13 +16,17 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 /// The most that one stored block can hold.
 const MAX_STORED: usize = 65_535;
 
+/// The effort unless said otherwise. A message of 132 bytes takes 2.9 µs and becomes 68 bytes at level 1, at all others
+/// 7 µs for as many bytes; one of 16 KiB takes 22 µs for 3.3 kB, and 39 µs for 2.1 kB at level 2, 90 µs for 2.0 kB at level 6.
+const LEVEL: Compression = Compression::new(1);
+
 /// The least free space the compressor is given: with six bytes or fewer it could repeat its flush marker.
 const MIN_SPACE: usize = 64;
 
 /// Compresses the messages of one direction.
 ///
 /// Without context takeover one per thread and window size serves any number of connections, and its result may
-/// be sent to all that agreed to a window of that size or a larger one. It holds about 400 KiB, whatever the window.
+/// be sent to all that agreed to a window of that size or a larger one. It holds 250 to 380 kB, by the window.
 pub struct Deflater {
     /// The compressor, flushed to a byte boundary between messages.
     stream: Compress,
@@ -54,6 +58,15 @@ impl Deflater {
         assert!((9..=15).contains(&window_bits), "a window of 2^{window_bits} bytes is not 2^9 to 2^15");
         let stream = Compress::new_with_window_bits(LEVEL, false, window_bits);
         Self { stream, context_takeover, used: false }
+    }
+
+    /// Sets the effort, from 1 (the default) to 9, before the first message. Small messages gain nothing by more than 1; large
+    /// ones that go to many recipients may be worth 2, and hardly ever more.
+    #[must_use]
+    pub fn level(mut self, level: u32) -> Self {
+        let level = Compression::new(level.clamp(1, 9));
+        self.stream.set_level(level).expect("nothing is waiting to be flushed in a new stream");
+        self
     }
 
     /// Appends the compressed form of `payload` to `out`, ready to be the payload of a message with RSV1 set.
@@ -91,9 +104,6 @@ impl std::fmt::Debug for Deflater {
         f.debug_struct("Deflater").field("context_takeover", &self.context_takeover).finish_non_exhaustive()
     }
 }
-
-/// The effort of the compressor.
-const LEVEL: Compression = Compression::new(1);
 
 /// Appends `head` as stored (uncompressed) DEFLATE blocks: five bytes more for each 65,535.
 ///

@@ -18,7 +18,7 @@ const TAIL_AND_EMPTY: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0xff,
 
 /// Inflates the messages of one direction.
 ///
-/// Without context takeover one per thread serves any number of connections. It holds about 40 KiB.
+/// Without context takeover one per thread serves any number of connections. It holds 48 kB.
 pub struct Inflater {
     /// The stream, at a byte boundary between blocks while no message is being inflated.
     stream: Decompress,
@@ -35,7 +35,7 @@ impl Inflater {
     }
 
     /// For the messages of one connection in their order, whose sender has a window of 2^`window_bits` bytes
-    /// (8 to 15; memory is that of 9 at least).
+    /// (8 to 15). It holds 48 kB, whatever the window.
     ///
     /// A sender that ends a message with a final DEFLATE block starts anew after it, as zlib does.
     pub fn with_context_takeover(window_bits: u8) -> Self {

@@ -119,6 +119,23 @@ fn context_makes_repeated_messages_small() {
 }
 
 #[test]
+fn more_effort_gives_fewer_bytes() {
+    let payload = prose(50_000);
+    let sizes = [1, 2, 6].map(|level| {
+        let (mut packed, mut plain) = (Vec::new(), Vec::new());
+        let mut deflater = Deflater::new(15).level(level);
+        for _ in 0..2 {
+            packed.clear();
+            deflater.compress(&payload, &mut packed);
+            Inflater::new().inflate(&packed, 50_000, &mut plain).unwrap();
+            assert_eq!(plain, payload);
+        }
+        packed.len()
+    });
+    assert!(sizes[0] > sizes[1] && sizes[1] > sizes[2], "{sizes:?}");
+}
+
+#[test]
 fn a_bomb_stops_at_the_limit_and_takes_no_more_memory() {
     let bomb = deflate(&vec![0; 10 << 20]);
     assert!(bomb.len() < 200_000, "{} bytes", bomb.len());
