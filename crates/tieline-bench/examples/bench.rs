@@ -1,6 +1,7 @@
 //! The load tool by itself, without the product's binary around it.
 
 use clap::Parser;
+use std::process::ExitCode;
 
 /// Measures a WebSocket server.
 #[derive(Parser)]
@@ -9,6 +10,12 @@ struct Cli {
     args: tieline_bench::Args,
 }
 
-fn main() -> Result<(), tieline_bench::BenchError> {
-    tieline_bench::run(Cli::parse().args)
+fn main() -> ExitCode {
+    match tieline_bench::run(Cli::parse().args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

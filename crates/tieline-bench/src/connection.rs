@@ -3,10 +3,16 @@
 //! Tested through the fleet, by `tests/traffic.rs`.
 
 use crate::error::BenchError;
-use crate::frame::{self, TooLong};
-use crate::upgrade::{self, Answer};
+use crate::frame;
+use crate::upgrade;
 use mio::net::TcpStream;
 use std::io::{ErrorKind, Read, Write};
+use tieline_websocket::{ClientRequest, CloseFrame, HandshakeError, Opcode, encode_masked};
+
+/// The code that stands for a close frame without one.
+const NO_CODE: u16 = 1005;
+/// The masking key of a connection's first frame. Masks protect proxies from hostile scripts; a load needs no random ones.
+const FIRST_MASK: u32 = 0x5bd1_e995;
 
 /// What arrived on a connection.
 pub(crate) enum Incoming<'a> {
@@ -42,8 +48,8 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// Appends a client frame.
-    pub(crate) fn push(&mut self, opcode: u8, payload: &[u8]) {
-        frame::client(&mut self.bytes, opcode, payload, self.mask.to_be_bytes());
+    pub(crate) fn push(&mut self, opcode: Opcode, payload: &[u8]) {
+        encode_masked(&mut self.bytes, opcode, payload, self.mask.to_be_bytes());
         // An odd step visits every key but never settles on one; zero stays zero.
         if self.mask != 0 {
             self.mask = self.mask.wrapping_add(0x9e37_79b9) | 1;
@@ -55,8 +61,10 @@ impl Outbox {
 pub(crate) struct Connection {
     /// The socket, registered by the fleet.
     pub(crate) stream: TcpStream,
-    /// While the answer to the upgrade is awaited: the key that was sent, and the subprotocol asked for.
-    upgrading: Option<(String, Option<&'static str>)>,
+    /// Whether the request offers a subprotocol, which the server then has to choose.
+    wants_subprotocol: bool,
+    /// While the answer to the upgrade is awaited: what was asked for.
+    upgrading: Option<ClientRequest>,
     /// The beginning of a frame whose end has not arrived; shorter than the fleet's read buffer.
     tail: Vec<u8>,
     /// What is to be sent.
@@ -64,19 +72,15 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Wraps a socket that is connecting, and queues the upgrade. `number` names it in errors.
+    /// Wraps a socket that is connecting, and queues the upgrade.
     pub(crate) fn new(
         stream: TcpStream,
-        number: usize,
-        target: &str,
-        authority: &str,
-        subprotocol: Option<&'static str>,
+        request: ClientRequest,
+        wants_subprotocol: bool,
         masked: bool,
-    ) -> Self {
-        let key = upgrade::key(number);
-        let bytes = upgrade::request(target, authority, &key, subprotocol);
-        let mask = if masked { 0x5bd1_e995 } else { 0 };
-        Self { stream, upgrading: Some((key, subprotocol)), tail: Vec::new(), outbox: Outbox { bytes, mask } }
+    ) -> Result<Self, HandshakeError> {
+        let outbox = Outbox { bytes: request.to_bytes()?, mask: if masked { FIRST_MASK } else { 0 } };
+        Ok(Self { stream, wants_subprotocol, upgrading: Some(request), tail: Vec::new(), outbox })
     }
 
     /// Whether anything is waiting to be sent.
@@ -131,34 +135,48 @@ impl Connection {
             };
             self.tail.clear();
             let mut rest = &buffer[..filled];
-            if let Some((key, subprotocol)) = &self.upgrading {
-                match upgrade::answer(rest, key, *subprotocol) {
-                    Answer::Incomplete => rest = self.keep(rest),
-                    Answer::Upgraded(head) => {
+            if let Some(request) = &self.upgrading {
+                match request.parse_response(rest) {
+                    Ok(None) => rest = self.keep(rest),
+                    Ok(Some((agreement, head))) if agreement.protocol.is_some() == self.wants_subprotocol => {
                         self.upgrading = None;
                         rest = &rest[head..];
                         each(&mut self.outbox, Incoming::Upgraded)?;
                     }
-                    Answer::Refused { status, reason } => return Err(BenchError::Refused { status, reason }),
-                    Answer::Wrong(detail) => {
-                        return Err(BenchError::Protocol { connection: number, detail: detail.to_owned() });
+                    Ok(Some(_)) => {
+                        let detail = "it agreed to no subprotocol".to_owned();
+                        return Err(BenchError::Protocol { connection: number, detail });
+                    }
+                    Err(HandshakeError::Refused(status)) => {
+                        return Err(BenchError::Refused { status, reason: upgrade::refusal(rest) });
+                    }
+                    Err(error) => {
+                        return Err(BenchError::Protocol { connection: number, detail: error.to_string() });
                     }
                 }
             }
-            while let Some(head) = frame::skim(rest).map_err(|TooLong(length)| BenchError::Protocol {
-                connection: number,
-                detail: format!("a frame of {length} bytes"),
-            })? {
+            while let Some(head) =
+                frame::skim(rest).map_err(|detail| BenchError::Protocol { connection: number, detail })?
+            {
                 let (whole, next) = rest.split_at(head.total());
                 let payload = &whole[head.header..];
                 rest = next;
                 match head.opcode {
-                    frame::CLOSE => {
-                        let (code, reason) = frame::close_reason(payload);
+                    Opcode::Close => {
+                        let (code, reason) = match CloseFrame::parse(payload) {
+                            Ok(Some(close)) => (close.code, close.reason.to_owned()),
+                            Ok(None) => (NO_CODE, String::new()),
+                            Err(error) => {
+                                return Err(BenchError::Protocol {
+                                    connection: number,
+                                    detail: error.to_string(),
+                                });
+                            }
+                        };
                         return Ok(Some(Ended::Close(code, reason)));
                     }
-                    frame::PING => self.outbox.push(frame::PONG, payload),
-                    frame::PONG => {}
+                    Opcode::Ping => self.outbox.push(Opcode::Pong, payload),
+                    Opcode::Pong => {}
                     _ => each(&mut self.outbox, Incoming::Frame { payload, wire: whole.len() })?,
                 }
             }

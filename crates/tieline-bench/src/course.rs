@@ -6,7 +6,6 @@ use crate::connection::{Incoming, Outbox};
 use crate::dialect::{self, Dialect};
 use crate::error::BenchError;
 use crate::fleet::{Fleet, Service};
-use crate::frame;
 use crate::ledger::Ledger;
 use crate::plan::{Dice, Plan};
 use crate::process;
@@ -15,6 +14,7 @@ use crate::stamp::Stamp;
 use crate::statistics::Histogram;
 use memchr::memmem;
 use std::time::{Duration, Instant};
+use tieline_websocket::Opcode;
 
 /// When the next message is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -278,7 +278,7 @@ impl Course {
         let number = account.ledger.send(&account.plan, sending)?;
         let stamp = Stamp { number, due_ns: (due - account.clock).as_nanos() as u64 };
         account.dialect.publish(&mut self.text, sending.to, stamp, &self.filler);
-        let opcode = if account.dialect == Dialect::Floor { frame::BINARY } else { frame::TEXT };
+        let opcode = if account.dialect == Dialect::Floor { Opcode::Binary } else { Opcode::Text };
         self.fleet.queue(sending.sender, opcode, self.text.as_bytes());
         Ok(())
     }
@@ -299,7 +299,7 @@ impl Course {
             if sequence.acknowledged < sequence.last {
                 sequence.acknowledged = sequence.last;
                 let text = format!(r#"{{"type":"sequenceAck","sequenceId":{}}}"#, sequence.last);
-                self.fleet.queue(number, frame::TEXT, text.as_bytes());
+                self.fleet.queue(number, Opcode::Text, text.as_bytes());
             }
         }
         Ok(())
@@ -341,7 +341,7 @@ impl Account {
     /// Treats a frame that is no delivery.
     fn receive_other(&self, number: usize, outbox: &mut Outbox, payload: &[u8]) -> Result<(), BenchError> {
         match self.dialect.understand(payload) {
-            dialect::Word::Answer(text) => outbox.push(frame::TEXT, text.as_bytes()),
+            dialect::Word::Answer(text) => outbox.push(Opcode::Text, text.as_bytes()),
             dialect::Word::Refused(detail) => {
                 return Err(BenchError::Protocol { connection: number, detail });
             }

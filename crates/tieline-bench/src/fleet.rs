@@ -8,13 +8,13 @@ use crate::connection::{Connection, Ended, Incoming, Outbox};
 use crate::dialect::{Dialect, Seat, Word};
 use crate::endpoint::Endpoint;
 use crate::error::BenchError;
-use crate::frame;
 use crate::progress::Progress;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tieline_websocket::{ClientRequest, Opcode};
 
 /// Bytes of the read buffer: more than the longest frame that is accepted, and sixteen deliveries many times over.
 const READ_BUFFER: usize = 256 * 1024;
@@ -115,7 +115,7 @@ impl Fleet {
                             seat.groups.iter().zip(1..).filter_map(|(group, ack)| dialect.join(*group, ack));
                         let mut left = 0;
                         for join in joins {
-                            outbox.push(frame::TEXT, join.as_bytes());
+                            outbox.push(Opcode::Text, join.as_bytes());
                             left += 1;
                         }
                         *stage = Stage::Joining(left);
@@ -125,7 +125,7 @@ impl Fleet {
                         *stage = Stage::Joining(left - 1);
                         ready += usize::from(left == 1);
                     }
-                    (Word::Answer(text), _) => outbox.push(frame::TEXT, text.as_bytes()),
+                    (Word::Answer(text), _) => outbox.push(Opcode::Text, text.as_bytes()),
                     (Word::Refused(detail), _) => {
                         return Err(BenchError::Protocol { connection: number, detail });
                     }
@@ -150,21 +150,20 @@ impl Fleet {
         let mut stream = TcpStream::from_std(endpoint.connect(made)?);
         let number = self.connections.len();
         self.poll.registry().register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
+        // Any key serves, and one that counts needs no generator.
+        let mut request = ClientRequest::with_key(&endpoint.authority, &target, (made as u128).to_be_bytes());
+        if let Some(subprotocol) = dialect.subprotocol() {
+            request = request.protocol(subprotocol);
+        }
         let masked = *dialect != Dialect::Floor;
-        let subprotocol = dialect.subprotocol();
-        self.connections.push(Connection::new(
-            stream,
-            number,
-            &target,
-            &endpoint.authority,
-            subprotocol,
-            masked,
-        ));
+        let connection = Connection::new(stream, request, dialect.subprotocol().is_some(), masked)
+            .map_err(|error| BenchError::arguments(error.to_string()))?;
+        self.connections.push(connection);
         Ok(())
     }
 
     /// Queues a frame; [`Self::flush`] sends it.
-    pub(crate) fn queue(&mut self, number: usize, opcode: u8, payload: &[u8]) {
+    pub(crate) fn queue(&mut self, number: usize, opcode: Opcode, payload: &[u8]) {
         let connection = &mut self.connections[number];
         if !connection.has_output() {
             self.dirty.push(number);
@@ -244,7 +243,7 @@ impl Fleet {
     /// Closes every connection in good order. The server's answers are awaited for a while, then the sockets dropped.
     pub(crate) fn close(mut self) -> Result<(), BenchError> {
         for number in 0..self.connections.len() {
-            self.queue(number, frame::CLOSE, &1000u16.to_be_bytes());
+            self.queue(number, Opcode::Close, &1000u16.to_be_bytes());
         }
         let mut open = vec![true; self.connections.len()];
         let mut left = open.len();

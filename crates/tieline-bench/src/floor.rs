@@ -17,6 +17,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use tieline_websocket::{Opcode, encode};
 
 /// Bytes of the read buffer; a frame must fit.
 const READ_BUFFER: usize = 256 * 1024;
@@ -88,14 +89,14 @@ impl Floor {
     /// Listens on `address`. Frames that go out have `frame_bytes` bytes, header included.
     pub(crate) fn bind(address: SocketAddr, frame_bytes: usize, mode: Mode) -> Result<Self, BenchError> {
         let payload = frame::payload_within(frame_bytes);
-        if payload < stamp::LENGTH || frame_bytes as u64 > frame::LONGEST {
+        if !(stamp::LENGTH..=frame::LONGEST).contains(&payload) {
             return Err(BenchError::arguments(format!("frames of {frame_bytes} bytes are not possible")));
         }
         let poll = Poll::new()?;
         let mut listener = TcpListener::bind(address)?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let mut template = Vec::new();
-        frame::server(&mut template, frame::TEXT, &vec![b'x'; payload]);
+        encode(&mut template, Opcode::Text, &vec![b'x'; payload]);
         Ok(Self {
             poll,
             listener,
@@ -190,41 +191,45 @@ impl Floor {
                 Err(error) => return error.kind() == ErrorKind::WouldBlock,
             };
             seat.tail.clear();
-            let mut at = 0;
-            if !seat.upgraded {
-                match upgrade::serve(&buffer[..filled]) {
-                    None => at = 0,
-                    Some(Err(_)) => return false,
-                    Some(Ok((target, answer))) => {
-                        at = filled;
-                        if !self.seat(number, &target, &answer) {
-                            return false;
-                        }
-                    }
-                }
-            } else {
-                loop {
-                    match frame::skim(&buffer[at..filled]) {
-                        Ok(None) => break,
-                        Err(_) => return false,
-                        Ok(Some(head)) => {
-                            let payload = &buffer[at + head.header..at + head.total()];
-                            at += head.total();
-                            match head.opcode {
-                                frame::CLOSE => return self.answer_close(number, payload),
-                                frame::BINARY if !self.publish(number, payload) => return false,
-                                _ => {}
-                            }
-                        }
-                    }
-                }
-            }
+            let head = if seat.upgraded { Some(0) } else { self.greet(number, &buffer[..filled]) };
+            let used = head.and_then(|head| Some(head + self.frames(number, &buffer[head..filled])?));
+            let Some(used) = used else { return false };
             let Some(seat) = self.seats[number].as_mut() else { return false };
-            seat.tail.extend_from_slice(&buffer[at..filled]);
+            seat.tail.extend_from_slice(&buffer[used..filled]);
             if filled < buffer.len() && !to_end {
                 return true;
             }
         }
+    }
+
+    /// Answers the upgrade when the request is whole. Gives the bytes used; `None`: it is no upgrade.
+    fn greet(&mut self, number: usize, bytes: &[u8]) -> Option<usize> {
+        match upgrade::serve(bytes) {
+            None => Some(0),
+            Some(Ok((target, answer, head))) => self.seat(number, &target, &answer).then_some(head),
+            Some(Err(_)) => None,
+        }
+    }
+
+    /// Treats all whole frames, if frames are spoken yet. Gives the bytes used; `None`: the connection has ended.
+    fn frames(&mut self, number: usize, bytes: &[u8]) -> Option<usize> {
+        let mut used = 0;
+        if !self.seats[number].as_ref()?.upgraded {
+            return Some(used);
+        }
+        while let Some(head) = frame::skim(&bytes[used..]).ok()? {
+            let payload = &bytes[used + head.header..used + head.total()];
+            used += head.total();
+            let goes_on = match head.opcode {
+                Opcode::Close => self.answer_close(number, payload),
+                Opcode::Binary => self.publish(number, payload),
+                _ => true,
+            };
+            if !goes_on {
+                return None;
+            }
+        }
+        Some(used)
     }
 
     /// Makes the upgraded connection the user and the member that its URL names.
@@ -293,7 +298,7 @@ impl Floor {
     fn answer_close(&mut self, number: usize, payload: &[u8]) -> bool {
         // Masked with zero by the generator; any other client gets its bytes back as they came, which is a close too.
         let mut bytes = Vec::new();
-        frame::server(&mut bytes, frame::CLOSE, payload);
+        encode(&mut bytes, Opcode::Close, payload);
         if let Some(seat) = self.seats[number].as_mut() {
             seat.send(&bytes);
         }

@@ -180,7 +180,9 @@ pub(crate) fn pairs(measuring: &Measuring, pace: Pace) -> u16 {
 }
 
 /// Pins what the command line wants pinned, and allows as many sockets as the system does.
+/// A process that cannot be measured is found here, before anything is opened.
 pub(crate) fn prepare(measuring: &Measuring) -> Result<u64, BenchError> {
+    process::cpu_time(&measuring.pid)?;
     if let Some(cpu) = measuring.pin_server {
         measuring.pid.iter().try_for_each(|process| process::pin(*process, cpu))?;
     }

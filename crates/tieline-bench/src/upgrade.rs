@@ -1,143 +1,71 @@
-//! The opening handshake: the client's request and the check of the answer, and the floor's answer.
-//! Only what a load run needs: no extensions, no redirects. Tested here with the standard's example.
+//! The floor's answer to an upgrade, and the words of a server that refused one.
+//! The client's request and the rules of the answer are the product's codec's. Tested here.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use sha1::{Digest, Sha1};
+use tieline_websocket::{Upgrade, response_head};
 
-/// Longest answer or request head that is read.
-pub(crate) const LONGEST_HEAD: usize = 16 * 1024;
-/// Header lines that a head may have.
+/// Longest request head that the floor reads.
+const LONGEST_HEAD: usize = 16 * 1024;
+/// Header lines that it may have.
 const HEADERS: usize = 64;
-/// What the standard appends to the key before hashing.
-const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// How much of a refusal's body is shown.
+const SHOWN: usize = 300;
 
-/// What came of reading the answer's head.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// More bytes are needed.
-    Incomplete,
-    /// 101 and all that belongs to it; frames begin after this many bytes.
-    Upgraded(usize),
-    /// Another status.
-    Refused {
-        /// The HTTP status.
-        status: u16,
-        /// The reason phrase and the beginning of the body.
-        reason: String,
-    },
-    /// 101 without what belongs to it, or no HTTP at all.
-    Wrong(&'static str),
-}
-
-/// The `Sec-WebSocket-Key` of connection `number`: any 16 bytes serve, and these need no generator.
-pub(crate) fn key(number: usize) -> String {
-    let mut nonce = *b"tieline-bench-00";
-    nonce[8..].copy_from_slice(&(number as u64).to_be_bytes());
-    STANDARD.encode(nonce)
-}
-
-/// The `Sec-WebSocket-Accept` that belongs to `key`.
-pub(crate) fn accept(key: &str) -> String {
-    STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
-}
-
-/// The request's bytes.
-pub(crate) fn request(target: &str, authority: &str, key: &str, subprotocol: Option<&str>) -> Vec<u8> {
-    let subprotocol =
-        subprotocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default();
-    format!(
-        "GET {target} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{subprotocol}\r\n"
-    )
-    .into_bytes()
-}
-
-/// Reads the answer to a request that was sent with `key` and `subprotocol`.
-pub(crate) fn answer(bytes: &[u8], key: &str, subprotocol: Option<&str>) -> Answer {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-    let mut response = httparse::Response::new(&mut headers);
-    let length = match response.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) if bytes.len() < LONGEST_HEAD => return Answer::Incomplete,
-        Ok(httparse::Status::Partial) => return Answer::Wrong("the answer's head is too long"),
-        Err(_) => return Answer::Wrong("the answer is not HTTP"),
-    };
-    let status = response.code.unwrap_or_default();
-    if status != 101 {
-        let body = String::from_utf8_lossy(&bytes[length..bytes.len().min(length + 300)]).into_owned();
-        let reason = format!("{} {}", response.reason.unwrap_or_default(), body.trim());
-        return Answer::Refused { status, reason: reason.trim().to_owned() };
-    }
-    let value = |name: &str| {
-        response
-            .headers
-            .iter()
-            .find(|header| header.name.eq_ignore_ascii_case(name))
-            .map(|header| header.value)
-    };
-    if value("Sec-WebSocket-Accept") != Some(accept(key).as_bytes()) {
-        return Answer::Wrong("Sec-WebSocket-Accept does not belong to the key");
-    }
-    if value("Sec-WebSocket-Protocol") != subprotocol.map(str::as_bytes) {
-        return Answer::Wrong("the subprotocol is not the one asked for");
-    }
-    Answer::Upgraded(length)
-}
-
-/// The server's side for the floor: the request's target and the answer to send. `None`: incomplete.
-/// `Some(Err)`: not an upgrade.
-pub(crate) fn serve(bytes: &[u8]) -> Option<Result<(String, String), &'static str>> {
+/// Reads an upgrade request: its target, the answer to send, and the bytes that its head took. `None`: incomplete.
+pub(crate) fn serve(bytes: &[u8]) -> Option<Result<(String, String, usize), String>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut request = httparse::Request::new(&mut headers);
-    match request.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => {}
+    let length = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if bytes.len() < LONGEST_HEAD => return None,
-        _ => return Some(Err("not a readable HTTP request")),
-    }
-    let key = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("Sec-WebSocket-Key"));
-    let Some(key) = key.and_then(|header| std::str::from_utf8(header.value).ok()) else {
-        return Some(Err("not a WebSocket upgrade"));
+        Ok(httparse::Status::Partial) => return Some(Err("the head is too long".to_owned())),
+        Err(error) => return Some(Err(error.to_string())),
     };
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {}\r\n\r\n",
-        accept(key)
-    );
-    Some(Ok((request.path.unwrap_or("/").to_owned(), answer)))
+    let pairs = request.headers.iter().map(|header| (header.name, header.value));
+    let upgrade =
+        Upgrade::from_request(request.method.unwrap_or_default(), request.version.unwrap_or_default(), pairs);
+    Some(upgrade.map_err(|error| error.to_string()).map(|upgrade| {
+        let answer = response_head(upgrade.accept_key(), None, None);
+        (request.path.unwrap_or("/").to_owned(), answer, length)
+    }))
+}
+
+/// What a refusal says: its reason phrase and the beginning of its body, as far as that has arrived.
+pub(crate) fn refusal(answer: &[u8]) -> String {
+    let text = String::from_utf8_lossy(answer);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let phrase = head.lines().next().and_then(|line| line.splitn(3, ' ').nth(2)).unwrap_or_default();
+    let body: String = body.chars().take(SHOWN).filter(|letter| !letter.is_control()).collect();
+    format!("{phrase} {body}").trim().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tieline_websocket::ClientRequest;
 
     #[test]
-    fn the_standards_key_gives_the_standards_accept() {
-        assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    }
-
-    #[test]
-    fn request_and_answer_fit_together() {
-        let request = request("/x?user=1", "h:1", &key(3), None);
+    fn a_clients_request_is_answered_as_that_client_wants() {
+        let client = ClientRequest::with_key("h:1", "/x?user=1", [3; 16]);
+        let request = client.to_bytes().unwrap();
         assert_eq!(serve(&request[..request.len() - 1]), None);
-        let (target, reply) = serve(&request).unwrap().unwrap();
-        assert_eq!(target, "/x?user=1");
-        let mut bytes = reply.into_bytes();
-        let length = bytes.len();
-        bytes.extend_from_slice(&[0x81, 1, b'a']);
-        assert_eq!(answer(&bytes, &key(3), None), Answer::Upgraded(length));
-        assert_eq!(answer(&bytes[..length - 1], &key(3), None), Answer::Incomplete);
-        assert!(matches!(answer(&bytes, &key(4), None), Answer::Wrong(reason) if reason.contains("Accept")));
-        assert!(
-            matches!(answer(&bytes, &key(3), Some("v1")), Answer::Wrong(reason) if reason.contains("subprotocol"))
-        );
+        let (target, answer, length) = serve(&request).unwrap().unwrap();
+        assert_eq!((target.as_str(), length), ("/x?user=1", request.len()));
+        let (_, head) = client.parse_response(answer.as_bytes()).unwrap().unwrap();
+        assert_eq!(head, answer.len());
     }
 
     #[test]
-    fn a_refusal_keeps_its_status_and_words() {
-        let bytes = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 13\r\n\r\ntoken expired";
-        let expected = Answer::Refused { status: 401, reason: "Unauthorized token expired".to_owned() };
-        assert_eq!(answer(bytes, &key(0), None), expected);
-        assert!(matches!(answer(b"SSH-2.0-x\r\n\r\n", &key(0), None), Answer::Wrong(_)));
+    fn what_is_no_upgrade_is_an_error() {
+        assert!(serve(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap().is_err());
+        assert!(serve(b"\x16\x03\x01").unwrap().is_err());
+        let endless = [&b"GET / HTTP/1.1\r\nA: "[..], &[b'x'; LONGEST_HEAD]].concat();
+        assert!(serve(&endless).unwrap().is_err());
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_words() {
+        let answer = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 13\r\n\r\ntoken expired\n";
+        assert_eq!(refusal(answer), "Unauthorized token expired");
+        assert_eq!(refusal(b"HTTP/1.1 503"), "");
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::stamp::Stamp;
 use std::time::Duration;
+use tieline_websocket::{ClientRequest, encode_masked};
 
 /// A floor on a thread of its own, which lasts as long as the test process.
 fn start(frame_bytes: usize, mode: Mode) -> SocketAddr {
@@ -16,14 +17,15 @@ fn start(frame_bytes: usize, mode: Mode) -> SocketAddr {
 fn connect(address: SocketAddr, target: &str) -> std::net::TcpStream {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    stream.write_all(&upgrade::request(target, "floor", &upgrade::key(1), None)).unwrap();
+    let request = ClientRequest::with_key("floor", target, [1; 16]);
+    stream.write_all(&request.to_bytes().unwrap()).unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         stream.read_exact(&mut byte).unwrap();
         answer.push(byte[0]);
     }
-    assert!(matches!(upgrade::answer(&answer, &upgrade::key(1), None), upgrade::Answer::Upgraded(_)));
+    assert!(request.parse_response(&answer).unwrap().is_some());
     stream
 }
 
@@ -33,7 +35,7 @@ fn messages(target: u32, numbers: std::ops::Range<u64>) -> Vec<u8> {
     for number in numbers {
         let mut payload = format!("{target:08x}").into_bytes();
         payload.extend_from_slice(&Stamp { number, due_ns: 3 }.encode());
-        frame::client(&mut bytes, frame::BINARY, &payload, [0; 4]);
+        encode_masked(&mut bytes, Opcode::Binary, &payload, [0; 4]);
     }
     bytes
 }
@@ -46,7 +48,7 @@ fn numbers(stream: &mut std::net::TcpStream, size: usize, count: usize) -> Vec<u
     frames
         .map(|bytes| {
             let head = frame::skim(bytes).unwrap().unwrap();
-            assert_eq!((head.opcode, head.total()), (frame::TEXT, size));
+            assert_eq!((head.opcode, head.total()), (Opcode::Text, size));
             Stamp::find(bytes, &mut 0).unwrap().number
         })
         .collect()
@@ -108,7 +110,7 @@ fn a_close_is_answered_and_the_place_is_free_again() {
     let address = start(100, Mode::Direct);
     let mut user = connect(address, "/?user=0&groups=");
     let mut bytes = Vec::new();
-    frame::client(&mut bytes, frame::CLOSE, &1000u16.to_be_bytes(), [0; 4]);
+    encode_masked(&mut bytes, Opcode::Close, &1000u16.to_be_bytes(), [0; 4]);
     user.write_all(&bytes).unwrap();
     let mut answer = Vec::new();
     user.read_to_end(&mut answer).unwrap();
