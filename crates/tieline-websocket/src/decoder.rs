@@ -180,7 +180,9 @@ impl Decoder {
             *input = rest;
             if let Some(mask) = &mut frame.header.mask {
                 apply_mask(piece, *mask);
-                mask.rotate_left(piece.len() % 4);
+                if piece.len() < frame.remaining {
+                    mask.rotate_left(piece.len() % 4);
+                }
             }
             frame.remaining -= piece.len();
             let is_whole = is_new && frame.remaining == 0;

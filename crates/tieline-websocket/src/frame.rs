@@ -108,6 +108,7 @@ impl FrameHeader {
     /// For what no frame may be, as soon as the byte that shows it is there: reserved bits and opcodes, long or
     /// fragmented control frames, lengths that are not minimal or above 2^63. Whether a mask, RSV1 or a
     /// continuation is in order here is for the decoder to say.
+    #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, DecodeError> {
         let Some(&first) = bytes.first() else { return Ok(None) };
         if first & RSV2_OR_3 != 0 {
