@@ -1,0 +1,197 @@
+//! A node without HTTP, and clients whose handshake is taken as done: sockets are handed to the switchboard.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tieline_core::token::Keys;
+use tieline_core::{Arrival, Client, Limits, Node, NodeSettings, Operator, Subprotocol};
+use tieline_proto::role::Roles;
+use tieline_proto::{GroupName, HubName, NodeName, UserId};
+use tieline_switchboard::{Adoption, Settings, Switchboard};
+use tieline_websocket::{Decoder, Event, Opcode, Role, Shared, encode_masked};
+
+/// A running node; stopped when it is dropped.
+pub(crate) struct House {
+    pub(crate) node: Arc<Node>,
+    switchboard: Option<Switchboard<Operator>>,
+    listener: TcpListener,
+}
+
+impl House {
+    pub(crate) fn new(shards: usize) -> Self {
+        Self::with(shards, Limits::default(), Settings::default())
+    }
+
+    pub(crate) fn with(shards: usize, limits: Limits, switchboard: Settings) -> Self {
+        let settings = NodeSettings {
+            name: NodeName::new("house").unwrap(),
+            shards,
+            limits,
+            switchboard,
+            keys: Arc::new(Keys::new(["a key of the house"])),
+        };
+        let (node, switchboard) = Node::start(settings).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        House { node, switchboard: Some(switchboard), listener }
+    }
+
+    /// Connects a client to a shard and returns it with what its `connected` frame said.
+    pub(crate) fn connect(&self, shard: u16, guest: Guest) -> (Peer, Value) {
+        let subprotocol = guest.subprotocol;
+        let mut peer = self.adopt(shard, guest.into(), subprotocol);
+        let connected = if subprotocol == Subprotocol::Plain { Value::Null } else { peer.receive() };
+        (peer, connected)
+    }
+
+    /// A client of this user with every role.
+    pub(crate) fn user(&self, shard: u16, subprotocol: Subprotocol, user: &str) -> Peer {
+        self.connect(shard, Guest::new(subprotocol, user)).0
+    }
+
+    pub(crate) fn adopt(&self, shard: u16, arrival: Arrival, subprotocol: Subprotocol) -> Peer {
+        let ours = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = self.listener.accept().unwrap();
+        stream.set_nodelay(true).unwrap();
+        let format = subprotocol.format(0);
+        let adoption = Adoption { stream, leftover: Vec::new(), format, inflate: None, arrival };
+        self.node.handle().adopt(Some(shard), adoption).unwrap();
+        Peer::new(ours)
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        if let Some(switchboard) = self.switchboard.take() {
+            switchboard.stop(1001, "The test is over.").unwrap();
+        }
+    }
+}
+
+/// Who connects.
+pub(crate) struct Guest {
+    pub(crate) subprotocol: Subprotocol,
+    pub(crate) hub: &'static str,
+    pub(crate) user: Option<String>,
+    pub(crate) roles: Roles,
+    pub(crate) groups: Vec<&'static str>,
+    pub(crate) expires: Option<u64>,
+}
+
+impl Guest {
+    pub(crate) fn new(subprotocol: Subprotocol, user: &str) -> Self {
+        let (roles, user) = (Roles::everything(), Some(user.to_owned()));
+        Guest { subprotocol, hub: "hub", user, roles, groups: Vec::new(), expires: None }
+    }
+}
+
+impl From<Guest> for Arrival {
+    fn from(guest: Guest) -> Self {
+        Arrival::Client(Box::new(Client {
+            hub: HubName::new(guest.hub).unwrap(),
+            user: guest.user.map(|user| UserId::new(&user).unwrap()),
+            roles: Arc::new(guest.roles),
+            groups: guest.groups.iter().map(|group| GroupName::new(group).unwrap()).collect(),
+            subprotocol: guest.subprotocol,
+            expires: guest.expires,
+        }))
+    }
+}
+
+/// What the server sent.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Heard {
+    Text(String),
+    Ping,
+    Close(u16, String),
+    End,
+}
+
+/// The client's end of a connection.
+pub(crate) struct Peer {
+    stream: TcpStream,
+    decoder: Decoder,
+    shared: Shared,
+    input: Vec<u8>,
+    heard: std::collections::VecDeque<Heard>,
+}
+
+impl Peer {
+    fn new(stream: TcpStream) -> Self {
+        // No test waits for this: it is how long a missing frame takes to fail it.
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let decoder = Decoder::new(Role::Client, None);
+        Peer {
+            stream,
+            decoder,
+            shared: Shared::default(),
+            input: vec![0; 1 << 16],
+            heard: Default::default(),
+        }
+    }
+
+    pub(crate) fn send(&mut self, frame: Value) {
+        self.send_text(&frame.to_string());
+    }
+
+    pub(crate) fn send_text(&mut self, text: &str) {
+        self.send_frame(Opcode::Text, text.as_bytes());
+    }
+
+    pub(crate) fn send_frame(&mut self, opcode: Opcode, payload: &[u8]) {
+        let mut frame = Vec::new();
+        encode_masked(&mut frame, opcode, payload, [1, 2, 3, 4]);
+        self.stream.write_all(&frame).unwrap();
+    }
+
+    /// The next thing the server sends.
+    pub(crate) fn hear(&mut self) -> Heard {
+        loop {
+            if let Some(heard) = self.heard.pop_front() {
+                return heard;
+            }
+            let read = self.stream.read(&mut self.input).expect("the server sent nothing for ten seconds");
+            if read == 0 {
+                return Heard::End;
+            }
+            let mut input = &mut self.input[..read];
+            while let Some(event) = self.decoder.decode(&mut input, &mut self.shared).unwrap() {
+                self.heard.push_back(match event {
+                    Event::Message { payload, .. } => {
+                        Heard::Text(String::from_utf8(payload.to_vec()).unwrap())
+                    }
+                    Event::Ping(_) | Event::Pong(_) => Heard::Ping,
+                    Event::Close(close) => close
+                        .map_or(Heard::Close(1005, String::new()), |c| Heard::Close(c.code, c.reason.into())),
+                });
+            }
+        }
+    }
+
+    /// The next message, which must be JSON.
+    pub(crate) fn receive(&mut self) -> Value {
+        match self.hear() {
+            Heard::Text(text) => serde_json::from_str(&text).expect("the server sends JSON"),
+            other => panic!("expected a message, got {other:?}"),
+        }
+    }
+
+    /// Joins a group and waits for the ack.
+    pub(crate) fn join(&mut self, group: &str, ack_id: u64) {
+        self.send(json!({"type": "joinGroup", "group": group, "ackId": ack_id}));
+        assert_eq!(self.receive(), json!({"type": "ack", "ackId": ack_id, "success": true}));
+    }
+
+    /// Proves that nothing else was sent: a ping is answered next. Shards keep their order for each connection.
+    pub(crate) fn expect_nothing(&mut self) {
+        self.send(json!({"type": "ping"}));
+        assert_eq!(self.receive(), json!({"type": "pong"}));
+    }
+
+    /// Cuts the connection without a close frame.
+    pub(crate) fn cut(self) {
+        drop(self.stream);
+    }
+}
