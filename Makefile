@@ -1,0 +1,58 @@
+# What people and CI run. `make test` is everything that fits in a quarter of an hour, `make test-full` the rest too.
+
+# The tests build the binary once, without optimisation and with assertions, and the suites in other languages use that
+# same binary: a second, optimised build would double the time and check less. `make autobahn` alone wants speed.
+BINARY := $(or $(CARGO_TARGET_DIR),target)/debug/tieline
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/tieline
+
+.PHONY: run test test-full bench lint fmt clippy unit doc tidy autobahn autobahn-part sdk deny
+
+# One thing after the other, in the order written: the quick answers first, and no two builds at a time.
+.NOTPARALLEL:
+
+run:
+	cargo run --release -p tieline -- serve
+
+test: lint unit doc tidy autobahn-part sdk
+	@tests/left-out.sh report
+
+test-full: test autobahn
+
+lint: fmt clippy
+
+fmt:
+	cargo fmt --all --check
+
+clippy:
+	cargo clippy --workspace --all-targets -- -D warnings
+
+# Tests and binary come from one build, with one set of features.
+unit:
+	@tests/left-out.sh begin
+	cargo test --workspace
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+tidy:
+	cargo xtask tidy
+	cargo xtask docs --check
+
+autobahn-part: $(BINARY)
+	@tests/left-out.sh run "Autobahn" tests/autobahn/run.sh $(BINARY)
+
+# All 517 cases. Megabytes in fragments of 64 bytes, and compression without end: an optimised build or a long wait.
+autobahn:
+	cargo build --release -p tieline
+	tests/autobahn/run.sh $(RELEASE) --all
+
+sdk: $(BINARY)
+	@tests/left-out.sh run "the JavaScript SDKs" tests/run-sdk.sh $(BINARY) js
+	@tests/left-out.sh run "the Python SDKs" tests/run-sdk.sh $(BINARY) python
+
+# cargo-deny is built once, into target/tools, if it is not installed. Advisories are fetched from the network.
+DENY := advisories bans licenses sources
+deny:
+	command -v cargo-deny >/dev/null || test -x target/tools/bin/cargo-deny || \
+	  cargo install cargo-deny --version 0.20.2 --locked --root target/tools
+	PATH="$$PATH:$(CURDIR)/target/tools/bin" cargo deny check --hide-inclusion-graph $(DENY)

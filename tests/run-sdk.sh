@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Starts two nodes and runs the official SDKs of one language against them.
+#
+#   run-sdk.sh BINARY js|python
+#
+# TIELINE_A and TIELINE_B name running nodes and TIELINE_KEY their key; then none are started. Ends with 0, 1, or 77
+# when the language is not there.
+set -euo pipefail
+
+binary=$1
+language=$2
+here=$(cd "$(dirname "$0")" && pwd)
+target=$here/../target
+run=$(mktemp -d)
+nodes=()
+failed=1
+cleanup() {
+  for node in "${nodes[@]}"; do
+    kill "$node" 2>/dev/null && wait "$node" 2>/dev/null || true
+  done
+  if [ $failed -ne 0 ] && [ -s "$run/a.log" ]; then
+    echo "--- the node's last words"
+    tail -20 "$run"/*.log
+  fi
+  rm -rf "$run"
+}
+trap cleanup EXIT
+
+leave_out() {
+  failed=0
+  echo "LEFT OUT: $1" >&2
+  exit 77
+}
+
+case $language in
+  js)
+    command -v npm >/dev/null || leave_out "npm is not installed (node 20 or later)"
+    [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] || leave_out "node is older than 20"
+    # `npm ci` leaves a stamp with what it installed; a changed lock file makes it run again.
+    if ! cmp -s "$here/sdk-js/package-lock.json" "$here/sdk-js/node_modules/.installed"; then
+      (cd "$here/sdk-js" && npm ci --ignore-scripts --no-audit --no-fund --loglevel error)
+      cp "$here/sdk-js/package-lock.json" "$here/sdk-js/node_modules/.installed"
+    fi
+    ;;
+  python)
+    python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 9))' 2>/dev/null ||
+      leave_out "python3 (3.9 or later, with venv) is not installed"
+    if ! cmp -s "$here/sdk-python/requirements.txt" "$target/sdk-python/installed.txt"; then
+      rm -rf "$target/sdk-python"
+      mkdir -p "$target/sdk-python"
+      python3 -m venv "$target/sdk-python/env"
+      "$target/sdk-python/env/bin/pip" install --quiet --disable-pip-version-check -r "$here/sdk-python/requirements.txt"
+      cp "$here/sdk-python/requirements.txt" "$target/sdk-python/installed.txt"
+    fi
+    ;;
+  *) echo "usage: run-sdk.sh BINARY js|python"; exit 2 ;;
+esac
+
+# Starts a node and puts its address into `address`.
+start() {
+  local log=$run/$1.log
+  shift
+  "$binary" serve --listen 127.0.0.1:0 --access-key "$TIELINE_KEY" "$@" >"$log" 2>&1 &
+  nodes+=($!)
+  for _ in $(seq 100); do
+    address=$(sed -n 's|.*listening on \(http://[^ ]*\).*|\1|p' "$log" | head -1)
+    [ -z "$address" ] || return 0
+    kill -0 "${nodes[-1]}" 2>/dev/null || break
+    sleep 0.1
+  done
+  echo "the node did not print its address"
+  return 1
+}
+
+if [ -z "${TIELINE_A:-}" ]; then
+  export TIELINE_KEY=${TIELINE_KEY:-a-key-for-tests-that-is-long-enough-for-hs256}
+  start a
+  export TIELINE_A=$address TIELINE_B=$address
+fi
+: "${TIELINE_B:=$TIELINE_A}" "${TIELINE_KEY:?TIELINE_KEY must hold the access key of the named nodes}"
+export TIELINE_B
+
+case $language in
+  js) (cd "$here/sdk-js" && node --test --test-reporter=spec) ;;
+  python) (cd "$here/sdk-python" && "$target/sdk-python/env/bin/python" -m unittest) ;;
+esac
+failed=0
