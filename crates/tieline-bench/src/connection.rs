@@ -1,6 +1,6 @@
 //! One client socket: bytes in, frames out; texts in, bytes out. It never waits.
 //! It knows nothing of loads or groups. An incomplete frame is the only thing it keeps of its input.
-//! Tested through the fleet, by `tests/traffic.rs`.
+//! Tested through the fleet, by `tests/command.rs`.
 
 use crate::error::BenchError;
 use crate::frame;

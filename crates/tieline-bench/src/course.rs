@@ -1,6 +1,6 @@
 //! One load on one fleet: sends by a pace, checks what arrives, and says what it cost.
 //! Opening and closing belong to the fleet, right and wrong to the ledger, comparing to `pairing`.
-//! Tested by `tests/traffic.rs`.
+//! Tested by `tests/command.rs`.
 
 use crate::connection::{Incoming, Outbox};
 use crate::dialect::{self, Dialect};

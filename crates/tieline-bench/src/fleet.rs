@@ -2,7 +2,7 @@
 //!
 //! One thread, edge-triggered, one read buffer. What a round makes the load send is written after the round, one
 //! `send` per connection, so that messages due together reach the server together and wake it once.
-//! It knows nothing of what a load measures. Tested by `tests/traffic.rs` against a small server of the tests' own.
+//! It knows nothing of what a load measures. Tested by `tests/command.rs` against a small server of the tests' own.
 
 use crate::connection::{Connection, Ended, Incoming, Outbox};
 use crate::dialect::{Dialect, Seat, Word};

@@ -2,7 +2,7 @@
 //!
 //! Both sets of connections stay open through all pairs, so that opening is in no run; the server that waits is idle.
 //! The floor's frames get the size that the server's deliveries had in the warm-up, and the messages to it the size of
-//! those to the server. Tested by `tests/traffic.rs` and `tests/command.rs`.
+//! those to the server. Tested by `tests/command.rs`.
 
 use crate::args::{Connecting, Fanout, Groups, Lasting, Measuring, Unicast};
 use crate::child::Server;

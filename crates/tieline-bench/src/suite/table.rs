@@ -106,14 +106,15 @@ fn verdict(target: Target, cells: &Cells) -> String {
 
 /// The shape of this machine, as far as the system tells.
 fn machine() -> String {
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    // Not the parallelism available here, which is one when this program is pinned.
+    let cpus = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
     let model = cpuinfo
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
         .map_or("processor of unknown name", |(_, name)| name.trim());
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{cpus} CPUs available ({model}), Linux {}, loopback, 128 bytes of JSON data.", kernel.trim())
+    format!("{cpus} CPUs ({model}), Linux {}, loopback, 128 bytes of JSON data.", kernel.trim())
 }
 
 #[cfg(test)]
