@@ -1,10 +1,11 @@
 //! Unix milliseconds as UTC text, for the two forms the wires use.
 //!
 //! The calendar is Howard Hinnant's `civil_from_days` ("chrono-Compatible Low-Level Date Algorithms",
-//! <https://howardhinnant.github.io/date_algorithms.html>): days since 1970-01-01 to year, month, day in the proleptic Gregorian
-//! calendar, by counting years from March so that the leap day is the last of its year.
+//! <https://howardhinnant.github.io/date_algorithms.html>): days since 1970-01-01 to year, month, day in the
+//! proleptic Gregorian calendar, by counting years from March so that the leap day is the last of its year.
 
-/// The last millisecond that has a year of four digits: 9999-12-31T23:59:59.999Z. Later times are written as this one.
+/// The last millisecond that has a year of four digits: 9999-12-31T23:59:59.999Z. Later times are written as
+/// this one.
 const LAST_MS: u64 = 253_402_300_799_999;
 
 const MS_PER_DAY: u64 = 86_400_000;
@@ -24,8 +25,8 @@ impl Civil {
     fn from_unix_ms(unix_ms: u64) -> Civil {
         let unix_ms = unix_ms.min(LAST_MS);
         let (days, ms) = (unix_ms / MS_PER_DAY, unix_ms % MS_PER_DAY);
-        // Days since 0000-03-01; an era is 400 years. Times before 1970 cannot be written in an unsigned number, so the era is
-        // never negative.
+        // Days since 0000-03-01; an era is 400 years. Times before 1970 cannot be written in an unsigned
+        // number, so the era is never negative.
         let shifted = days + 719_468;
         let era = shifted / 146_097;
         let day_of_era = shifted % 146_097;

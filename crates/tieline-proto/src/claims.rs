@@ -1,7 +1,8 @@
 //! [`ClientClaims`] and [`RestClaims`]: what a token says once its signature holds.
 //!
-//! The signature, and whether the times have passed, are checked elsewhere. What is read here is strict about types and lenient about number: one
-//! string stands for a list of one. Claims that nobody asks for are ignored.
+//! The signature, and whether the times have passed, are checked elsewhere. What is read here is strict about
+//! types and lenient about number: one string stands for a list of one. Claims that nobody asks for are
+//! ignored.
 
 mod audience;
 #[cfg(test)]

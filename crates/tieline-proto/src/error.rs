@@ -1,7 +1,8 @@
 //! The one table of errors and close codes, and the document printed from it.
 //!
-//! Whatever goes wrong on a wire goes by a row of this table: clients learn from it whether to come back, operators what to look
-//! for. `docs/errors.md` is [`markdown`]'s text; a test compares them (`TIELINE_WRITE_DOCS=1 cargo test -p tieline-proto` writes it).
+//! Whatever goes wrong on a wire goes by a row of this table: clients learn from it whether to come back,
+//! operators what to look for. `docs/errors.md` is [`markdown`]'s text; a test compares them
+//! (`TIELINE_WRITE_DOCS=1 cargo test -p tieline-proto` writes it).
 
 mod close;
 mod code;

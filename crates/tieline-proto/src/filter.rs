@@ -1,20 +1,22 @@
 //! [`Filter`]: the OData filter of the REST API, compiled once, evaluated for every candidate.
 //!
-//! The language is the one of the Web PubSub reference: `userId`, `connectionId`, `groups`; `and or not eq ne gt ge lt le in ()`;
-//! `null true false`, integers, `'it''s'`; `tolower toupper trim substring endswith startswith indexof contains concat length`, `length`
-//! also of groups. Words are read in any case; strings compare by case and by code point. `not` binds tighter than comparisons, so `not
-//! length(userId) gt 5` is a type error; so is every other mismatch, at compile time.
+//! The language is the one of the Web PubSub reference: `userId`, `connectionId`, `groups`; `and or not eq ne
+//! gt ge lt le in ()`; `null true false`, integers, `'it''s'`; `tolower toupper trim substring endswith
+//! startswith indexof contains concat length`, `length` also of groups. Words are read in any case; strings
+//! compare by case and by code point. `not` binds tighter than comparisons, so `not length(userId) gt 5` is a
+//! type error; so is every other mismatch, at compile time.
 //!
-//! **Null.** A connection without a user has `userId eq null`. A function of null is null. `eq` and `ne` know null as a value of its own
-//! (`null eq null` is true, `null ne 'a'` is true); `gt ge lt le` with null are false. `null in ('a')` and `null in groups` are false, `null in
-//! (null)` is true. `and`, `or` and `not` are three-valued: null stands for "unknown", so `not contains(userId, 'a')` is null for a connection
-//! without a user. Only a filter that is true lets a connection receive.
+//! **Null.** A connection without a user has `userId eq null`. A function of null is null. `eq` and `ne` know
+//! null as a value of its own (`null eq null` is true, `null ne 'a'` is true); `gt ge lt le` with null are
+//! false. `null in ('a')` and `null in groups` are false, `null in (null)` is true. `and`, `or` and `not` are
+//! three-valued: null stands for "unknown", so `not contains(userId, 'a')` is null for a connection without a
+//! user. Only a filter that is true lets a connection receive.
 //!
-//! **Choices where the reference is silent.** A character is a Unicode scalar value; `substring` clamps a start below 0 to 0 and gives
-//! `''` beyond the end; a length below 0 counts as 0.
+//! **Choices where the reference is silent.** A character is a Unicode scalar value; `substring` clamps a
+//! start below 0 to 0 and gives `''` beyond the end; a length below 0 counts as 0.
 //!
-//! Lexer, parser and evaluation are a file each. Length, depth and memory are bounded, so any text may be given to [`Filter::parse`]. Tested
-//! in `filter/tests.rs` by a table and against a naive evaluator.
+//! Lexer, parser and evaluation are a file each. Length, depth and memory are bounded, so any text may be
+//! given to [`Filter::parse`]. Tested in `filter/tests.rs` by a table and against a naive evaluator.
 
 mod eval;
 mod lexer;

@@ -1,8 +1,8 @@
 //! Identifiers and names: who and what a message can speak of.
 //!
-//! Each is a type of its own, so that a user id is never passed where a group name belongs, and each checks its text
-//! where it enters the program. None draws random bits or reads a clock: the caller gives them. One file per kind;
-//! tested in `id/tests.rs` by round trips and by text that must be refused.
+//! Each is a type of its own, so that a user id is never passed where a group name belongs, and each checks
+//! its text where it enters the program. None draws random bits or reads a clock: the caller gives them. One
+//! file per kind; tested in `id/tests.rs` by round trips and by text that must be refused.
 
 mod connection;
 mod message;
@@ -29,8 +29,8 @@ pub struct IdError(
     pub &'static str,
 );
 
-/// Serialises a type through its `Display` and reads it back through its `FromStr`, so that the wire form and the
-/// printed form cannot drift apart.
+/// Serialises a type through its `Display` and reads it back through its `FromStr`, so that the wire form and
+/// the printed form cannot drift apart.
 macro_rules! serde_as_text {
     ($type:ty) => {
         impl serde::Serialize for $type {

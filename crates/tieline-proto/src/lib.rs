@@ -1,12 +1,13 @@
 //! The wire: what clients, REST callers and operators read and write, and the words for it.
 //!
-//! What it is: identifiers, client requests and replies, REST bodies, filters, roles, claims, and the one table
-//! of error and close codes. What it is not: it opens no socket, reads no clock and draws no random number; callers
-//! bring bytes and time. Signatures of tokens are checked elsewhere.
+//! What it is: identifiers, client requests and replies, REST bodies, filters, roles, claims, and the one
+//! table of error and close codes. What it is not: it opens no socket, reads no clock and draws no random
+//! number; callers bring bytes and time. Signatures of tokens are checked elsewhere.
 //!
-//! The rule throughout: **the payload is never decoded on its way**. A frame's `data` member stays the JSON text it
-//! arrived as ([`payload`]), a request borrows from its frame ([`request`]), and a reply is appended to the caller's
-//! buffer ([`reply`]). Tested by frames written out as bytes, tables of bad input, and properties.
+//! The rule throughout: **the payload is never decoded on its way**. A frame's `data` member stays the JSON
+//! text it arrived as ([`payload`]), a request borrows from its frame ([`request`]), and a reply is appended
+//! to the caller's buffer ([`reply`]). Tested by frames written out as bytes, tables of bad input, and
+//! properties.
 
 mod civil;
 mod json_text;

@@ -1,7 +1,8 @@
 //! [`Data`] and [`Payload`]: what a message carries, kept as the JSON text that stands behind `"data":`.
 //!
-//! A payload that came in a JSON frame leaves in JSON frames byte for byte; nothing is decoded on the way. Decoding happens only
-//! where bytes are wanted (REST bodies out, raw sockets). Frames borrow a [`Data`]; whoever keeps a message owns a [`Payload`].
+//! A payload that came in a JSON frame leaves in JSON frames byte for byte; nothing is decoded on the way.
+//! Decoding happens only where bytes are wanted (REST bodies out, raw sockets). Frames borrow a [`Data`];
+//! whoever keeps a message owns a [`Payload`].
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -23,7 +24,8 @@ pub enum DataType {
     Text,
     /// Bytes, in base64 on JSON wires.
     Binary,
-    /// Bytes of a protobuf message, in base64 on JSON wires. The official clients send it, though the public reference leaves it out.
+    /// Bytes of a protobuf message, in base64 on JSON wires. The official clients send it, though the public
+    /// reference leaves it out.
     Protobuf,
 }
 
@@ -93,7 +95,11 @@ impl<'a> Data<'a> {
     /// # Errors
     /// When the value does not fit the type, or nests too deep.
     pub fn from_raw(data_type: DataType, raw: &'a RawValue) -> Result<Self, DataError> {
-        let json = raw.get();
+        Data::checked(data_type, raw.get())
+    }
+
+    /// Checks JSON, which the caller knows to be JSON, against its type.
+    pub(crate) fn checked(data_type: DataType, json: &'a str) -> Result<Self, DataError> {
         match data_type {
             DataType::Json if json_text::too_deep(json) => return Err(DataError::TooDeep),
             DataType::Json => {}
@@ -125,8 +131,8 @@ impl<'a> Data<'a> {
         Payload { data_type: self.data_type, json: self.json.into() }
     }
 
-    /// The payload itself: the JSON text, the string, or the decoded bytes. Half of a surrogate pair in a string, which UTF-8
-    /// cannot hold, becomes U+FFFD.
+    /// The payload itself: the JSON text, the string, or the decoded bytes. Half of a surrogate pair in a
+    /// string, which UTF-8 cannot hold, becomes U+FFFD.
     #[must_use]
     pub fn to_bytes(self) -> Cow<'a, [u8]> {
         if self.data_type == DataType::Json {
@@ -231,7 +237,8 @@ fn into_text(json: Vec<u8>) -> Arc<str> {
     String::from_utf8(json).expect("escaped text stays UTF-8").into()
 }
 
-/// Whether the bytes are base64 of the standard alphabet with padding, in its one canonical form, without decoding them to memory.
+/// Whether the bytes are base64 of the standard alphabet with padding, in its one canonical form, without
+/// decoding them to memory.
 fn is_base64(bytes: &[u8]) -> bool {
     let [body @ .., third, fourth] = bytes else { return bytes.is_empty() };
     if !bytes.len().is_multiple_of(4) {

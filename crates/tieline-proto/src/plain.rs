@@ -1,8 +1,9 @@
 //! Plain JSON: the chat wire of a client that asked for no subprotocol.
 //!
-//! In: `{"receiver":"bob","msg":"hi"}`, `{"group":"room","msg":"hi"}`, `{"join":"room"}`, `{"leave":"room"}`. Out:
-//! `{"sender":"alice","receiver":"bob","msg":"hi","createTime":"2026-01-31 12:00:00"}` and `{"error":"…","message":"…"}`. Sender
-//! and time are the server's. `msg` may be any JSON value: a string is a payload of type text, anything else of type json.
+//! In: `{"receiver":"bob","msg":"hi"}`, `{"group":"room","msg":"hi"}`, `{"join":"room"}`, `{"leave":"room"}`.
+//! Out: `{"sender":"alice","receiver":"bob","msg":"hi","createTime":"2026-01-31 12:00:00"}` and
+//! `{"error":"…","message":"…"}`. Sender and time are the server's. `msg` may be any JSON value: a string is
+//! a payload of type text, anything else of type json.
 
 use std::borrow::Cow;
 
@@ -163,8 +164,8 @@ fn data(msg: Option<&RawValue>) -> Result<Data<'_>, PlainError> {
     Data::from_raw(data_type, raw).map_err(PlainError::Data)
 }
 
-/// Appends a message as plain clients read it. A message of the server has no `sender`; one to everybody has neither `receiver` nor
-/// `group`; bytes arrive as base64.
+/// Appends a message as plain clients read it. A message of the server has no `sender`; one to everybody has
+/// neither `receiver` nor `group`; bytes arrive as base64.
 pub fn message(out: &mut Vec<u8>, message: &Message<'_>) {
     out.push(b'{');
     if let Some(sender) = message.from_user_id {

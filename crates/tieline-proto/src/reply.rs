@@ -1,8 +1,9 @@
 //! Replies: every frame the server sends, appended to the caller's buffer.
 //!
-//! Written by hand, member by member, because these run once per message and format: no tree, no allocation but the buffer's own
-//! growth. Each function appends exactly one JSON object without blanks. One file per kind: acks and errors, messages, system
-//! events, streams and invocations, group state. Tested in `reply/tests.rs` by frames written out as text, all read back by a JSON parser.
+//! Written by hand, member by member, because these run once per message and format: no tree, no allocation
+//! but the buffer's own growth. Each function appends exactly one JSON object without blanks. One file per
+//! kind: acks and errors, messages, system events, streams and invocations, group state. Tested in
+//! `reply/tests.rs` by frames written out as text, all read back by a JSON parser.
 
 mod ack;
 mod message;

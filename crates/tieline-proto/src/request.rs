@@ -1,17 +1,21 @@
 //! [`Request`]: what a client asks for in one text frame, borrowed from the frame.
 //!
-//! [`parse`] goes in two steps. One pass of `serde_json` cuts the frame into its members, kept as raw JSON in one flat record
-//! (`request/frame.rs`): no tree is built, nothing recurses, and an internally tagged enum, which would buffer everything, is
-//! avoided. Then the members that the frame's `type` needs are read and checked (`request/check.rs`), each with an error that
-//! names it (`request/fault.rs`). Members that no dialect knows are ignored; a member given twice is an error, because readers
-//! differ on which one counts. `null` counts as absent, except for `data`, where it is a value.
+//! [`parse`] goes in two steps. One pass cuts the frame into its members, kept as raw JSON in one flat record
+//! (`request/frame.rs`, on the scanner of `request/scan.rs`): no tree is built, nothing recurses, and an
+//! internally tagged enum, which would buffer everything, is avoided. Then the members that the frame's
+//! `type` needs are read and checked (`request/check.rs`, `request/read.rs`), each with an error that names
+//! it (`request/fault.rs`). Members that no dialect knows are ignored; a member given twice is an error,
+//! because readers differ on which one counts. `null` counts as absent, except for `data`, where it is a
+//! value.
 //!
-//! Tested in `request/tests.rs`: frames as the official clients send them, a table of bad input, and properties.
+//! Tested in `request/tests.rs`: frames as the official clients send them, a table of bad input, and
+//! properties.
 
 mod check;
 pub(crate) mod fault;
 pub(crate) mod frame;
 mod read;
+mod scan;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +28,8 @@ use crate::{
     payload::Data,
 };
 
-/// The most users, groups and connections that one request may name together. More is refused, never cut short.
+/// The most users, groups and connections that one request may name together. More is refused, never cut
+/// short.
 pub const MAX_TARGETS: usize = 10_000;
 /// The longest `messageId`, `streamId`, `invocationId` or `device` a client may choose, in bytes.
 pub const MAX_CLIENT_ID_BYTES: usize = 256;
@@ -65,7 +70,8 @@ impl Dialect {
     }
 }
 
-/// One request. `ack_id` is always the client's own number, wanted back in the ack; without one nothing is answered on success.
+/// One request. `ack_id` is always the client's own number, wanted back in the ack; without one nothing is
+/// answered on success.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request<'a> {
     /// To join a group.
@@ -280,7 +286,8 @@ impl Request<'_> {
     }
 }
 
-/// Many targets at once: the union of users, groups and connections, or everybody, less the excluded. A connection matched twice receives once.
+/// Many targets at once: the union of users, groups and connections, or everybody, less the excluded. A
+/// connection matched twice receives once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Targets<'a> {
     /// All connections of these users.
@@ -315,8 +322,8 @@ pub struct StreamFault<'a> {
 /// Reads one text frame of a client.
 ///
 /// # Errors
-/// When the text is no JSON object, lacks what its `type` needs, or is of a type that the dialect does not have. The error carries
-/// the ackId wherever one could be read.
+/// When the text is no JSON object, lacks what its `type` needs, or is of a type that the dialect does not have.
+/// The error carries the ackId wherever one could be read.
 pub fn parse(text: &str, dialect: Dialect) -> Result<Request<'_>, FrameError> {
     check::request(text, dialect)
 }

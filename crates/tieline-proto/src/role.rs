@@ -1,8 +1,9 @@
 //! [`Roles`]: what a connection may do, from its token and from grants at run time.
 //!
-//! A role names a permission for everything (`webpubsub.sendToGroup`) or for one target (`webpubsub.sendToGroup.room`). Roles that the server
-//! does not know are ignored, as tokens may carry the application's own; a role with an empty target is ignored too, never widened.
-//! Roles compare and hash by meaning, so that equal sets can be interned and shared.
+//! A role names a permission for everything (`webpubsub.sendToGroup`) or for one target
+//! (`webpubsub.sendToGroup.room`). Roles that the server does not know are ignored, as tokens may carry the
+//! application's own; a role with an empty target is ignored too, never widened. Roles compare and hash by
+//! meaning, so that equal sets can be interned and shared.
 
 #[cfg(test)]
 mod tests;
@@ -116,7 +117,8 @@ fn remove(names: &mut Vec<Box<str>>, name: &str) {
     }
 }
 
-/// Everything a connection may do. Share it by `Arc`; grants and revokes are rare, and go through `Arc::make_mut`.
+/// Everything a connection may do. Share it by `Arc`; grants and revokes are rare, and go through
+/// `Arc::make_mut`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Roles {
     /// One scope per permission, in the order of [`Permission::ALL`].
@@ -182,8 +184,8 @@ impl Roles {
         true
     }
 
-    /// Takes a permission back for one target, or for everything. It is gone for that target even where it was given for everything. False when
-    /// the text can be no target of it.
+    /// Takes a permission back for one target, or for everything. It is gone for that target even where it
+    /// was given for everything. False when the text can be no target of it.
     pub fn revoke(&mut self, permission: Permission, target: Option<&str>) -> bool {
         let scope = &mut self.scopes[permission as usize];
         match target {

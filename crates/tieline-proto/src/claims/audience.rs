@@ -1,14 +1,14 @@
 //! The audience of a token: the path of a URL, read without being fooled.
 //!
-//! The host is left out of account, as a proxy in front may have another; the path must be the one that was asked for, segment by segment
-//! after percent-decoding, so that `/users/a%2Fb` is never `/users/a/b`.
+//! The host is left out of account, as a proxy in front may have another; the path must be the one that was
+//! asked for, segment by segment after percent-decoding, so that `/users/a%2Fb` is never `/users/a/b`.
 
 use std::borrow::Cow;
 
 use crate::id::HubName;
 
-/// The path of an absolute URL of http, https, ws or wss, without query and fragment; none for anything else. A URL that ends with its host has the
-/// path `/`.
+/// The path of an absolute URL of http, https, ws or wss, without query and fragment; none for anything else.
+/// A URL that ends with its host has the path `/`.
 #[must_use]
 pub fn audience_path(audience: &str) -> Option<&str> {
     let (scheme, rest) = audience.split_once("://")?;
@@ -51,7 +51,8 @@ pub fn same_path(one: &str, other: &str) -> bool {
     }
 }
 
-/// Undoes the percent-encoding of one path segment; none when it is malformed, not UTF-8, or still holds a slash. A plus sign is a plus sign.
+/// Undoes the percent-encoding of one path segment; none when it is malformed, not UTF-8, or still holds a
+/// slash. A plus sign is a plus sign.
 #[must_use]
 pub fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
     if segment.contains('/') {

@@ -7,8 +7,8 @@ use super::Reconnect;
 /// Declares the enum and its columns from one table, so that no row can lack a column.
 macro_rules! closes {
     ($($name:ident $code:literal $reconnect:expr, $recoverable:ident, $text:literal;)*) => {
-        /// A WebSocket close code that the server sends. Below 4000 as RFC 6455 and IANA have them, from 4000 on ours, where the
-        /// last three digits are those of the HTTP status that says nearly the same.
+        /// A WebSocket close code that the server sends. Below 4000 as RFC 6455 and IANA have them, from 4000
+        /// on ours, where the last three digits are those of the HTTP status that says nearly the same.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u16)]
         pub enum CloseCode {
@@ -31,13 +31,15 @@ macro_rules! closes {
                 match self { $(CloseCode::$name => $reconnect,)* }
             }
 
-            /// Whether the server keeps the connection's state, so that a client of the reliable protocol may recover it.
+            /// Whether the server keeps the connection's state, so that a client of the reliable protocol may
+            /// recover it.
             #[must_use]
             pub const fn is_recoverable(self) -> bool {
                 match self { $(CloseCode::$name => recoverable!($recoverable),)* }
             }
 
-            /// What it means, in a sentence: the close frame's reason where nothing more exact is known. At most 123 bytes.
+            /// What it means, in a sentence: the close frame's reason where nothing more exact is known. At
+            /// most 123 bytes.
             #[must_use]
             pub const fn text(self) -> &'static str {
                 match self { $(CloseCode::$name => $text,)* }
@@ -86,7 +88,8 @@ impl CloseCode {
         self as u16
     }
 
-    /// The code to send on the reliable protocol, whose clients recover after every code but 1008: a close for good is 1008.
+    /// The code to send on the reliable protocol, whose clients recover after every code but 1008: a close
+    /// for good is 1008.
     #[must_use]
     pub const fn on_reliable(self) -> CloseCode {
         if self.is_recoverable() { self } else { CloseCode::PolicyViolation }

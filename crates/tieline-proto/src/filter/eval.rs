@@ -1,6 +1,7 @@
 //! Evaluation of a compiled filter for one connection.
 //!
-//! Strings are borrowed from filter and connection wherever a function does not make new ones. Recursion is bounded by the parser.
+//! Strings are borrowed from filter and connection wherever a function does not make new ones. Recursion is
+//! bounded by the parser.
 
 use std::{borrow::Cow, cmp::Ordering};
 
@@ -72,7 +73,8 @@ fn value<'a, S: Subject>(expr: &'a Expr, subject: &'a S) -> Value<'a> {
     }
 }
 
-/// `or` (decided by true) and `and` (decided by false): the deciding value wins over null, null over the other.
+/// `or` (decided by true) and `and` (decided by false): the deciding value wins over null, null over the
+/// other.
 fn chain<'a, S: Subject>(terms: &[Expr], subject: &S, decides: bool) -> Value<'a> {
     let mut unknown = false;
     for term in terms {

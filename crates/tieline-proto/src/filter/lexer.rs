@@ -73,7 +73,8 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, FilterError> {
     Ok(found)
 }
 
-/// Reads a string from its opening quote on. Gives its length with both quotes, or none where it does not end.
+/// Reads a string from its opening quote on. Gives its length with both quotes, or none where it does not
+/// end.
 fn string(rest: &str) -> Option<(usize, TokenKind<'_>)> {
     let mut value = String::new();
     let mut at = 1;

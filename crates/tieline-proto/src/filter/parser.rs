@@ -1,7 +1,7 @@
 //! From words to a tree whose types fit.
 //!
-//! Recursive descent by precedence: `or`, `and`, comparisons and `in`, `not`, then single terms. Chains of `or` and `and` are lists, so that only
-//! parentheses, functions and `not` recurse, and those are counted.
+//! Recursive descent by precedence: `or`, `and`, comparisons and `in`, `not`, then single terms. Chains of
+//! `or` and `and` are lists, so that only parentheses, functions and `not` recurse, and those are counted.
 
 use super::{
     FilterError, FilterProblem, MAX_FILTER_DEPTH,

@@ -1,8 +1,8 @@
 //! [`ConnectionId`]: the address of one WebSocket, readable without a table.
 //!
 //! It holds where the connection lives (incarnation of its node, shard, slot), which use of the slot it is
-//! (generation), and random bits that make it hard to guess. It proves nothing by itself: a stale id is told from a live one
-//! by comparing it with what the slot holds now.
+//! (generation), and random bits that make it hard to guess. It proves nothing by itself: a stale id is told
+//! from a live one by comparing it with what the slot holds now.
 
 use std::{fmt, str::FromStr};
 
@@ -111,7 +111,8 @@ impl fmt::Debug for ConnectionId {
 impl FromStr for ConnectionId {
     type Err = IdError;
 
-    /// Only the one text that [`ConnectionId`] itself prints is accepted: two texts must never mean one connection.
+    /// Only the one text that [`ConnectionId`] itself prints is accepted: two texts must never mean one
+    /// connection.
     fn from_str(text: &str) -> Result<Self, IdError> {
         let mut bytes = [0; Self::BYTES];
         // The engine refuses padding, foreign letters, and spare bits that are not zero.

@@ -1,4 +1,5 @@
-//! [`MessageId`]: a ULID (<https://github.com/ulid/spec>), made of time and random bits that the caller brings.
+//! [`MessageId`]: a ULID (<https://github.com/ulid/spec>), made of time and random bits that the caller
+//! brings.
 
 use std::{fmt, str::FromStr};
 
@@ -23,7 +24,8 @@ impl MessageId {
     /// Length of the text form, in characters (all ASCII).
     pub const TEXT: usize = 26;
 
-    /// Puts an id together. Bits of `unix_ms` above 48 and of `random` above 80 are dropped: 48 bits last until the year 10889.
+    /// Puts an id together. Bits of `unix_ms` above 48 and of `random` above 80 are dropped: 48 bits last
+    /// until the year 10889.
     #[must_use]
     pub const fn new(unix_ms: u64, random: u128) -> Self {
         MessageId(((unix_ms as u128 & ((1 << 48) - 1)) << RANDOM_BITS) | (random & ((1 << RANDOM_BITS) - 1)))
@@ -63,7 +65,8 @@ impl fmt::Debug for MessageId {
 impl FromStr for MessageId {
     type Err = IdError;
 
-    /// 26 letters of the alphabet in capitals, the first at most `7` (26 × 5 bits are two more than there are).
+    /// 26 letters of the alphabet in capitals, the first at most `7` (26 × 5 bits are two more than there
+    /// are).
     fn from_str(text: &str) -> Result<Self, IdError> {
         let fault = IdError("message id");
         let bytes = text.as_bytes();

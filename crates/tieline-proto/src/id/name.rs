@@ -1,6 +1,7 @@
 //! [`HubName`], [`GroupName`], [`UserId`]: the names that people choose, each with its rule.
 //!
-//! The rules are also offered on borrowed text (`check_…`), because the hot path looks names up without owning them.
+//! The rules are also offered on borrowed text (`check_…`), because the hot path looks names up without
+//! owning them.
 
 use std::{borrow::Borrow, fmt, ops::Deref, str::FromStr, sync::Arc};
 
@@ -13,7 +14,8 @@ pub const MAX_GROUP_CHARS: usize = 1024;
 /// The longest user id, in characters.
 pub const MAX_USER_CHARS: usize = 1024;
 
-/// A name that breaks its rule. The text says the rule and never repeats the name, which may be long or hostile.
+/// A name that breaks its rule. The text says the rule and never repeats the name, which may be long or
+/// hostile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Not a hub name.
@@ -64,7 +66,8 @@ pub fn check_user(text: &str) -> Result<(), NameError> {
     if text.is_empty() || longer_than(text, MAX_USER_CHARS) { Err(NameError::User) } else { Ok(()) }
 }
 
-/// Whether the text has more characters than `limit`. Characters are counted only where the bytes leave a doubt.
+/// Whether the text has more characters than `limit`. Characters are counted only where the bytes leave a
+/// doubt.
 fn longer_than(text: &str, limit: usize) -> bool {
     text.len() > limit && (text.len() > 4 * limit || text.chars().count() > limit)
 }

@@ -47,7 +47,8 @@ serde_as_text!(Incarnation);
 
 /// A node's stable name: 1 to 128 ASCII letters, digits and `. _ - : @ [ ]`, which covers `host:port`.
 ///
-/// No `/`, because a [`NodeId`] prints one behind the name; no blanks, because names stand in log lines and labels.
+/// No `/`, because a [`NodeId`] prints one behind the name; no blanks, because names stand in log lines and
+/// labels.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(Arc<str>);
 

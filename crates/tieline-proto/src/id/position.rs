@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The largest whole number that JavaScript holds exactly (2^53 − 1): the bound of epochs and offsets on the wire.
+/// The largest whole number that JavaScript holds exactly (2^53 − 1): the bound of epochs and offsets on the
+/// wire.
 pub const MAX_EXACT: u64 = (1 << 53) - 1;
 
 /// The place of one durable message in its log: offsets of different epochs cannot be compared.

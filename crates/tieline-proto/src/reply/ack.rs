@@ -7,11 +7,13 @@ use super::{push_count, push_error, push_known, push_member};
 /// What became of a message, in the ack of a `tieline.v1` send and in REST answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Receipt {
-    /// How many connections it was handed to, cluster-wide; `None` (`null`) when not all nodes answered in time.
+    /// How many connections it was handed to, cluster-wide; `None` (`null`) when not all nodes answered in
+    /// time.
     pub delivered: Option<u64>,
     /// How many logs (groups with history, inboxes) took it: it will arrive later where it did not now.
     pub queued: u64,
-    /// How many of the named users and connections nobody holds; `None` (`null`) when not all nodes answered in time.
+    /// How many of the named users and connections nobody holds; `None` (`null`) when not all nodes answered
+    /// in time.
     pub unknown: Option<u64>,
 }
 
@@ -68,7 +70,8 @@ pub fn ack_error(out: &mut Vec<u8>, ack_id: u64, code: ErrorCode, message: &str)
     out.push(b'}');
 }
 
-/// Appends the error of a frame that had no ackId. The official clients ignore the type; people see it in their tools.
+/// Appends the error of a frame that had no ackId. The official clients ignore the type; people see it in
+/// their tools.
 pub fn error(out: &mut Vec<u8>, code: ErrorCode, field: Option<&str>, message: &str) {
     out.extend_from_slice(b"{\"type\":\"error\"");
     push_error(out, code.name(), message);

@@ -1,7 +1,7 @@
 //! Messages, in each wire's form, with the part that many recipients share kept apart.
 //!
-//! The plain Azure frame is `{` and the tail; the reliable one is `{"sequenceId":N,` and the same tail. So the tail is encoded once
-//! and only the head differs from recipient to recipient.
+//! The plain Azure frame is `{` and the tail; the reliable one is `{"sequenceId":N,` and the same tail. So
+//! the tail is encoded once and only the head differs from recipient to recipient.
 
 use crate::{
     civil,
@@ -95,14 +95,15 @@ pub fn message(out: &mut Vec<u8>, wire: Wire, message: &Message<'_>) {
     }
 }
 
-/// Appends the head of a frame of the reliable protocol, before the shared tail. Sequence ids begin at 1: clients drop 0.
+/// Appends the head of a frame of the reliable protocol, before the shared tail. Sequence ids begin at 1:
+/// clients drop 0.
 pub fn sequence_head(out: &mut Vec<u8>, sequence_id: u64) {
     push_count(out, "{\"sequenceId\":", sequence_id);
     out.push(b',');
 }
 
-/// Appends a message without its opening brace, to stand behind `{` or [`sequence_head`]. Plain JSON has no such tail and is written
-/// as `tieline.v1`.
+/// Appends a message without its opening brace, to stand behind `{` or [`sequence_head`]. Plain JSON has no
+/// such tail and is written as `tieline.v1`.
 pub fn message_tail(out: &mut Vec<u8>, wire: Wire, message: &Message<'_>) {
     let ours = wire != Wire::Azure;
     out.reserve(message.data.json().len() + 192);

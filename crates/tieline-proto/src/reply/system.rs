@@ -7,8 +7,8 @@ use crate::{
 
 use super::{push_count, push_member};
 
-/// Appends the first frame of every connection, and of every recovery. `reconnection_token` is for the reliable protocol, which cannot
-/// recover again without it.
+/// Appends the first frame of every connection, and of every recovery. `reconnection_token` is for the
+/// reliable protocol, which cannot recover again without it.
 pub fn connected(
     out: &mut Vec<u8>,
     connection_id: ConnectionId,
@@ -28,14 +28,15 @@ pub fn connected(
     out.push(b'}');
 }
 
-/// Appends the last frame before the server closes. The official clients show this reason and not the close frame's.
+/// Appends the last frame before the server closes. The official clients show this reason and not the close
+/// frame's.
 pub fn disconnected(out: &mut Vec<u8>, reason: &str) {
     push_member(out, "{\"type\":\"system\",\"event\":\"disconnected\",\"message\":", reason);
     out.push(b'}');
 }
 
-/// Appends the request to connect again soon (`tieline.v1`): after `after_ms`, plus up to `jitter_ms` that the client draws, to `url` if
-/// there is one, else to the address it knows.
+/// Appends the request to connect again soon (`tieline.v1`): after `after_ms`, plus up to `jitter_ms` that
+/// the client draws, to `url` if there is one, else to the address it knows.
 pub fn reconnect(out: &mut Vec<u8>, after_ms: u64, jitter_ms: u64, url: Option<&str>) {
     push_count(out, "{\"type\":\"system\",\"event\":\"reconnect\",\"afterMs\":", after_ms);
     push_count(out, ",\"jitterMs\":", jitter_ms);
@@ -45,8 +46,9 @@ pub fn reconnect(out: &mut Vec<u8>, after_ms: u64, jitter_ms: u64, url: Option<&
     out.push(b'}');
 }
 
-/// Appends the notice that live messages may have been missed (`tieline.v1`): of one group, or of everything this connection receives. It
-/// may be spurious, never missing. `position` is where a durable log can be read from.
+/// Appends the notice that live messages may have been missed (`tieline.v1`): of one group, or of everything
+/// this connection receives. It may be spurious, never missing. `position` is where a durable log can be read
+/// from.
 pub fn gap(out: &mut Vec<u8>, group: Option<&str>, position: Option<Position>) {
     out.extend_from_slice(b"{\"type\":\"system\",\"event\":\"gap\"");
     if let Some(group) = group {

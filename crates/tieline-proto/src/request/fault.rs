@@ -6,8 +6,8 @@ use crate::{error::ErrorCode, filter::FilterError, id::NameError, payload::DataE
 
 use super::Dialect;
 
-/// A frame that cannot be carried out. Its `Display` is the message for the client: it names the member and what was expected, and
-/// repeats nothing long.
+/// A frame that cannot be carried out. Its `Display` is the message for the client: it names the member and
+/// what was expected, and repeats nothing long.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{fault}")]
 pub struct FrameError {

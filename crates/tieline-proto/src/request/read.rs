@@ -225,7 +225,8 @@ impl<'a> Frame<'a> {
         names("users", self.get(Field::Users), &mut { MAX_TARGETS }, id::check_user)
     }
 
-    /// The `to` of a send to many. Unknown members are refused here: an exclusion that is misspelt must not be ignored.
+    /// The `to` of a send to many. Unknown members are refused here: an exclusion that is misspelt must not
+    /// be ignored.
     pub(crate) fn targets(&self) -> Result<Targets<'a>, Fault> {
         /// The members of `to`, still raw.
         #[derive(Deserialize)]
@@ -264,7 +265,8 @@ impl<'a> Frame<'a> {
         self.get(field).map(|json| object(field.name(), json, POSITION)).transpose()
     }
 
-    /// The payload, if there is one. Without a `dataType` it is JSON, as in the public reference of the Azure protocols.
+    /// The payload, if there is one. Without a `dataType` it is JSON, as in the public reference of the Azure
+    /// protocols.
     pub(crate) fn optional_data(&self) -> Result<Option<Data<'a>>, Fault> {
         let data_type = match self.text(Field::DataType)? {
             None => DataType::Json,
@@ -272,7 +274,7 @@ impl<'a> Frame<'a> {
                 .ok_or_else(|| Fault::expected("dataType", "one of json, text, binary, protobuf"))?,
         };
         let Some(raw) = self.raw(Field::Data) else { return Ok(None) };
-        Data::from_raw(data_type, raw).map(Some).map_err(|error| Fault::at("data", Problem::Data(error)))
+        Data::checked(data_type, raw).map(Some).map_err(|error| Fault::at("data", Problem::Data(error)))
     }
 
     /// The payload, which must be there; `null` is one.

@@ -221,7 +221,8 @@ fn unknown_members_are_ignored_however_deep() {
     assert_eq!(ok(&frame, Dialect::Azure), Request::Ping);
 }
 
-/// Each frame, with the member at fault and the row of the error table. All carry ackId 7, and so must the error.
+/// Each frame, with the member at fault and the row of the error table. All carry ackId 7, and so must the
+/// error.
 #[test]
 fn bad_members_are_named() {
     use ErrorCode::{InvalidData, InvalidGroup, InvalidRequest, InvalidUser, UnknownType};
@@ -333,7 +334,8 @@ fn a_number_that_is_no_ack_id_is_said() {
 
 #[test]
 fn what_is_no_object_is_said() {
-    let deep = "[".repeat(100_000);
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    let open = "[".repeat(100_000);
     let deep_object = r#"{"type":"#.repeat(100_000);
     for text in ["[]", "null", "1", "\"ping\"", "true", deep.as_str()] {
         assert_eq!(fault(text).problem(), &Problem::NotObject, "{}", &text[..text.len().min(20)]);
@@ -354,6 +356,7 @@ b"}"#,
         r#"{"type":"\x"}"#,
         r#"{"type":"\ud8"}"#,
         deep_object.as_str(),
+        open.as_str(),
     ] {
         let error = fault(text);
         assert!(matches!(error.problem(), Problem::NotJson { .. }), "{}", &text[..text.len().min(20)]);

@@ -69,7 +69,8 @@ impl From<ErrorCode> for ErrorBody {
 pub struct ConnectionsPage {
     /// The connections.
     pub value: Vec<ConnectionItem>,
-    /// Where the next page is: an absolute URL, which clients request exactly as it stands. None on the last page.
+    /// Where the next page is: an absolute URL, which clients request exactly as it stands. None on the last
+    /// page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_link: Option<String>,
 }

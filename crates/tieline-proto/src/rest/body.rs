@@ -64,7 +64,8 @@ impl BodyError {
     }
 }
 
-/// The body of `:addToGroups` and `:removeFromGroups`: connections that the filter is true for, into or out of the groups.
+/// The body of `:addToGroups` and `:removeFromGroups`: connections that the filter is true for, into or out
+/// of the groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupsBody {
     /// The groups.
@@ -105,10 +106,11 @@ impl GroupsBody {
     }
 }
 
-/// The body of `POST /api/v1/hubs/{hub}/:send`: the WebSocket frame `send` of `tieline.v1` without its type, plus a filter.
+/// The body of `POST /api/v1/hubs/{hub}/:send`: the WebSocket frame `send` of `tieline.v1` without its type,
+/// plus a filter.
 ///
-/// `{"to": {"users": […], "groups": […], "connections": […], "excluded": […], "all": true}, "filter"?: string, "dataType"?: string, "data": …,
-/// "messageId"?: string}`. The answer is a [`crate::reply::Receipt`].
+/// `{"to": {"users": […], "groups": […], "connections": […], "excluded": […], "all": true}, "filter"?:
+/// string, "dataType"?: string, "data": …, "messageId"?: string}`. The answer is a [`crate::reply::Receipt`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct SendBody<'a> {
     /// Whom.
