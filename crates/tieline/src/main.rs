@@ -1,2 +1,7 @@
-//! The tieline binary.
-fn main() {}
+//! The program: everything is in the library beside it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tieline::run()
+}

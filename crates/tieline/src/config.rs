@@ -1,0 +1,140 @@
+//! What a node is told by its operator: one table of settings, read from a TOML file, overridden by `TIELINE_…` variables,
+//! overridden by flags.
+//!
+//! The way of a value: [`Layers`](layers::Layers) gathers what was written, each value with the place it came from; [`Settings::read`] turns
+//! it, once, into checked values of the types the program works with. Every mistake is reported, with its place, not only the
+//! first. Tested by `config/tests.rs`, which also compares the table with `docs/configuration.md`.
+
+mod document;
+mod error;
+mod kind;
+mod layers;
+mod row;
+mod table;
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tieline_core::token::Keys;
+
+pub use document::markdown;
+pub use error::{ConfigError, ConfigErrors, Origin};
+pub use kind::{Broker, LogFormat, Masked, Size};
+pub use layers::Layers;
+pub use row::{Row, rows};
+pub use table::{Deflate, Limits, Log, Server, Times};
+
+/// The variable that names the configuration file, where the flag `--config` does not.
+pub const CONFIG_VARIABLE: &str = "TIELINE_CONFIG";
+
+/// The checked configuration of a node.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// What stands above the sections of the file; each is also a flag.
+    pub server: Server,
+    /// How much of anything there may be.
+    pub limits: Limits,
+    /// How long anything may take.
+    pub times: Times,
+    /// Compression of messages.
+    pub deflate: Deflate,
+    /// The program's own log.
+    pub log: Log,
+}
+
+impl Settings {
+    /// Checks what was gathered.
+    ///
+    /// # Errors
+    /// Every value that is not what its setting takes.
+    pub fn read(layers: &Layers) -> Result<Settings, ConfigErrors> {
+        let mut errors = Vec::new();
+        let settings = Settings {
+            server: Server::read(layers, &mut errors),
+            limits: Limits::read(layers, &mut errors),
+            times: Times::read(layers, &mut errors),
+            deflate: Deflate::read(layers, &mut errors),
+            log: Log::read(layers, &mut errors),
+        };
+        ConfigErrors::none_or(errors).map(|()| settings)
+    }
+
+    /// The access keys, those in files too. Each line of a file that is not blank is a key.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or has no key in it.
+    pub fn keys(&self) -> Result<Keys, ConfigErrors> {
+        let mut texts: Vec<String> = self.server.access_key.iter().map(|key| key.0.clone()).collect();
+        let mut errors = Vec::new();
+        for path in &self.server.access_key_file {
+            match fs::read_to_string(path) {
+                Ok(text) => {
+                    let before = texts.len();
+                    texts.extend(
+                        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned),
+                    );
+                    if texts.len() == before {
+                        errors.push(ConfigError::NoKey { path: path.clone() });
+                    }
+                }
+                Err(source) => errors.push(ConfigError::File { path: path.clone(), source }),
+            }
+        }
+        ConfigErrors::none_or(errors).map(|()| Keys::new(texts))
+    }
+
+    /// The effective configuration as a TOML file, secrets masked, each value that is no default with its origin.
+    pub fn show(&self, layers: &Layers) -> String {
+        let mut text = String::new();
+        let sections = [
+            ("", self.server.show()),
+            ("limits", self.limits.show()),
+            ("times", self.times.show()),
+            ("deflate", self.deflate.show()),
+            ("log", self.log.show()),
+        ];
+        for (name, values) in sections {
+            if !name.is_empty() {
+                writeln!(text, "\n[{name}]").expect("a string takes all text");
+            }
+            for (key, value) in values {
+                let path = if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
+                // TOML has no word for nothing, so a setting without a value is a comment.
+                let absent = if value == kind::ABSENT { "# " } else { "" };
+                write!(text, "{absent}{key} = {value}").expect("a string takes all text");
+                match layers.origin(&path) {
+                    Some(origin) => writeln!(text, " # {origin}"),
+                    None => writeln!(text),
+                }
+                .expect("a string takes all text");
+            }
+        }
+        text
+    }
+}
+
+/// Gathers a file, the environment and flags. The flag's file wins over the variable's.
+///
+/// # Errors
+/// When the file cannot be read or is no TOML, and for every key that is not known.
+pub fn gather(
+    file: Option<&Path>,
+    variables: impl Iterator<Item = (String, String)>,
+    flags: impl IntoIterator<Item = (&'static str, Vec<String>)>,
+) -> Result<Layers, ConfigErrors> {
+    let variables: Vec<(String, String)> = variables.collect();
+    let named =
+        variables.iter().find(|(name, _)| name == CONFIG_VARIABLE).map(|(_, path)| PathBuf::from(path));
+    let mut layers = Layers::default();
+    let mut errors = Vec::new();
+    if let Some(path) = file.map(Path::to_owned).or(named) {
+        match fs::read_to_string(&path) {
+            Ok(text) => errors.extend(layers.add_file(&path, &text)),
+            Err(source) => errors.push(ConfigError::File { path, source }),
+        }
+    }
+    errors.extend(layers.add_variables(variables));
+    layers.add_flags(flags);
+    ConfigErrors::none_or(errors).map(|()| layers)
+}

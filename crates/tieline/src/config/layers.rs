@@ -1,0 +1,183 @@
+//! What was written, before anybody asks what it means: file, variables and flags, the later ones over the earlier ones.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::{ConfigError, Origin};
+use super::row::{Row, rows};
+
+/// What all variables of the program begin with.
+const PREFIX: &str = "TIELINE_";
+
+/// Variables that are not settings: the file's name, and what tests and document printing use.
+const OTHER_VARIABLES: &[&str] =
+    &["TIELINE_CONFIG", "TIELINE_TEST_", "TIELINE_WRITE_DOCS", "TIELINE_PYTHON27"];
+
+/// A name is offered in place of an unknown one when at most a third of it differs.
+const ALIKE: f64 = 0.6;
+
+/// A value as it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Written {
+    /// Text of a variable or flag, which may stand for any type.
+    Loose(String),
+    /// A string of the file.
+    Text(String),
+    /// An integer of the file.
+    Integer(i64),
+    /// `true` or `false` of the file.
+    Boolean(bool),
+    /// An array of the file, or a flag given several times.
+    List(Vec<Written>),
+    /// What no setting takes, by its TOML name.
+    Other(&'static str),
+}
+
+/// What was written, by key.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    values: HashMap<String, (Origin, Written)>,
+}
+
+impl Layers {
+    /// What stands for a setting, if anybody wrote it.
+    pub(super) fn get(&self, key: &str) -> Option<&(Origin, Written)> {
+        self.values.get(key)
+    }
+
+    /// Where a setting's value comes from; none when it has its default.
+    pub fn origin(&self, key: &str) -> Option<&Origin> {
+        self.values.get(key).map(|(origin, _)| origin)
+    }
+
+    /// Adds a file's settings and returns its mistakes.
+    pub(super) fn add_file(&mut self, path: &Path, text: &str) -> Vec<ConfigError> {
+        let table = match DeTable::parse(text) {
+            Ok(table) => table,
+            Err(error) => {
+                let message = error.to_string().trim_end().to_owned();
+                return vec![ConfigError::Toml { path: path.to_owned(), message }];
+            }
+        };
+        let rows = rows();
+        let mut errors = Vec::new();
+        self.add_table(&Place { path, text, rows: &rows }, "", table.get_ref(), &mut errors);
+        errors
+    }
+
+    fn add_table(
+        &mut self,
+        place: &Place<'_>,
+        section: &str,
+        table: &DeTable<'_>,
+        errors: &mut Vec<ConfigError>,
+    ) {
+        for (name, value) in table {
+            let origin = place.origin(name.span().start);
+            let name: &str = name.get_ref();
+            let key = if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
+            let is_section = section.is_empty() && place.rows.iter().any(|row| row.section == name);
+            match value.get_ref() {
+                DeValue::Table(inner) if is_section => self.add_table(place, name, inner, errors),
+                value if place.rows.iter().any(|row| row.key == key) => {
+                    self.values.insert(key, (origin, written(value)));
+                }
+                _ => {
+                    let known = place.rows.iter().map(|row| row.key.as_str());
+                    let sections = place.rows.iter().map(|row| row.section).filter(|name| !name.is_empty());
+                    let nearest = nearest(&key, known.chain(sections));
+                    errors.push(ConfigError::Unknown { origin, key, nearest });
+                }
+            }
+        }
+    }
+
+    /// Adds the environment's settings and returns its mistakes.
+    pub(super) fn add_variables(&mut self, variables: Vec<(String, String)>) -> Vec<ConfigError> {
+        let rows = rows();
+        let mut errors = Vec::new();
+        for (name, text) in variables {
+            if !name.starts_with(PREFIX) || is_foreign(&name) {
+                continue;
+            }
+            let origin = Origin::Variable(name.clone());
+            match rows.iter().find(|row| row.variable == name) {
+                Some(row) => {
+                    self.values.insert(row.key.clone(), (origin, Written::Loose(text)));
+                }
+                None => {
+                    let nearest = nearest(&name, rows.iter().map(|row| row.variable.as_str()));
+                    errors.push(ConfigError::Unknown { origin, key: name, nearest });
+                }
+            }
+        }
+        errors
+    }
+
+    /// Adds what was given by flags, by key.
+    pub(super) fn add_flags(&mut self, flags: impl IntoIterator<Item = (&'static str, Vec<String>)>) {
+        for (key, mut texts) in flags {
+            let written = match texts.len() {
+                0 => continue,
+                1 => Written::Loose(texts.remove(0)),
+                _ => Written::List(texts.into_iter().map(Written::Loose).collect()),
+            };
+            self.values.insert(key.to_owned(), (Origin::Flag(key.replace('_', "-")), written));
+        }
+    }
+}
+
+/// The file that is being read.
+struct Place<'a> {
+    path: &'a Path,
+    text: &'a str,
+    rows: &'a [Row],
+}
+
+impl Place<'_> {
+    fn origin(&self, at: usize) -> Origin {
+        let line = self.text[..at].matches('\n').count() + 1;
+        Origin::File { path: self.path.to_owned(), line }
+    }
+}
+
+fn written(value: &DeValue<'_>) -> Written {
+    match value {
+        DeValue::String(text) => Written::Text(text.to_string()),
+        DeValue::Boolean(boolean) => Written::Boolean(*boolean),
+        DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {
+            Ok(integer) => Written::Integer(integer),
+            Err(_) => Written::Other("an integer beyond 64 bits"),
+        },
+        DeValue::Array(values) => Written::List(values.iter().map(Spanned::get_ref).map(written).collect()),
+        DeValue::Float(_) => Written::Other("a number with a fraction"),
+        DeValue::Datetime(_) => Written::Other("a date"),
+        DeValue::Table(_) => Written::Other("a table"),
+    }
+}
+
+/// Whether a variable with our prefix is not meant for us. Kubernetes makes such variables for a service called
+/// `tieline` (`TIELINE_SERVICE_HOST`, `TIELINE_PORT`, `TIELINE_PORT_80_TCP_ADDR`), and `tieline-…` alike.
+fn is_foreign(name: &str) -> bool {
+    let is_of_kubernetes = name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_PORT")
+        || name.contains("_SERVICE_PORT")
+        || (name.contains("_PORT_") && (name.contains("_TCP") || name.contains("_UDP")));
+    is_of_kubernetes || OTHER_VARIABLES.iter().any(|other| name.starts_with(other))
+}
+
+/// The known name that is most like `name`: with the whole path, or by its last part in another section.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let last = |path: &str| path.rsplit('.').next().unwrap_or(path).replace('-', "_");
+    let likeness = |known: &str| {
+        let whole = strsim::normalized_damerau_levenshtein(&name.replace('-', "_"), known);
+        let part = strsim::normalized_damerau_levenshtein(&last(name), &last(known));
+        whole.max(part * 0.95)
+    };
+    let found = known.map(|known| (likeness(known), known));
+    let best = found.max_by(|one, other| one.0.total_cmp(&other.0))?;
+    (best.0 >= ALIKE).then(|| best.1.to_owned())
+}

@@ -1,0 +1,38 @@
+//! The table of settings as data: what flags, the document, and the search for unknown keys are made from.
+
+use super::table::{Deflate, Limits, Log, Server, Times};
+
+/// One setting.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The section of the file; empty above the first one, where every setting is also a flag.
+    pub section: &'static str,
+    /// The name within its section.
+    pub name: &'static str,
+    /// The path in the file: section, dot and name.
+    pub key: String,
+    /// The environment variable.
+    pub variable: String,
+    /// What it is for.
+    pub text: String,
+    /// What its number counts.
+    pub unit: &'static str,
+    /// What it takes.
+    pub takes: &'static str,
+    /// The default as it would stand in the file.
+    pub default: String,
+    /// Whether several values are taken.
+    pub is_list: bool,
+    /// Whether its flag stands without a value.
+    pub is_switch: bool,
+}
+
+/// Every setting, in the order of the document.
+pub fn rows() -> Vec<Row> {
+    let mut rows = Server::rows();
+    rows.extend(Limits::rows());
+    rows.extend(Times::rows());
+    rows.extend(Deflate::rows());
+    rows.extend(Log::rows());
+    rows
+}

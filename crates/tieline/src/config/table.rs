@@ -1,0 +1,226 @@
+//! The table of settings: each with its sentence, type, default, unit and, where not every value of the type will do, its rule.
+//! Flags, variables, the document and this program's defaults all come from here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tieline_proto::NodeName;
+
+use super::error::ConfigError;
+use super::kind::{Broker, Kind, LogFormat, Masked, Size};
+use super::layers::{Layers, Written};
+use super::row::Row;
+
+/// Declares one section.
+macro_rules! section {
+    (
+        $(#[$doc:meta])* $section:ident $name:literal
+        $($(#[doc = $text:literal])+ $field:ident: $type:ty = $default:expr, $unit:literal $(, $rule:literal $holds:expr)?;)*
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $section {
+            $($(#[doc = $text])+ pub $field: $type,)*
+        }
+
+        impl Default for $section {
+            fn default() -> Self {
+                $section { $($field: $default,)* }
+            }
+        }
+
+        impl $section {
+            pub(super) fn rows() -> Vec<Row> {
+                let defaults = $section::default();
+                vec![$(Row {
+                    section: $name,
+                    name: stringify!($field),
+                    key: key($name, stringify!($field)),
+                    variable: variable($name, stringify!($field)),
+                    text: concat!($($text),+).trim().to_owned(),
+                    unit: $unit,
+                    takes: rule!(<$type as Kind>::TAKES $(, $rule)?),
+                    default: defaults.$field.write(),
+                    is_list: <$type as Kind>::IS_LIST,
+                    is_switch: <$type as Kind>::IS_SWITCH,
+                },)*]
+            }
+
+            pub(super) fn read(layers: &Layers, errors: &mut Vec<ConfigError>) -> Self {
+                let defaults = $section::default();
+                $section {
+                    $($field: {
+                        let takes = rule!(<$type as Kind>::TAKES $(, $rule)?);
+                        let holds: fn(&$type) -> bool = rule!(|_| true $(, $holds)?);
+                        read(layers, errors, key($name, stringify!($field)), takes, holds, defaults.$field)
+                    },)*
+                }
+            }
+
+            pub(super) fn show(&self) -> Vec<(&'static str, String)> {
+                vec![$((stringify!($field), self.$field.write()),)*]
+            }
+        }
+    };
+}
+
+/// The first of two that is there, the later one before the earlier.
+macro_rules! rule {
+    ($otherwise:expr) => {
+        $otherwise
+    };
+    ($otherwise:expr, $rule:expr) => {
+        $rule
+    };
+}
+
+fn key(section: &str, name: &str) -> String {
+    if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
+}
+
+fn variable(section: &str, name: &str) -> String {
+    format!("TIELINE_{}", key(section, name).replace('.', "_").to_uppercase())
+}
+
+fn read<T: Kind>(
+    layers: &Layers,
+    errors: &mut Vec<ConfigError>,
+    key: String,
+    takes: &str,
+    holds: fn(&T) -> bool,
+    default: T,
+) -> T {
+    let Some((origin, written)) = layers.get(&key) else { return default };
+    if let Some(value) = T::read(written).filter(holds) {
+        return value;
+    }
+    let found = match written {
+        Written::Loose(text) | Written::Text(text) => Some(format!("{text:?}")),
+        Written::Integer(integer) => Some(integer.to_string()),
+        Written::Boolean(boolean) => Some(boolean.to_string()),
+        Written::List(_) => Some(if T::IS_LIST { "such a list" } else { "a list" }.to_owned()),
+        Written::Other(name) => Some((*name).to_owned()),
+    };
+    let found = found.filter(|_| !T::IS_SECRET);
+    errors.push(ConfigError::Value { origin: origin.clone(), key, expected: takes.to_owned(), found });
+    default
+}
+
+section! {
+    /// Who the node is and whom it listens to.
+    Server ""
+    /// Address on which clients connect and the HTTP API is called.
+    listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7800)), "address";
+    /// Address for operators: `/healthz`, `/readyz` and `/metrics` are served there, and `/metrics` then nowhere else.
+    admin_listen: Option<SocketAddr> = None, "address";
+    /// Address on which other nodes connect to this one, where the broker joins nodes directly.
+    peer_listen: Option<SocketAddr> = None, "address";
+    /// Name of the cluster: nodes of equal names form one, and everything they declare at a broker begins with it.
+    cluster: String = "tieline".to_owned(), "name",
+        "a name of 1 to 64 ASCII letters, digits and _ -" is_cluster_name;
+    /// Stable name of this node within its cluster; without one it is the host's name and the port.
+    node: Option<NodeName> = None, "name";
+    /// What carries messages between nodes; `memory:` joins nobody, the node is alone.
+    broker: Broker = Broker::Memory, "address";
+    /// Keys that access tokens are signed with; several while they are being changed, the first one signs.
+    access_key: Vec<Masked> = Vec::new(), "secrets";
+    /// Files with such keys, one a line.
+    access_key_file: Vec<PathBuf> = Vec::new(), "file names";
+    /// Whether everybody may connect without a token, as any user and with every role.
+    allow_anonymous: bool = false, "switch";
+    /// Origins of web pages, beside the server's own, that browsers may connect from, such as `https://app.example.com`; `*` for all.
+    allow_origin: Vec<String> = Vec::new(), "origins",
+        "a list of origins such as \"https://app.example.com\", or \"*\"" are_origins;
+    /// Threads that hold connections; 0 for one per processor.
+    shards: usize = 0, "threads", "a number of threads up to 255, or 0 for one per processor" |shards| *shards <= 255;
+}
+
+section! {
+    /// How much of anything there may be.
+    Limits "limits"
+    /// Largest message a client may send, also after it was inflated.
+    max_message: Size = Size(1 << 20), "bytes", "a size from \"1KiB\" to \"1GiB\"" |size| within(size, 1 << 10, 1 << 30);
+    /// Largest frame a client may send.
+    max_frame: Size = Size(1 << 20), "bytes", "a size from \"1KiB\" to \"1GiB\"" |size| within(size, 1 << 10, 1 << 30);
+    /// Frames that one message may be cut into.
+    max_fragments: u32 = 4096, "frames", "a whole number from 1" |count| *count > 0;
+    /// Largest head of an HTTP request: its first line and its headers.
+    max_header: Size = Size(16 << 10), "bytes", "a size from \"8KiB\" to \"1MiB\"" |size| within(size, 8 << 10, 1 << 20);
+    /// Connections that may be open at once.
+    connections: usize = 1_000_000, "connections", "a whole number from 1" |count| *count > 0;
+    /// Sockets that may be in their handshake, or speak HTTP, at once; more wait to be accepted.
+    handshakes: usize = 4096, "sockets", "a whole number from 1" |count| *count > 0;
+    /// Connections that one user may have on this node; 0 for any number.
+    connections_per_user: usize = 100, "connections";
+    /// Connections a second that one address may open on the average; 0 for any number. An IPv6 network of 64 bits counts as one address, and this machine itself, where load balancers are, is not limited.
+    connect_rate: u32 = 50, "connections per second";
+    /// Connections that one address may open at once.
+    connect_burst: u32 = 500, "connections", "a whole number from 1" |count| *count > 0;
+    /// Groups that one connection may be in.
+    groups_per_connection: usize = 1000, "groups";
+    /// Messages a second that one connection may send on the average; 0 for any number.
+    message_rate: u32 = 1000, "messages per second";
+    /// Messages that one connection may send at once.
+    message_burst: u32 = 2000, "messages", "a whole number from 1" |count| *count > 0;
+    /// Malformed or refused frames in a row after which a connection is closed.
+    faults: u8 = 20, "frames", "a whole number from 1 to 255" |count| *count > 0;
+    /// How far a client may lag behind in reading before it is closed: bytes that it has coming.
+    slow_consumer: Size = Size(4 << 20), "bytes", "a size from \"16KiB\" to \"1GiB\"" |size| within(size, 16 << 10, 1 << 30);
+    /// Memory of one shard for what all its lagging clients have coming, beside the log.
+    lag_memory: Size = Size(128 << 20), "bytes", "a size from \"1MiB\"" |size| size.0 >= 1 << 20;
+    /// Memory of one shard for the log of what its clients have coming.
+    log_memory: Size = Size(16 << 20), "bytes", "a size from \"1MiB\"" |size| size.0 >= 1 << 20;
+    /// What may wait for one shard before those that send to it are held up.
+    mailbox: Size = Size(16 << 20), "bytes", "a size from \"1MiB\"" |size| size.0 >= 1 << 20;
+    /// Connections that the system may keep waiting to be accepted.
+    backlog: u32 = 4096, "connections", "a whole number from 1 to 65535" |count| (1..=65535).contains(count);
+}
+
+section! {
+    /// How long anything may take.
+    Times "times"
+    /// How long a client may take for a request's head, the handshake of a WebSocket among them, and be silent between two requests.
+    handshake: Duration = Duration::from_secs(10), "duration", "a duration from \"100ms\" to \"10m\"" |time| (100..=600_000).contains(&time.as_millis());
+    /// How often a connection is pinged.
+    ping_interval: Duration = Duration::from_secs(25), "duration", "a duration from \"1s\" to \"1h\"" |time| (1..=3600).contains(&time.as_secs());
+    /// Pings in a row that may stay without any byte in return.
+    ping_misses: u8 = 2, "pings", "a whole number from 1 to 255" |count| *count > 0;
+    /// How long a connection may send no message of its own before it is closed.
+    idle: Option<Duration> = None, "duration", "a duration from \"1s\", or \"never\"" |time| time.is_none_or(|time| time.as_secs() >= 1);
+    /// How long a client may take to answer a close frame.
+    close: Duration = Duration::from_secs(5), "duration", "a duration from \"1s\" to \"1m\"" |time| (1..=60).contains(&time.as_secs());
+    /// How long a connection of the reliable protocol can be recovered after it was cut.
+    recovery: Duration = Duration::from_secs(60), "duration", "a duration from \"1s\" to \"1h\"" |time| (1..=3600).contains(&time.as_secs());
+}
+
+section! {
+    /// Compression of messages.
+    Deflate "deflate"
+    /// Whether permessage-deflate is agreed to when a client offers it: fewer bytes for several times the processor time.
+    enabled: bool = false, "switch";
+    /// Largest window that messages to clients are compressed with, as a power of two.
+    window: u8 = 15, "bits", "a number of bits from 9 to 15" |bits| (9..=15).contains(bits);
+}
+
+section! {
+    /// The program's own log, which goes to the standard error.
+    Log "log"
+    /// Which lines are written: `error`, `warn`, `info`, `debug` or `trace`, also for parts of the program, as in `info,tieline_core=debug`.
+    filter: String = "info".to_owned(), "level", "a level, or a list such as \"info,tieline_core=debug\"" |filter| crate::log::is_filter(filter);
+    /// How they are written: `text` for people, `json` for programs.
+    format: LogFormat = LogFormat::Text, "format";
+}
+
+fn within(size: &Size, least: usize, most: usize) -> bool {
+    (least..=most).contains(&size.0)
+}
+
+fn is_cluster_name(name: &String) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+fn are_origins(origins: &Vec<String>) -> bool {
+    origins.iter().all(|origin| origin == "*" || origin == "null" || crate::admission::is_origin(origin))
+}

@@ -1,0 +1,132 @@
+//! The HTTP edge: accepts sockets, reads requests, turns those for a WebSocket into connections of the switchboard, and
+//! gives the others to a router.
+//!
+//! One small task per socket lives from accept to upgrade. What a request for a WebSocket is worth is decided by an
+//! [`Endpoint`] at once, without waiting; then the socket leaves the runtime for its shard, with the bytes that were read
+//! behind the handshake. `tieline serve` and `tieline echo` differ in their endpoint alone. Tested against real listeners,
+//! in `tests/` of this crate.
+
+mod connect_rate;
+mod endpoint;
+mod exchange;
+mod listener;
+mod query;
+mod refusal;
+mod tally;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioTimer;
+use tieline_switchboard::Handle;
+use tieline_websocket::DeflatePolicy;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+pub use connect_rate::ConnectRate;
+pub use endpoint::{Asked, Endpoint, Welcome};
+pub use exchange::Caller;
+pub use listener::bind;
+pub use query::{Query, QueryError};
+pub use refusal::Refusal;
+pub use tally::HttpTally;
+
+use crate::config::{Deflate, Limits, Settings};
+
+/// Headers that one request may have.
+const MAX_HEADERS: usize = 100;
+
+/// How long sockets that are in the middle of a request get to finish it when the server stops.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// What the edge needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct EdgeSettings {
+    /// Largest head of a request, in bytes.
+    pub max_header: usize,
+    /// How long the head may take.
+    pub handshake: Duration,
+    /// Sockets that may speak HTTP at once.
+    pub handshakes: usize,
+    /// Connections that may be open at once.
+    pub connections: usize,
+    /// Connections a second from one address, and at once; 0 a second for any number.
+    pub connect_rate: (u32, u32),
+    /// What is agreed to when a client offers permessage-deflate; `None` to decline.
+    pub deflate: Option<DeflatePolicy>,
+}
+
+impl EdgeSettings {
+    /// The parts of a node's configuration.
+    pub fn of(settings: &Settings) -> Self {
+        let Limits { max_header, handshakes, connections, connect_rate, connect_burst, .. } = settings.limits;
+        let Deflate { enabled, window } = settings.deflate;
+        let policy = DeflatePolicy { server_max_window_bits: window, ..DeflatePolicy::default() };
+        EdgeSettings {
+            max_header: max_header.0,
+            handshake: settings.times.handshake,
+            handshakes,
+            connections,
+            connect_rate: (connect_rate, connect_burst),
+            deflate: enabled.then_some(policy),
+        }
+    }
+}
+
+/// The edge of one listener.
+pub struct Edge<E: Endpoint> {
+    endpoint: E,
+    /// Takes what asks for no WebSocket.
+    router: Router,
+    /// Takes the sockets.
+    switchboard: Handle<E::Application>,
+    /// Reads requests; its limits are set once.
+    http: http1::Builder,
+    /// The address that was bound.
+    address: SocketAddr,
+    connect_rate: ConnectRate,
+    tally: Arc<HttpTally>,
+    settings: EdgeSettings,
+}
+
+impl<E: Endpoint> Edge<E> {
+    /// An edge for a listener that is bound to `address`.
+    pub fn new(
+        endpoint: E,
+        router: Router,
+        switchboard: Handle<E::Application>,
+        address: SocketAddr,
+        settings: EdgeSettings,
+        tally: Arc<HttpTally>,
+    ) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(settings.handshake)
+            .max_headers(MAX_HEADERS)
+            .max_header_size(settings.max_header)
+            .max_buf_size(settings.max_header.max(8 << 10));
+        let connect_rate = ConnectRate::new(settings.connect_rate.0, settings.connect_rate.1);
+        Edge { endpoint, router, switchboard, http, address, connect_rate, tally, settings }
+    }
+
+    /// Serves until `stop` is ready; then accepts nothing more, and returns when the last request is answered or its
+    /// [grace](GRACE) is over. Connections of the switchboard are not its business.
+    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
+        let (stopping, stopped) = watch::channel(false);
+        let handshakes = Arc::new(Semaphore::new(self.settings.handshakes));
+        let all = u32::try_from(self.settings.handshakes).unwrap_or(u32::MAX);
+        let edge = Arc::new(self);
+        tokio::select! {
+            () = stop => {}
+            () = listener::accept(&edge, &listener, &handshakes, &stopped) => {}
+        }
+        drop(listener);
+        // Nobody listens any more when the last socket is gone.
+        let _ = stopping.send(true);
+        let _ = tokio::time::timeout(GRACE, handshakes.acquire_many(all)).await;
+    }
+}

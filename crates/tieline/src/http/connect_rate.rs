@@ -1,0 +1,127 @@
+//! [`ConnectRate`]: how fast one address may open connections.
+//!
+//! A token bucket per address, in a table of bounded size. Where more addresses than that come within the time in which
+//! buckets refill, those that are full again are forgotten first; when none is, the table begins anew, so that an attacker
+//! with very many addresses costs memory never, and at worst gives each address one more burst. Tested below, with a clock
+//! of its own.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::admission::is_loopback;
+
+/// Addresses whose buckets are kept: about 4 MiB.
+const MAX_ADDRESSES: usize = 64 * 1024;
+
+/// Limits how fast one address may open connections.
+pub struct ConnectRate {
+    /// Connections a second on the average; 0 for no limit.
+    rate: u32,
+    /// Connections at once.
+    burst: u32,
+    /// For each address, what it has spent and when that was reckoned.
+    spent: Mutex<HashMap<IpAddr, (f64, Instant)>>,
+}
+
+impl ConnectRate {
+    /// `rate` connections a second, `burst` at once.
+    pub fn new(rate: u32, burst: u32) -> Self {
+        ConnectRate { rate, burst, spent: Mutex::default() }
+    }
+
+    /// Takes one connection of an address, if it has one left.
+    pub fn take(&self, address: IpAddr, now: Instant) -> bool {
+        if self.rate == 0 || is_loopback(address) {
+            return true;
+        }
+        let refilled = |spent: f64, since: Instant| {
+            (spent - now.saturating_duration_since(since).as_secs_f64() * f64::from(self.rate)).max(0.0)
+        };
+        let mut table = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        let network = network(address);
+        if table.len() >= MAX_ADDRESSES && !table.contains_key(&network) {
+            table.retain(|_, (spent, since)| refilled(*spent, *since) > 0.0);
+            if table.len() >= MAX_ADDRESSES {
+                table.clear();
+            }
+        }
+        let (spent, since) = table.entry(network).or_insert((0.0, now));
+        *spent = refilled(*spent, *since);
+        *since = now;
+        if *spent + 1.0 > f64::from(self.burst) {
+            return false;
+        }
+        *spent += 1.0;
+        true
+    }
+}
+
+/// What counts as one address: for IPv6 a network of 64 bits, of which one host has as many addresses as it likes.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let bits = u128::from(address) >> 64 << 64;
+            IpAddr::V6(Ipv6Addr::from(bits))
+        }
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_burst_then_the_average_for_each_address() {
+        let rate = ConnectRate::new(2, 5);
+        let start = Instant::now();
+        let taken = |from: &str, at: u64| {
+            let now = start + Duration::from_millis(at);
+            (0..100).take_while(|_| rate.take(address(from), now)).count()
+        };
+        assert_eq!(taken("192.0.2.1", 0), 5);
+        assert_eq!(taken("192.0.2.2", 0), 5, "another address has its own");
+        assert_eq!(taken("192.0.2.1", 499), 0);
+        assert_eq!(taken("192.0.2.1", 1500), 3);
+        assert_eq!(taken("192.0.2.1", 3_600_000), 5);
+        assert_eq!(taken("::ffff:192.0.2.1", 3_600_000), 0, "the same address, otherwise written");
+        assert_eq!(taken("2001:db8::1", 0), 5);
+        assert_eq!(taken("2001:db8::ffff:2", 0), 0, "the same network");
+        assert_eq!(taken("2001:db8:0:1::1", 0), 5);
+    }
+
+    #[test]
+    fn loopback_is_free_and_zero_is_no_limit() {
+        let now = Instant::now();
+        let rate = ConnectRate::new(1, 1);
+        assert!((0..100).all(|_| rate.take(address("127.0.0.1"), now) && rate.take(address("::1"), now)));
+        let unlimited = ConnectRate::new(0, 1);
+        assert!((0..100).all(|_| unlimited.take(address("192.0.2.1"), now)));
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_keeps_those_that_spent() {
+        let rate = ConnectRate::new(1, 2);
+        let start = Instant::now();
+        for n in 0..MAX_ADDRESSES as u32 {
+            assert!(rate.take(IpAddr::from(n.to_be_bytes().map(|byte| byte | 1)), start));
+        }
+        let late = start + Duration::from_millis(900);
+        let busy = address("203.0.113.7");
+        assert!(rate.take(busy, late) && rate.take(busy, late) && !rate.take(busy, late));
+        // Another second later all but the busy one are full again.
+        let later = start + Duration::from_millis(1800);
+        for n in 0..MAX_ADDRESSES as u32 {
+            rate.take(IpAddr::from((n ^ 0x5000_0000).to_be_bytes()), later);
+            assert!(rate.spent.lock().unwrap().len() <= MAX_ADDRESSES);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! [`Endpoint`]: what a program makes of requests for a WebSocket.
+
+use std::net::SocketAddr;
+
+use hyper::Uri;
+use hyper::header::HeaderMap;
+use tieline_switchboard::{Application, Format};
+use tieline_websocket::Upgrade;
+
+use super::refusal::Refusal;
+
+/// A request for a WebSocket whose form was found valid: method, version, `Host` and the headers of RFC 6455.
+pub struct Asked<'a> {
+    /// Path and query.
+    pub uri: &'a Uri,
+    /// All headers.
+    pub headers: &'a HeaderMap,
+    /// What the handshake itself says.
+    pub upgrade: &'a Upgrade<'a>,
+    /// The `Host` header.
+    pub host: &'a str,
+    /// The other end of the socket.
+    pub peer: SocketAddr,
+    /// The address the listener was bound to.
+    pub listener: SocketAddr,
+}
+
+/// The answer to a request that is granted.
+#[derive(Debug)]
+pub struct Welcome<T> {
+    /// The subprotocol, one of those offered.
+    pub protocol: Option<&'static str>,
+    /// The shard that must have the connection; any when it is none.
+    pub shard: Option<u16>,
+    /// What frames to the client look like, without compression: the edge adds what is agreed on.
+    pub format: Format,
+    /// What the application is told.
+    pub arrival: T,
+}
+
+/// What a program makes of requests for a WebSocket.
+pub trait Endpoint: Send + Sync + 'static {
+    /// Who gets the connections.
+    type Application: Application;
+
+    /// Whether requests for a path are for a WebSocket. Others go to the router.
+    fn owns(&self, path: &str) -> bool;
+
+    /// Decides on a request. Called on the runtime's threads for every connection: it must not wait.
+    ///
+    /// # Errors
+    /// The refusal is sent as the answer, and no upgrade takes place.
+    fn receive(
+        &self,
+        asked: &Asked<'_>,
+    ) -> Result<Welcome<<Self::Application as Application>::Arrival>, Refusal>;
+}

@@ -1,0 +1,61 @@
+//! How the program ends: the signals that ask for it, and the way from there.
+
+use std::io;
+use std::process;
+
+use tieline_proto::CloseCode;
+use tieline_switchboard::{Application, Switchboard};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::Failure;
+
+/// What a shell reports of a program that SIGINT ended; a second signal ends this one so.
+const INTERRUPTED: i32 = 130;
+
+/// The signals that end the program: SIGTERM and SIGINT.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes the signals over from the system, whose default would end the program at once.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn new() -> io::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Waits for the first signal. From then on the second one ends the program at once.
+    pub async fn stop(mut self) {
+        self.next().await;
+        tracing::info!("Stopping.");
+        tokio::spawn(async move {
+            self.next().await;
+            process::exit(INTERRUPTED);
+        });
+    }
+}
+
+/// Closes all connections of a switchboard and joins its threads.
+///
+/// # Errors
+/// When a shard had failed.
+pub async fn switchboard<A: Application>(switchboard: Switchboard<A>) -> Result<(), Failure> {
+    let stop = move || switchboard.stop(CloseCode::GoingAway.code(), CloseCode::GoingAway.text());
+    match tokio::task::spawn_blocking(stop).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Failure::Switchboard(tieline_switchboard::Error::Panicked)),
+    }
+}
