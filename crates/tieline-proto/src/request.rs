@@ -286,7 +286,7 @@ impl Request<'_> {
     }
 }
 
-/// Many targets at once: the union of users, groups and connections, or everybody, less the excluded. A
+/// Many targets at once: the union of users, groups and connections, less the excluded. A
 /// connection matched twice receives once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Targets<'a> {
@@ -298,15 +298,13 @@ pub struct Targets<'a> {
     pub connections: Vec<ConnectionId>,
     /// Never these connections.
     pub excluded: Vec<ConnectionId>,
-    /// Everybody in the hub.
-    pub all: bool,
 }
 
 impl Targets<'_> {
     /// Whether nobody at all is named.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.all && self.users.is_empty() && self.groups.is_empty() && self.connections.is_empty()
+        self.users.is_empty() && self.groups.is_empty() && self.connections.is_empty()
     }
 }
 

@@ -228,6 +228,15 @@ impl<'a> Frame<'a> {
     /// The `to` of a send to many. Unknown members are refused here: an exclusion that is misspelt must not
     /// be ignored.
     pub(crate) fn targets(&self) -> Result<Targets<'a>, Fault> {
+        let (targets, all) = self.targets_or_all()?;
+        if all {
+            return Err(Fault::expected("to.all", "no such member; the frame for everybody is sendToAll"));
+        }
+        Ok(targets)
+    }
+
+    /// The `to` of a REST send, and whether it asks for everybody.
+    pub(crate) fn targets_or_all(&self) -> Result<(Targets<'a>, bool), Fault> {
         /// The members of `to`, still raw.
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -243,7 +252,7 @@ impl<'a> Frame<'a> {
             #[serde(borrow)]
             all: Option<&'a RawValue>,
         }
-        const EXPECTED: &str = "an object of users, groups, connections, excluded and all, none twice";
+        const EXPECTED: &str = "an object of users, groups, connections and excluded, none twice";
         let json = self.get(Field::To).ok_or_else(|| Fault::missing("to", EXPECTED))?;
         let to: To<'a> = object("to", json, EXPECTED)?;
         let mut room = MAX_TARGETS;
@@ -252,12 +261,12 @@ impl<'a> Frame<'a> {
             groups: names("to.groups", to.groups.map(RawValue::get), &mut room, id::check_group)?,
             connections: connections("to.connections", to.connections.map(RawValue::get), &mut room)?,
             excluded: connections("to.excluded", to.excluded.map(RawValue::get), &mut room)?,
-            all: flag("to.all", to.all.map(RawValue::get))?,
         };
-        if targets.is_empty() {
-            return Err(Fault::expected("to", "at least one user, group or connection, or all"));
+        let all = flag("to.all", to.all.map(RawValue::get))?;
+        if targets.is_empty() && !all {
+            return Err(Fault::expected("to", "at least one user, group or connection"));
         }
-        Ok(targets)
+        Ok((targets, all))
     }
 
     /// A position, if there is one.

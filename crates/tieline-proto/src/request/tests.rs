@@ -173,8 +173,7 @@ fn what_only_tieline_has() {
             users: vec!["u".into(), "ü".into()],
             groups: vec!["g".into()],
             connections: vec![id],
-            excluded: vec![id],
-            all: false
+            excluded: vec![id]
         }
     );
     assert_eq!((ack_id, message_id.as_deref(), data.json()), (Some(4), Some("m-1"), "null"));
@@ -280,6 +279,8 @@ fn bad_members_are_named() {
         (r#","type":"send","to":{"excluded":[]},"data":1"#, "to", InvalidRequest),
         (r#","type":"send","to":{"users":["u"],"exclude":[]},"data":1"#, "to", InvalidRequest),
         (r#","type":"send","to":{"all":1},"data":1"#, "to.all", InvalidRequest),
+        (r#","type":"send","to":{"all":true},"data":1"#, "to.all", InvalidRequest),
+        (r#","type":"send","to":{"users":["u"],"all":true},"data":1"#, "to.all", InvalidRequest),
         (r#","type":"send","to":{"users":["u"],"users":["v"]},"data":1"#, "to", InvalidRequest),
         (r#","type":"send","to":{"users":[1]},"data":1"#, "to.users", InvalidRequest),
         (r#","type":"send","to":{"groups":[" "]},"data":1"#, "to.groups", InvalidGroup),

@@ -113,8 +113,10 @@ impl GroupsBody {
 /// string, "dataType"?: string, "data": …, "messageId"?: string}`. The answer is a [`crate::reply::Receipt`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct SendBody<'a> {
-    /// Whom.
+    /// Whom; if it is everybody, only the excluded count.
     pub to: Targets<'a>,
+    /// Everybody in the hub (`to.all`).
+    pub all: bool,
     /// Of these only connections for which it is true.
     pub filter: Option<Filter>,
     /// The caller's own id of the message, the key of deduplication.
@@ -135,8 +137,10 @@ impl<'a> SendBody<'a> {
             if let Some(field) = frame.twice() {
                 return Err(Fault::at(field.name(), Problem::Twice));
             }
+            let (to, all) = frame.targets_or_all()?;
             Ok(SendBody {
-                to: frame.targets()?,
+                to,
+                all,
                 filter: frame.filter()?,
                 message_id: frame.client_id(Field::MessageId)?,
                 data: frame.data()?,

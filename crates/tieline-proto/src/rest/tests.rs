@@ -97,12 +97,12 @@ fn a_send_to_many() {
             "dataType":"text","data":"hi","messageId":"m"}}"#
     );
     let body = SendBody::parse(text.as_bytes()).unwrap();
-    assert_eq!((body.to.users.len(), body.to.groups.len(), body.to.all), (1, 1, false));
+    assert_eq!((body.to.users.len(), body.to.groups.len(), body.all), (1, 1, false));
     assert_eq!((body.to.connections, body.to.excluded), (vec![id], vec![id]));
     assert_eq!((body.data.data_type(), body.data.json()), (DataType::Text, "\"hi\""));
     assert_eq!((body.message_id.as_deref(), body.filter.is_some()), (Some("m"), true));
     let all = SendBody::parse(br#"{"to":{"all":true},"data":null}"#).unwrap();
-    assert!(all.to.all && all.data.json() == "null");
+    assert!(all.all && all.data.json() == "null");
     for (text, field, code) in [
         (&b"\xff"[..], None, ErrorCode::InvalidRequest),
         (b"", None, ErrorCode::InvalidRequest),
