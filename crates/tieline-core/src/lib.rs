@@ -12,6 +12,7 @@ pub mod arrival;
 pub mod command;
 pub mod delivery;
 pub mod hub;
+mod interned;
 pub mod limits;
 pub mod message;
 pub mod node;

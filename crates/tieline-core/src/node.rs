@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use tieline_proto::role::Roles;
 use tieline_proto::{ConnectionId, Incarnation, NodeId, NodeName};
 use tieline_switchboard::{Address, Counters, Full, Handle, Settings, Switchboard};
 use tokio::sync::oneshot;
@@ -9,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::command::Command;
 use crate::delivery::{Delivery, Target};
 use crate::hub::LocalHubs;
+use crate::interned::InternedRoles;
 use crate::limits::Limits;
 use crate::operator::Operator;
 use crate::reconnection::Reconnection;
@@ -54,6 +56,7 @@ pub struct Node {
     hubs: LocalHubs,
     limits: Limits,
     keys: Arc<Keys>,
+    roles: InternedRoles,
     reconnection: Reconnection,
     tallies: Vec<Mutex<Tally>>,
     handle: OnceLock<Handle<Operator>>,
@@ -75,6 +78,7 @@ impl Node {
             hubs: LocalHubs::new(settings.shards),
             limits: settings.limits,
             keys: settings.keys,
+            roles: InternedRoles::default(),
             reconnection: Reconnection::new(&secret),
             tallies: (0..settings.shards).map(|_| Mutex::default()).collect(),
             handle: OnceLock::new(),
@@ -110,6 +114,11 @@ impl Node {
     /// The access keys.
     pub fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// The copy of a set of roles that all connections with equal roles share.
+    pub fn share_roles(&self, roles: Roles) -> Arc<Roles> {
+        self.roles.share(roles)
     }
 
     /// The reconnection tokens of this start.

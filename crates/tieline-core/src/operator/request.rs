@@ -1,7 +1,5 @@
 //! Reading requests: each frame of a client is checked and given to whoever carries it out.
 
-use std::sync::Arc;
-
 use tieline_proto::plain::{self, PlainRequest};
 use tieline_proto::reply::{self, Extra};
 use tieline_proto::request;
@@ -132,7 +130,7 @@ impl Operator {
         let now = unix_ms() / 1000;
         match self.node.keys().verify_client(token, session.hub.name(), now) {
             Ok(token) if token.user == session.user => {
-                session.roles = Arc::new(token.roles);
+                session.roles = self.node.share_roles(token.roles);
                 session.expires = token.expires;
                 self.ack(shard, slot, ack_id, Extra::None);
             }
