@@ -12,7 +12,7 @@ mod send;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tieline_proto::{CloseCode, ErrorCode, Reconnect, reply};
+use tieline_proto::{CloseCode, ErrorCode, reply};
 use tieline_switchboard::{Address, Application, Cause, Placement, Shard, Slot};
 use tieline_websocket::Kind;
 
@@ -204,21 +204,19 @@ impl Application for Operator {
     }
 
     fn close_frame(&self, session: &Session, cause: &Cause) -> (u16, &'static str) {
-        let code = match cause {
+        let row = match cause {
             Cause::Lag => CloseCode::SlowConsumer,
             Cause::Memory => CloseCode::TryAgainLater,
             Cause::Idle | Cause::Silent => CloseCode::Idle,
-            Cause::Protocol(code) => {
-                // The codec speaks RFC 6455's own codes; the sentence is the table's.
-                let row = CloseCode::ALL.iter().find(|row| row.code() == *code);
-                return (*code, row.map_or("", |row| row.text()));
-            }
+            Cause::Protocol(1007) => CloseCode::InvalidPayload,
+            Cause::Protocol(1009) => CloseCode::MessageTooBig,
+            Cause::Protocol(_) => CloseCode::ProtocolError,
             _ => CloseCode::InternalError,
         };
+        // What a connection of the reliable protocol had outstanding is gone, so its client must not try to
+        // recover: that is what 1008 says.
         let reliable = session.subprotocol == Subprotocol::AzureReliable;
-        // What the reliable protocol had outstanding is gone, so its client must not try to recover.
-        let code = if reliable { CloseCode::PolicyViolation } else { code };
-        debug_assert!(!reliable || code.reconnect() == Reconnect::No);
-        (code.code(), code.text())
+        let code = if reliable { CloseCode::PolicyViolation } else { row };
+        (code.code(), row.text())
     }
 }
