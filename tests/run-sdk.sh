@@ -81,7 +81,7 @@ fi
 export TIELINE_B
 
 case $language in
-  js) (cd "$here/sdk-js" && node --test --test-reporter=spec) ;;
-  python) (cd "$here/sdk-python" && "$target/sdk-python/env/bin/python" -m unittest) ;;
+  js) (cd "$here/sdk-js" && node --test --test-force-exit --test-reporter=spec) ;;
+  python) (cd "$here/sdk-python" && "$target/sdk-python/env/bin/python" -B -W ignore::ResourceWarning -m unittest) ;;
 esac
 failed=0
