@@ -1,4 +1,5 @@
 //! What time does to a shard: pings, idle limits, and the ends of waits. The clock is given from outside.
+//! Tested through the properties of the shard.
 
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ impl<A: Application> Shard<A> {
         (self.now_ms / 1000) as u32 > self.tick
     }
 
-    /// What is due each second: pings, idle limits, and the ends of waits.
-    pub(crate) fn tick(&mut self) {
+    /// What is due each second: pings, idle limits, and the ends of waits. [`Shard::settle`] follows.
+    pub fn tick(&mut self) {
         let before = self.tick;
         self.tick = (self.now_ms / 1000) as u32;
         let period = self.ticks(self.settings.ping_every);
@@ -29,9 +30,12 @@ impl<A: Application> Shard<A> {
             self.closing.pop_front();
             let connection = &self.connections[slot as usize];
             if connection.generation == generation
-                && matches!(connection.phase, Phase::Closing | Phase::Finishing)
+                && matches!(
+                    connection.phase,
+                    Phase::Closing | Phase::Failing | Phase::Lingering | Phase::Finishing
+                )
             {
-                self.end(slot, Cause::Cut);
+                self.lose_socket(slot);
             }
         }
         let window = self.ticks(self.settings.resume_window);
@@ -55,7 +59,8 @@ impl<A: Application> Shard<A> {
         for slot in (remainder as usize..self.connections.len()).step_by(period as usize) {
             let connection = &mut self.connections[slot];
             let slot = slot as Slot;
-            if connection.phase != Phase::Open {
+            // While its reading stands still nothing can be heard from it, and that is not its fault.
+            if connection.phase != Phase::Open || connection.is_parked() {
                 continue;
             }
             if connection.unanswered >= self.settings.ping_misses {

@@ -37,6 +37,17 @@ pub struct Address {
 }
 
 /// The life of a slot.
+///
+/// ```text
+/// Free → Open ⇄ Detached
+///        Open → Ending → Closing, Failing or Detached     (a limit, a cut, the protocol; settled after the step)
+///        Open → Closing → Finishing → Free                (a close frame of ours, then the peer's)
+///        Open → Finishing → Free                          (the peer's close frame, answered)
+///        Ending → Failing → Lingering → Free              (a broken protocol)
+///        Detached → Gone → Free
+/// ```
+///
+/// A failing socket leads to Free from everywhere, and so does the time limit of a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Nobody is here.
@@ -45,11 +56,33 @@ pub(crate) enum Phase {
     Open,
     /// Cut, kept for the peer to come back; there is no socket.
     Detached,
+    /// Was open and has ended; what follows is decided when the step is over.
+    Ending,
+    /// Was detached and has ended; the application is told when the step is over.
+    Gone,
     /// A close frame is among the pending bytes or was sent; the application is done with the connection. The
     /// peer's close frame, its end of file, or the time limit frees the slot.
     Closing,
+    /// A close frame is pending, and nothing that the peer sends counts any more.
+    Failing,
+    /// Our half of the stream has ended after a failure; the peer's bytes are thrown away until it ends too.
+    Lingering,
     /// Both close frames are exchanged; what is pending is flushed, then the slot is freed.
     Finishing,
+}
+
+impl Phase {
+    /// Whether the connection may be sent to, now or when it is resumed.
+    #[inline]
+    pub(crate) fn is_alive(self) -> bool {
+        matches!(self, Phase::Open | Phase::Detached)
+    }
+
+    /// Whether pending bytes go to the socket.
+    #[inline]
+    pub(crate) fn is_flushed(self) -> bool {
+        matches!(self, Phase::Open | Phase::Closing | Phase::Failing | Phase::Finishing)
+    }
 }
 
 /// One slot. Times are in ticks of a second of the shard's own clock.
@@ -61,22 +94,24 @@ pub(crate) struct Connection<S> {
     pub(crate) dirty: bool,
     /// The kernel took no more; a writable event must come before the next attempt.
     pub(crate) blocked: bool,
-    /// The front of the pending list was sent in part, so a frame is open on the wire.
-    pub(crate) mid_frame: bool,
     /// Listed among those that may refer to old chunks of the log.
     pub(crate) holding: bool,
-    /// Its reading stands still, for the application or because another shard's mailbox is full.
+    /// Its reading stands still, for the application.
     pub(crate) parked: bool,
+    /// Its reading stands still because another shard's mailbox is full.
+    pub(crate) held_up: bool,
     /// A ping is out and nothing was heard since: how many in a row.
     pub(crate) unanswered: u8,
-    /// Tick at which the last whole message arrived, for the idle limit.
+    /// Tick at which the last whole message arrived, for the idle limit; of a detached one, of its cut.
     pub(crate) last_message: u32,
     /// Mark of the publication that excludes it or has reached it already.
     pub(crate) stamp: u64,
-    /// Bytes of unsent frames, the window of numbered frames not counted.
+    /// Bytes of unsent frames, those of the numbered window not counted.
     pub(crate) unsent: usize,
     /// Bytes copied for it alone, a part of what it has coming.
     pub(crate) copied: usize,
+    /// Bytes that must still be sent to end the frame that was sent in part.
+    pub(crate) open_frame: usize,
     pub(crate) pending: PendingList,
     pub(crate) memberships: Memberships,
     pub(crate) window: Option<Box<Window>>,
@@ -95,14 +130,15 @@ impl<S> Connection<S> {
             format: Format::plain(0),
             dirty: false,
             blocked: false,
-            mid_frame: false,
             holding: false,
             parked: false,
+            held_up: false,
             unanswered: 0,
             last_message: 0,
             stamp: 0,
             unsent: 0,
             copied: 0,
+            open_frame: 0,
             pending: PendingList::default(),
             memberships: Memberships::new(),
             window: None,
@@ -113,8 +149,14 @@ impl<S> Connection<S> {
     }
 
     /// Bytes that count against the limit of what one connection may have coming.
+    #[inline]
     pub(crate) fn lag(&self) -> usize {
         self.unsent + self.window.as_ref().map_or(0, |window| window.held())
+    }
+
+    /// Whether its reading stands still.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.parked || self.held_up
     }
 }
 

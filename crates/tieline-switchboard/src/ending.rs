@@ -1,5 +1,6 @@
 //! How connections end: by a close frame of either side, a cut, a limit, or the shard's stop; and how those that
 //! may be resumed are kept. The application hears of each end once, after the step that caused it.
+//! Tested through the properties of the shard, and by real sockets in `tests/`.
 
 use tieline_websocket::encode_close;
 
@@ -15,19 +16,23 @@ impl<A: Application> Shard<A> {
     /// Closes a connection with a close frame behind everything it has coming. The application's `closed`
     /// follows at the end of the present call.
     pub fn close(&mut self, slot: Slot, code: u16, reason: &str) {
+        self.close_for(slot, code, reason, Cause::Application(code));
+    }
+
+    fn close_for(&mut self, slot: Slot, code: u16, reason: &str, cause: Cause) {
         match self.connections[slot as usize].phase {
             Phase::Open => {
                 self.start_close(slot, Some(code), reason);
-                self.ended.push_back((slot, Cause::Application(code)));
+                self.ended.push_back((slot, cause));
             }
-            Phase::Detached => self.ended.push_back((slot, Cause::Application(code))),
-            Phase::Free | Phase::Closing | Phase::Finishing => {}
+            Phase::Detached => self.end(slot, cause),
+            _ => {}
         }
     }
 
     /// Queues a close frame and starts waiting for the peer's.
     pub(crate) fn start_close(&mut self, slot: Slot, code: Option<u16>, reason: &str) {
-        self.connections[slot as usize].phase = Phase::Closing;
+        self.leave_open(slot, Phase::Closing);
         let mut frame = Vec::with_capacity(16 + reason.len());
         encode_close(&mut frame, code, reason);
         self.queue_control(slot, &frame);
@@ -36,20 +41,52 @@ impl<A: Application> Shard<A> {
         self.closing.push_back((deadline, slot, generation));
     }
 
-    /// An open connection has ended, or has lost its socket; what that means follows in [`Shard::settle`].
+    /// A connection has ended, or has lost its socket; what that means follows in [`Shard::settle`].
     pub(crate) fn end(&mut self, slot: Slot, cause: Cause) {
-        let connection = &mut self.connections[slot as usize];
-        match connection.phase {
+        match self.connections[slot as usize].phase {
             Phase::Open => {
-                connection.phase = Phase::Closing;
+                self.leave_open(slot, Phase::Ending);
                 self.ended.push_back((slot, cause));
             }
-            Phase::Detached => self.ended.push_back((slot, cause)),
-            Phase::Closing | Phase::Finishing if matches!(cause, Cause::Cut | Cause::Silent) => {
+            Phase::Detached => {
+                self.connections[slot as usize].phase = Phase::Gone;
+                self.counters.detached -= 1;
+                self.ended.push_back((slot, cause));
+            }
+            Phase::Closing | Phase::Failing | Phase::Lingering | Phase::Finishing => {
                 // The application knows already, or is about to be told by an entry before this one.
+                debug_assert!(matches!(cause, Cause::Cut), "a connection that closes can only be cut");
                 self.ended.push_back((slot, Cause::Cut));
             }
-            Phase::Free | Phase::Closing | Phase::Finishing => {}
+            Phase::Free | Phase::Ending | Phase::Gone => {}
+        }
+    }
+
+    /// The connection is no longer open both ways. If its reading stood still it goes on: the peer's close frame
+    /// may be among what waits.
+    fn leave_open(&mut self, slot: Slot, phase: Phase) {
+        let connection = &mut self.connections[slot as usize];
+        connection.phase = phase;
+        if connection.is_parked() {
+            connection.parked = false;
+            connection.held_up = false;
+            self.readable.push_back(slot);
+        }
+    }
+
+    /// The socket failed: nothing can be sent to it or read from it any more.
+    pub fn lose_socket(&mut self, slot: Slot) {
+        self.keep_pending(slot, 0);
+        self.end(slot, Cause::Cut);
+    }
+
+    /// The peer sends no more bytes. Without a close frame before it that is a cut; but what a closing connection has
+    /// coming, its close frame above all, is still sent.
+    pub fn end_of_input(&mut self, slot: Slot) {
+        match self.connections[slot as usize].phase {
+            Phase::Open | Phase::Lingering => self.end(slot, Cause::Cut),
+            Phase::Closing | Phase::Failing => self.finish(slot),
+            Phase::Free | Phase::Detached | Phase::Ending | Phase::Gone | Phase::Finishing => {}
         }
     }
 
@@ -65,47 +102,68 @@ impl<A: Application> Shard<A> {
         self.mark_dirty(slot);
     }
 
+    /// The peer broke the protocol, and a close frame says so: flush it, end the stream, and take nothing more for
+    /// an answer (RFC 6455, 7.1.7).
+    pub(crate) fn fail(&mut self, slot: Slot) {
+        self.connections[slot as usize].phase = Phase::Failing;
+        self.mark_dirty(slot);
+    }
+
     /// Tells the application of connections that ended, and lets go of them. Called after every step.
     pub fn settle(&mut self, application: &mut A) {
         while let Some((slot, cause)) = self.ended.pop_front() {
             let connection = &self.connections[slot as usize];
-            let Some(session) = &connection.session else {
+            let (phase, Some(session)) = (connection.phase, &connection.session) else {
                 // Told already; a socket that ends while it closes, or a refused one.
-                if matches!(cause, Cause::Cut | Cause::Silent) && connection.phase != Phase::Free {
+                if cause == Cause::Cut && connection.phase != Phase::Free {
                     self.free_slot(slot);
                 }
                 continue;
             };
-            let detached = connection.phase == Phase::Detached;
-            match &cause {
-                Cause::Cut | Cause::Silent if !detached => {
-                    if cause == Cause::Silent {
-                        self.counters.ended_silent += 1;
-                    }
-                    if connection.window.is_some() && application.cut(self, slot, &cause) {
-                        self.detach(slot);
-                        continue;
-                    }
+            let mut gone = phase == Phase::Gone;
+            if phase == Phase::Ending && matches!(cause, Cause::Cut | Cause::Silent) {
+                if connection.window.is_some() && application.cut(self, slot, &cause) {
+                    self.counters.ended_silent += u64::from(cause == Cause::Silent);
+                    self.detach(slot);
+                    continue;
                 }
-                Cause::Lag | Cause::Memory | Cause::Idle | Cause::Protocol(_) if !detached => {
-                    let (code, reason) = application.close_frame(session, &cause);
-                    self.shed(slot);
-                    self.start_close(slot, Some(code), reason);
-                }
-                _ => {}
+                gone = true;
+            } else if phase == Phase::Ending {
+                let (code, reason) = application.close_frame(session, &cause);
+                gone = !self.close_with(slot, code, reason, &cause);
             }
             self.count_end(&cause);
             self.tell_closed(application, slot, &cause);
-            let gone = detached || matches!(cause, Cause::Cut | Cause::Silent);
             if gone {
                 self.free_slot(slot);
             }
         }
     }
 
+    /// Sends the close frame of a connection that was ended by one of the shard's own rules. Returns whether that
+    /// is possible: not inside of a frame whose rest is lost.
+    fn close_with(&mut self, slot: Slot, code: u16, reason: &str, cause: &Cause) -> bool {
+        if matches!(cause, Cause::Lag | Cause::Memory) {
+            // What it did not read is dropped, but for a frame that is open on the wire: so that the close frame
+            // can be read behind it.
+            self.keep_pending(slot, self.connections[slot as usize].open_frame);
+            self.forget_window(slot);
+        }
+        let connection = &self.connections[slot as usize];
+        if connection.open_frame > 0 && connection.pending.is_empty() {
+            return false;
+        }
+        self.start_close(slot, Some(code), reason);
+        if matches!(cause, Cause::Protocol(_)) {
+            self.fail(slot);
+        }
+        true
+    }
+
     fn count_end(&mut self, cause: &Cause) {
         self.counters.closed += 1;
         let counter = match cause {
+            Cause::Silent => &mut self.counters.ended_silent,
             Cause::Lag => &mut self.counters.ended_lag,
             Cause::Memory => &mut self.counters.ended_memory,
             Cause::Idle => &mut self.counters.ended_idle,
@@ -116,28 +174,27 @@ impl<A: Application> Shard<A> {
     }
 
     fn tell_closed(&mut self, application: &mut A, slot: Slot, cause: &Cause) {
-        if self.connections[slot as usize].phase == Phase::Detached {
-            self.counters.detached -= 1;
-        }
         let Some(session) = self.connections[slot as usize].session.take() else { return };
         application.closed(self, slot, session, cause);
+        let window = self.connections[slot as usize].window.as_ref();
+        if let Some(sent) = window.and_then(|window| window.last_sent()) {
+            // What was sent will not be sent again; what was not still stands before the close frame.
+            self.acknowledge(slot, sent);
+        }
         let format = self.connections[slot as usize].format;
         for membership in std::mem::take(&mut self.connections[slot as usize].memberships) {
             if let Some(moved) = self.groups.remove(format, membership) {
                 self.note_moved(moved, membership.group, membership.index);
             }
         }
-        // A numbered frame that is only in the window cannot be sent behind a close frame any more; those that
-        // stand before it still can.
-        self.connections[slot as usize].unread = None;
     }
 
     fn detach(&mut self, slot: Slot) {
-        self.forget_pending(slot, 0);
+        self.keep_pending(slot, 0);
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Detached;
         connection.blocked = false;
-        connection.mid_frame = false;
+        connection.open_frame = 0;
         connection.unread = None;
         connection.decoder = fresh_decoder(None);
         connection.last_message = self.tick;
@@ -151,32 +208,49 @@ impl<A: Application> Shard<A> {
         self.sockets_to_drop.push(slot);
     }
 
-    /// Drops what a connection has coming, but for a frame that is open on the wire: so that a close frame
-    /// can still be read behind it.
-    fn shed(&mut self, slot: Slot) {
-        let keep = usize::from(self.connections[slot as usize].mid_frame);
-        self.forget_pending(slot, keep);
-        self.forget_window(slot);
-    }
-
-    pub(crate) fn forget_pending(&mut self, slot: Slot, keep: usize) {
+    /// Drops what a connection has coming behind the first `keep` bytes.
+    pub(crate) fn keep_pending(&mut self, slot: Slot, keep: usize) {
         let connection = &mut self.connections[slot as usize];
-        for item in connection.pending.as_slice().iter().skip(keep) {
+        let (mut left, mut kept) = (keep, 0);
+        for item in connection.pending.as_mut_slice() {
+            let keep = left;
+            kept += usize::from(keep > 0);
             match item {
                 Pending::Log { start, len } => {
-                    connection.unsent -= *len as usize;
-                    self.log.release(Extent { start: *start, len: *len });
+                    let extent = Extent { start: *start, len: *len };
+                    let stay = keep.min(extent.len as usize);
+                    connection.unsent -= extent.len as usize - stay;
+                    *len = stay as u32;
+                    left -= stay;
+                    if stay == 0 {
+                        self.log.release(extent);
+                    }
                 }
-                Pending::Shared { frame, sent } => connection.unsent -= frame.len() - *sent as usize,
                 Pending::Owned(owned) => {
-                    connection.unsent -= owned.rest().len();
-                    connection.copied -= owned.bytes.len();
-                    self.copied -= owned.bytes.len();
+                    let stay = keep.min(owned.rest().len());
+                    let dropped = owned.rest().len() - stay;
+                    if !owned.numbered {
+                        connection.unsent -= dropped;
+                    }
+                    left -= stay;
+                    let dropped = if stay == 0 { owned.bytes.len() } else { dropped };
+                    owned.bytes.truncate(owned.bytes.len() - dropped);
+                    owned.bytes.shrink_to_fit();
+                    connection.copied -= dropped;
+                    self.copied -= dropped;
                 }
-                Pending::Numbered(_) => {}
+                Pending::Shared { frame, sent, numbered } => {
+                    let rest = frame.len() - *sent as usize;
+                    debug_assert!(keep == 0 || keep >= rest, "a shared entry is one frame");
+                    if keep == 0 && !*numbered {
+                        connection.unsent -= rest;
+                    }
+                    left = left.saturating_sub(rest);
+                }
+                Pending::Numbered(_) => debug_assert_eq!(keep, 0, "an open frame is in other entries"),
             }
         }
-        connection.pending.truncate(keep);
+        connection.pending.truncate(kept);
     }
 
     pub(crate) fn forget_window(&mut self, slot: Slot) {
@@ -187,22 +261,15 @@ impl<A: Application> Shard<A> {
         }
     }
 
-    /// Slots whose sockets must be dropped now. Each slot may be used again by the next `open`.
-    pub(crate) fn sockets_to_drop(&mut self) -> Vec<Slot> {
+    /// Slots whose sockets must be dropped now. Each slot may be used again by the next [`Shard::adopt`].
+    pub fn sockets_to_drop(&mut self) -> Vec<Slot> {
         std::mem::take(&mut self.sockets_to_drop)
     }
 
     /// Ends every connection: with a close frame where there is a socket.
-    pub(crate) fn stop(&mut self, code: u16, reason: &str) {
+    pub fn stop(&mut self, code: u16, reason: &str) {
         for slot in 0..self.connections.len() as Slot {
-            match self.connections[slot as usize].phase {
-                Phase::Open => {
-                    self.start_close(slot, Some(code), reason);
-                    self.ended.push_back((slot, Cause::Stopped));
-                }
-                Phase::Detached => self.ended.push_back((slot, Cause::Stopped)),
-                Phase::Free | Phase::Closing | Phase::Finishing => {}
-            }
+            self.close_for(slot, code, reason, Cause::Stopped);
         }
     }
 }

@@ -1,4 +1,5 @@
 //! Inbound bytes of one connection: decoding, control frames, and the close handshake. Still without I/O.
+//! Tested through the properties of the shard.
 
 use tieline_websocket::{DecodeError, Event, Opcode, Shared, encode};
 
@@ -17,7 +18,7 @@ impl<A: Application> Shard<A> {
         loop {
             let connection = &mut self.connections[slot as usize];
             match connection.phase {
-                Phase::Open if connection.parked => {
+                Phase::Open if connection.is_parked() => {
                     if !input.is_empty() {
                         connection.unread = Some((*input).into());
                     }
@@ -25,7 +26,8 @@ impl<A: Application> Shard<A> {
                 }
                 // After our close frame only the peer's is of interest.
                 Phase::Open | Phase::Closing => {}
-                Phase::Free | Phase::Detached | Phase::Finishing => break,
+                Phase::Free | Phase::Detached | Phase::Ending | Phase::Gone => break,
+                Phase::Failing | Phase::Lingering | Phase::Finishing => break,
             }
             match connection.decoder.decode(&mut input, shared) {
                 Ok(None) => break,
@@ -45,6 +47,7 @@ impl<A: Application> Shard<A> {
             Event::Message { kind, payload } if open => {
                 self.counters.messages_in += 1;
                 self.connections[slot as usize].last_message = self.current_tick();
+                self.congested = false;
                 application.message(self, slot, kind, payload);
                 self.hold_up_if_congested(slot);
             }
@@ -69,7 +72,7 @@ impl<A: Application> Shard<A> {
             self.end(slot, Cause::Protocol(error.close_code()));
         } else {
             // It was being closed; there is nothing more to say to it.
-            self.finish(slot);
+            self.fail(slot);
         }
     }
 }

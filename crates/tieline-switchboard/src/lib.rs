@@ -12,6 +12,7 @@
 //! are tested by properties, thousands of interleavings a second; see `shard/tests.rs`.
 
 mod application;
+mod arriving;
 mod clock;
 mod connection;
 mod counters;
@@ -23,6 +24,7 @@ mod inbound;
 mod log;
 mod mailbox;
 mod numbered;
+mod parking;
 mod pending;
 mod publish;
 mod reactor;

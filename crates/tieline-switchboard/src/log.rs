@@ -17,7 +17,7 @@ pub(crate) const MAX_RECORD: usize = 16 * 1024;
 /// Chunks kept for use again, beyond those in use: enough to absorb a burst without the allocator.
 const MAX_SPARE: usize = 4;
 
-/// Where bytes stand in the log. `start` is an address that only ever grows.
+/// Where bytes stand in the log. An address is used again only when nobody refers to its chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
     pub(crate) start: u64,
@@ -68,7 +68,8 @@ impl Log {
     pub(crate) fn append(&mut self, parts: &[&[u8]]) -> Extent {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         debug_assert!(len <= MAX_RECORD, "a record of {len} bytes must be shared, not logged");
-        let fits = self.chunks.back().is_some_and(|chunk| chunk.bytes.len() + len <= CHUNK);
+        // An empty record too must stand within its chunk, not at its end.
+        let fits = self.chunks.back().is_some_and(|chunk| chunk.bytes.len() + len.max(1) <= CHUNK);
         if !fits {
             self.open_chunk();
         }
@@ -82,6 +83,7 @@ impl Log {
     }
 
     /// The bytes of an extent that is still referred to.
+    #[inline]
     pub(crate) fn bytes(&self, extent: Extent) -> &[u8] {
         let chunk = &self.chunks[(extent.chunk() - self.first) as usize];
         let from = (extent.start % CHUNK as u64) as usize;
@@ -100,16 +102,21 @@ impl Log {
     }
 
     /// Gives one reference back. A chunk without references is emptied and its memory used again.
+    #[inline]
     pub(crate) fn release(&mut self, extent: Extent) {
         let index = (extent.chunk() - self.first) as usize;
         let last = index + 1 == self.chunks.len();
         let chunk = &mut self.chunks[index];
         debug_assert!(chunk.references > 0, "an extent was released twice");
         chunk.references -= 1;
-        if chunk.references > 0 || last {
-            return;
+        if chunk.references == 0 && !last {
+            self.empty(index);
         }
-        let mut bytes = std::mem::take(&mut chunk.bytes);
+    }
+
+    /// Takes the memory of a chunk that nobody refers to any more.
+    fn empty(&mut self, index: usize) {
+        let mut bytes = std::mem::take(&mut self.chunks[index].bytes);
         self.occupied -= 1;
         if self.spare.len() < MAX_SPARE {
             bytes.clear();
@@ -128,6 +135,7 @@ impl Log {
         }
     }
 
+    #[cold]
     fn open_chunk(&mut self) {
         // A chunk that was filled and never referred to would otherwise stay for ever.
         if let Some(last) = self.chunks.back_mut()
@@ -148,6 +156,19 @@ impl Log {
             self.chunks.pop_front();
             self.first += 1;
         }
+    }
+}
+
+#[cfg(test)]
+impl Log {
+    /// Panics unless each chunk is referred to exactly so often.
+    pub(crate) fn check_references(&self, expected: &std::collections::HashMap<u64, u32>) {
+        for (index, chunk) in self.chunks.iter().enumerate() {
+            let number = self.first + index as u64;
+            assert_eq!(chunk.references, expected.get(&number).copied().unwrap_or(0), "chunk {number}");
+        }
+        let here = self.first..self.first + self.chunks.len() as u64;
+        assert!(expected.keys().all(|number| here.contains(number)), "a reference to a retired chunk");
     }
 }
 
@@ -197,6 +218,17 @@ mod tests {
         let middle = record(&mut log, 9, MAX_RECORD);
         log.release(kept);
         assert_eq!(log.bytes(middle), [9; MAX_RECORD]);
+        assert_eq!(log.memory(), CHUNK);
+    }
+
+    #[test]
+    fn an_empty_record_behind_a_full_chunk_has_a_place() {
+        let mut log = Log::new();
+        let full: Vec<_> = (0..4).map(|_| record(&mut log, 1, MAX_RECORD)).collect();
+        let empty = record(&mut log, 2, 0);
+        assert_eq!(log.bytes(empty), []);
+        full.into_iter().for_each(|extent| log.release(extent));
+        log.release(empty);
         assert_eq!(log.memory(), CHUNK);
     }
 

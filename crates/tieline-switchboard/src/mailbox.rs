@@ -15,7 +15,7 @@ use tieline_websocket::InflateMode;
 
 use crate::application::{Application, Weigh};
 use crate::connection::Format;
-use crate::shard::Outgoing;
+use crate::parking::Outgoing;
 
 /// A socket whose handshake is done, on its way to its shard.
 pub struct Adoption<T> {

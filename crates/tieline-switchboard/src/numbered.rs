@@ -10,6 +10,10 @@ use std::sync::Arc;
 
 use crate::log::Extent;
 
+/// What a numbered frame counts beside its plain body: its header, its number, and its place in the window. So a
+/// window of empty bodies is bounded too.
+pub(crate) const NUMBERED_FRAME: usize = 32;
+
 /// A numbered frame without its header and number.
 #[derive(Debug)]
 pub(crate) enum Body {
@@ -31,13 +35,14 @@ impl Body {
         }
     }
 
-    /// Bytes that count against the connection's limit: those of the plain body.
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Body::Log { plain, .. } => plain.len as usize,
-            Body::Shared(body) => body.plain.len(),
-            Body::Owned(plain) => plain.len(),
-        }
+    /// What counts against the connection's limit.
+    pub(crate) fn weight(&self) -> usize {
+        NUMBERED_FRAME
+            + match self {
+                Body::Log { plain, .. } => plain.len as usize,
+                Body::Shared(body) => body.plain.len(),
+                Body::Owned(plain) => plain.len(),
+            }
     }
 }
 
@@ -55,22 +60,24 @@ pub(crate) struct Window {
     frames: VecDeque<Body>,
     /// Sequence number of the first frame in `frames`.
     base: u64,
-    /// How many of `frames` were sent.
+    /// How many of `frames` were sent on the present socket.
     sent: usize,
-    /// Sum of the plain bodies' lengths.
+    /// Number behind the last frame that was sent on any socket: what the peer may acknowledge ends before it.
+    ever_sent: u64,
+    /// Sum of the bodies' weights.
     held: usize,
 }
 
 impl Window {
     pub(crate) fn new(first_sequence: u64) -> Self {
-        Window { frames: VecDeque::new(), base: first_sequence, sent: 0, held: 0 }
+        Window { frames: VecDeque::new(), base: first_sequence, sent: 0, ever_sent: first_sequence, held: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
-    /// Bytes of plain bodies held until they are acknowledged.
+    /// The weight of what is held until it is acknowledged.
     pub(crate) fn held(&self) -> usize {
         self.held
     }
@@ -81,7 +88,7 @@ impl Window {
     }
 
     pub(crate) fn push(&mut self, body: Body) {
-        self.held += body.len();
+        self.held += body.weight();
         self.frames.push_back(body);
     }
 
@@ -91,10 +98,16 @@ impl Window {
         self.frames.get(index).map(|body| (self.base + index as u64, body))
     }
 
-    /// Notes that the next `count` frames are on their way.
-    pub(crate) fn mark_sent(&mut self, count: usize) {
-        self.sent += count;
+    /// Notes that the next frame is on its way.
+    pub(crate) fn mark_sent(&mut self) {
+        self.sent += 1;
+        self.ever_sent = self.ever_sent.max(self.base + self.sent as u64);
         debug_assert!(self.sent <= self.frames.len());
+    }
+
+    /// The number of the last frame that was sent on the present socket, or acknowledged.
+    pub(crate) fn last_sent(&self) -> Option<u64> {
+        (self.base + self.sent as u64).checked_sub(1)
     }
 
     /// Everything must be sent again: the connection was cut.
@@ -103,23 +116,26 @@ impl Window {
     }
 
     /// The peer has everything up to `sequence`. Numbers it was never sent are ignored, as are old ones. Each
-    /// frame that leaves is given to `release`.
-    pub(crate) fn acknowledge(&mut self, sequence: u64, mut release: impl FnMut(Body)) {
-        let Some(count) = sequence.saturating_add(1).checked_sub(self.base) else { return };
-        if count > self.sent as u64 {
-            return;
+    /// frame that leaves is given to `release`. Returns how many of them were about to be sent again.
+    pub(crate) fn acknowledge(&mut self, sequence: u64, mut release: impl FnMut(Body)) -> u32 {
+        let end = sequence.saturating_add(1);
+        if end <= self.base || end > self.ever_sent {
+            return 0;
         }
-        for body in self.frames.drain(..count as usize) {
-            self.held -= body.len();
+        let count = (end - self.base) as usize;
+        for body in self.frames.drain(..count) {
+            self.held -= body.weight();
             release(body);
         }
-        self.base += count;
-        self.sent -= count as usize;
+        self.base = end;
+        let sent = count.min(self.sent);
+        self.sent -= sent;
         if self.frames.is_empty() {
             self.frames = VecDeque::new();
         } else if self.frames.capacity() > 1024 && self.frames.len() * 4 < self.frames.capacity() {
             self.frames.shrink_to(self.frames.len() * 2);
         }
+        (count - sent) as u32
     }
 
     /// Gives every frame to `release`: the connection ends.
@@ -129,6 +145,11 @@ impl Window {
         }
         self.sent = 0;
         self.held = 0;
+    }
+
+    /// All frames, oldest first.
+    pub(crate) fn bodies(&self) -> impl Iterator<Item = &Body> {
+        self.frames.iter()
     }
 
     /// All frames, to be moved out of a retired chunk.

@@ -9,16 +9,22 @@ use std::sync::Arc;
 
 use crate::log::{Extent, Log};
 
+/// Entries that one list may hold before what it refers to in the log is copied together: many tiny frames that
+/// are not neighbours would otherwise cost more memory here than the bytes that limits count.
+pub(crate) const MAX_ENTRIES: usize = 1024;
+
 /// One entry: 16 bytes, which is why the extent of `Log` is spelled out.
 #[derive(Debug)]
 pub(crate) enum Pending {
     /// Whole frames in the shard's log (the first may have been sent in part, then `start` has moved on).
     Log { start: u64, len: u32 },
-    /// The next so many frames of the connection's numbered window that were not sent yet.
+    /// The next so many frames of the connection's numbered window that were not sent yet; never none.
     Numbered(u32),
-    /// A large frame, shared with all its recipients, of which `sent` bytes are gone.
-    Shared { frame: Arc<Box<[u8]>>, sent: u32 },
-    /// Bytes of the connection's own: what a partial write left over, or what a retired chunk of the log held.
+    /// A large frame, shared with all its recipients, of which `sent` bytes are gone; or the body of a numbered
+    /// one, whose head was sent, and which the window counts.
+    Shared { frame: Arc<Box<[u8]>>, sent: u32, numbered: bool },
+    /// Bytes of the connection's own: what a partial write left of a numbered frame, or what a retired chunk of
+    /// the log held.
     Owned(Box<Owned>),
 }
 
@@ -28,6 +34,8 @@ pub(crate) struct Owned {
     pub(crate) bytes: Vec<u8>,
     /// How many of `bytes` are gone.
     pub(crate) sent: usize,
+    /// They are of a numbered frame, which the window counts.
+    pub(crate) numbered: bool,
 }
 
 impl Owned {
@@ -47,6 +55,10 @@ pub(crate) struct PendingList {
 impl PendingList {
     pub(crate) fn is_empty(&self) -> bool {
         self.head as usize == self.items.len()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.items.len() - self.head as usize
     }
 
     /// Adds frames that stand in the log. Returns whether a new entry was needed, which then is one more
@@ -73,7 +85,7 @@ impl PendingList {
     }
 
     pub(crate) fn push_shared(&mut self, frame: Arc<Box<[u8]>>) {
-        self.items.push(Pending::Shared { frame, sent: 0 });
+        self.items.push(Pending::Shared { frame, sent: 0, numbered: false });
     }
 
     /// Puts an entry before everything else: what a partial write left over.
@@ -86,6 +98,10 @@ impl PendingList {
         }
     }
 
+    pub(crate) fn front_mut(&mut self) -> Option<&mut Pending> {
+        self.items.get_mut(self.head as usize)
+    }
+
     pub(crate) fn as_slice(&self) -> &[Pending] {
         &self.items[self.head as usize..]
     }
@@ -94,9 +110,38 @@ impl PendingList {
         &mut self.items[self.head as usize..]
     }
 
-    /// Removes the first `count` entries. The log references of `Log` entries among them must be released by
-    /// the caller beforehand.
-    pub(crate) fn drop_front(&mut self, count: usize) {
+    /// How many numbered frames are queued.
+    pub(crate) fn numbered(&self) -> u32 {
+        self.as_slice().iter().map(|item| if let Pending::Numbered(count) = item { *count } else { 0 }).sum()
+    }
+
+    /// Takes the first `count` numbered frames off the list: they were acknowledged.
+    pub(crate) fn forget_numbered(&mut self, mut count: u32) {
+        self.items.drain(..self.head as usize);
+        self.head = 0;
+        self.items.retain(|item| {
+            let Pending::Numbered(queued) = item else { return true };
+            let taken = count.min(*queued);
+            count -= taken;
+            *queued -= taken;
+            *queued > 0
+        });
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Removes the first entry. The log reference of a `Log` entry is the caller's to release.
+    #[inline]
+    pub(crate) fn drop_front(&mut self) {
+        // The entry behind the cursor must not keep a shared frame alive.
+        self.items[self.head as usize] = Pending::Numbered(0);
+        self.skip(1);
+    }
+
+    /// Moves the cursor behind `count` entries, which stand for nothing any more.
+    #[inline]
+    pub(crate) fn skip(&mut self, count: usize) {
         self.head += count as u32;
         if self.is_empty() {
             self.clear();
@@ -105,11 +150,6 @@ impl PendingList {
             // work per entry over the list's life.
             self.items.drain(..self.head as usize);
             self.head = 0;
-        } else {
-            // Entries behind the cursor must not keep shared frames alive.
-            for item in &mut self.items[self.head as usize - count..self.head as usize] {
-                *item = Pending::Numbered(0);
-            }
         }
     }
 
@@ -121,6 +161,7 @@ impl PendingList {
         }
     }
 
+    #[inline]
     fn clear(&mut self) {
         self.head = 0;
         if self.items.spilled() {

@@ -8,6 +8,7 @@ use crate::connection::{Connection, Format, Phase};
 use crate::encode::{Encode, Encoded};
 use crate::group::GroupId;
 use crate::numbered::Body;
+use crate::pending::MAX_ENTRIES;
 use crate::shard::Shard;
 use crate::{Address, Slot};
 
@@ -130,11 +131,10 @@ impl<A: Application> Shard<A> {
         mark: bool,
     ) -> usize {
         let (mut reached, mut references) = (0, 0);
-        let len = encoded.len();
+        let weight = encoded.weight();
         for &slot in members {
             let connection = &mut self.connections[slot as usize];
-            let alive = matches!(connection.phase, Phase::Open | Phase::Detached);
-            if connection.stamp == stamp || !alive {
+            if connection.stamp == stamp || !connection.phase.is_alive() {
                 continue;
             }
             if let (Some(only), Some(session)) = (publication.only, connection.session.as_ref())
@@ -145,13 +145,20 @@ impl<A: Application> Shard<A> {
             if mark {
                 connection.stamp = stamp;
             }
-            if connection.lag() + len > self.settings.max_lag {
+            if connection.lag() + weight > self.settings.max_lag {
                 match publication.when_lagging {
                     WhenLagging::Drop => self.counters.dropped_lag += 1,
                     WhenLagging::End => self.end(slot, Cause::Lag),
                 }
                 continue;
             }
+            if connection.pending.len() >= MAX_ENTRIES {
+                self.make_room(slot, encoded);
+                if !self.connections[slot as usize].phase.is_alive() {
+                    continue;
+                }
+            }
+            let connection = &mut self.connections[slot as usize];
             let holding = connection.holding;
             let Some(reference) = offer(connection, encoded, slot, &mut self.dirty) else { continue };
             references += u32::from(reference);
@@ -168,8 +175,8 @@ impl<A: Application> Shard<A> {
     }
 }
 
-/// Adds a frame to what one connection has coming. `None` where it has ended; otherwise whether that took one
-/// more reference to the log.
+/// Adds a frame to what one living connection has coming. Returns whether that took one more reference to the log;
+/// `None` when the format of the frame is not the connection's.
 #[inline]
 fn offer<S>(
     connection: &mut Connection<S>,
@@ -178,9 +185,6 @@ fn offer<S>(
     dirty: &mut VecDeque<Slot>,
 ) -> Option<bool> {
     let open = connection.phase == Phase::Open;
-    if !open && connection.phase != Phase::Detached {
-        return None;
-    }
     let reference = match encoded {
         Encoded::Log(extent) => {
             connection.unsent += extent.len as usize;

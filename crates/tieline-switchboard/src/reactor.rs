@@ -4,6 +4,7 @@
 //! the other shards. Sockets are registered once, edge-triggered, for both directions.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use tieline_websocket::Shared;
 
-use crate::application::{Application, Cause, Placement};
+use crate::application::Application;
 use crate::counters::PublishedCounters;
 use crate::flush::Sockets;
 use crate::mailbox::{Adoption, Delivery, Mailbox};
@@ -83,6 +84,13 @@ impl Sockets for SocketTable {
             None => Err(ErrorKind::NotConnected.into()),
         }
     }
+
+    fn end_of_stream(&mut self, slot: Slot) {
+        if let Some(socket) = self.get_mut(slot) {
+            // It fails only when the peer is gone already, which the next read finds out.
+            let _ = socket.shutdown(Shutdown::Write);
+        }
+    }
 }
 
 impl<A: Application> Reactor<A> {
@@ -94,7 +102,7 @@ impl<A: Application> Reactor<A> {
         counters: Arc<PublishedCounters>,
         started: Instant,
     ) -> Self {
-        let shared = Shared::new(shard.settings().inbound.clone());
+        let shared = Shared::new(shard.settings().inbound);
         Reactor {
             poll,
             shard,
@@ -114,7 +122,7 @@ impl<A: Application> Reactor<A> {
         let mut events = Events::with_capacity(EVENTS);
         let mut busy = false;
         loop {
-            let wait = if busy { Duration::ZERO } else { self.time_to_tick() };
+            let wait = if busy { Duration::ZERO } else { self.longest_wait() };
             match self.poll.poll(&mut events, Some(wait)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -134,13 +142,16 @@ impl<A: Application> Reactor<A> {
                 if event.is_writable() {
                     self.shard.writable(slot);
                 }
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.read(slot);
+                // The end of the stream is told once: then the socket is read until that is found.
+                let ended = event.is_read_closed() || event.is_error();
+                if event.is_readable() || ended {
+                    self.read(slot, ended);
                 }
             }
-            // Those that are put back into the list meanwhile wait for the next round.
-            for slot in std::mem::take(&mut self.shard.readable) {
-                self.read(slot);
+            // Those that are put back into the list meanwhile wait for the next round. What the kernel told about
+            // them may be long past, so their sockets are read until they are empty.
+            for slot in self.shard.take_readable() {
+                self.read(slot, true);
             }
             self.take_mailbox();
             let until = Instant::now() + FLUSH_TIME;
@@ -162,13 +173,17 @@ impl<A: Application> Reactor<A> {
         }
     }
 
-    fn time_to_tick(&self) -> Duration {
+    /// Until the next second of the clock, or the end of stopping.
+    fn longest_wait(&self) -> Duration {
         let past = self.started.elapsed().as_millis() as u64 % 1000;
-        LONGEST_WAIT - Duration::from_millis(past)
+        let to_tick = LONGEST_WAIT - Duration::from_millis(past);
+        let to_stop = self.stopping.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        to_stop.map_or(to_tick, |to_stop| to_stop.min(to_tick))
     }
 
-    /// Reads what a socket has, for as long as it is this connection's turn.
-    fn read(&mut self, slot: Slot) {
+    /// Reads what a socket has, for as long as it is this connection's turn. A short read says that the socket was
+    /// emptied, and the kernel tells when there is more; but not when it `ended` already.
+    fn read(&mut self, slot: Slot, ended: bool) {
         if self.shard.is_parked(slot) {
             return;
         }
@@ -181,25 +196,27 @@ impl<A: Application> Reactor<A> {
             }
             let Some(socket) = self.sockets.get_mut(slot) else { return };
             match socket.read(&mut self.read_buffer) {
-                Ok(0) => return self.lost(slot),
+                Ok(0) => {
+                    self.shard.end_of_input(slot);
+                    return self.shard.settle(&mut self.application);
+                }
                 Ok(read) => {
                     let input = &mut self.read_buffer[..read];
                     self.shard.receive(slot, input, &mut self.shared, &mut self.application);
-                    // A short read emptied the socket: the kernel tells when there is more.
-                    if read < READ_BUFFER {
+                    if read < READ_BUFFER && !ended {
                         return;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return self.lost(slot),
+                Err(_) => return self.lose(slot),
             }
         }
         self.shard.readable.push_back(slot);
     }
 
-    fn lost(&mut self, slot: Slot) {
-        self.shard.end(slot, Cause::Cut);
+    fn lose(&mut self, slot: Slot) {
+        self.shard.lose_socket(slot);
         self.shard.settle(&mut self.application);
     }
 
@@ -231,34 +248,27 @@ impl<A: Application> Reactor<A> {
             return;
         }
         let mut socket = TcpStream::from_std(stream);
-        let placement = if self.stopping.is_some() {
-            Placement::Refuse(1001, "The server stops.")
+        // The shard joins what can be joined itself; nothing may wait for an acknowledgement of the peer's kernel.
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "A socket was lost before it was adopted.");
+        }
+        let slot = if self.stopping.is_some() {
+            self.shard.refuse(1001, "The server stops.")
         } else {
-            self.application.arrive(&mut self.shard, arrival)
+            self.shard.adopt(&mut self.application, format, inflate, arrival)
         };
-        let (slot, resumed) = match placement {
-            Placement::Open(session) => (self.shard.open(session, format, inflate), false),
-            Placement::Resume(slot) => {
-                self.shard.attach(slot, format, inflate);
-                (Some(slot), true)
-            }
-            Placement::Refuse(code, reason) => (self.shard.refuse(code, reason), false),
+        let Some(slot) = slot else {
+            tracing::warn!("A connection was turned away: the shard's table is full.");
+            return self.shard.settle(&mut self.application);
         };
-        let Some(slot) = slot else { return };
         // The slot's former socket goes before the new one is put into its place.
         self.drop_sockets();
         let interest = Interest::READABLE | Interest::WRITABLE;
         let watched = self.poll.registry().register(&mut socket, Token(slot as usize), interest);
         self.sockets.put(slot, socket);
-        if resumed {
-            self.application.resumed(&mut self.shard, slot);
-            self.shard.replay(slot);
-        } else if self.shard.session(slot).is_some() {
-            self.application.opened(&mut self.shard, slot);
-        }
         if let Err(error) = watched {
             tracing::warn!(%error, "A socket could not be watched.");
-            return self.lost(slot);
+            return self.lose(slot);
         }
         if !leftover.is_empty() {
             self.shard.receive(slot, &mut leftover, &mut self.shared, &mut self.application);

@@ -1,9 +1,12 @@
 //! Retiring the log: when it has grown past its limit, the oldest chunk goes, and what laggards still want of
 //! it is copied for each of them. So one frame that is never read does not pin a chunk, and the memory of a
 //! shard is bounded: the log by `max_log`, the copies by `max_lag` a connection and `max_copied` together.
+//! A connection whose copy would pass `max_copied` is ended instead of copied for.
+//! Tested through the properties of the shard, with logs of two chunks.
 
 use crate::Slot;
 use crate::application::{Application, Cause};
+use crate::connection::Connection;
 use crate::log::Extent;
 use crate::numbered::Body;
 use crate::pending::{Owned, Pending};
@@ -11,22 +14,28 @@ use crate::shard::Shard;
 
 impl<A: Application> Shard<A> {
     /// Brings the log back under its limit.
+    #[inline]
     pub(crate) fn retire(&mut self) {
-        while self.log.memory() > self.settings.max_log {
-            let Some(chunk) = self.log.oldest() else { return };
+        while self.log.memory() > self.settings.max_log
+            && let Some(chunk) = self.log.oldest()
+        {
             self.copy_out(chunk);
-            debug_assert_ne!(self.log.oldest(), Some(chunk), "somebody still refers to a retired chunk");
+            if self.log.oldest() == Some(chunk) {
+                debug_assert!(false, "somebody still refers to a retired chunk");
+                return;
+            }
         }
     }
 
     /// Copies what is still wanted of all chunks up to `chunk`.
+    #[cold]
     fn copy_out(&mut self, chunk: u64) {
         let mut holders = std::mem::take(&mut self.holders);
         holders.retain(|&slot| {
             self.copy_for(slot, chunk);
             let connection = &mut self.connections[slot as usize];
             let window_is_empty = connection.window.as_ref().is_none_or(|window| window.is_empty());
-            connection.holding = !(connection.pending.is_empty() && window_is_empty);
+            connection.holding = connection.blocked || !connection.pending.is_empty() || !window_is_empty;
             connection.holding
         });
         self.holders = holders;
@@ -36,45 +45,78 @@ impl<A: Application> Shard<A> {
         }
     }
 
-    fn copy_for(&mut self, slot: Slot, chunk: u64) {
+    /// Copies what one connection wants of all chunks up to `chunk`, and joins it as far as its order allows.
+    pub(crate) fn copy_for(&mut self, slot: Slot, chunk: u64) {
         let connection = &mut self.connections[slot as usize];
-        let mut copied = 0;
-        let items = connection.pending.as_mut_slice();
-        for at in 0..items.len() {
-            let (before, rest) = items.split_at_mut(at);
-            let Pending::Log { start, len } = rest[0] else { continue };
-            let extent = Extent { start, len };
-            if extent.chunk() > chunk {
-                break;
-            }
-            let bytes = self.log.bytes(extent);
-            copied += bytes.len();
-            if let Some(Pending::Owned(owned)) = before.iter_mut().rev().find(|item| !is_empty(item)) {
-                owned.bytes.extend_from_slice(bytes);
-                rest[0] = Pending::Numbered(0);
-            } else {
-                rest[0] = Pending::Owned(Box::new(Owned { bytes: bytes.to_vec(), sent: 0 }));
-            }
-            self.log.release(extent);
+        let Some(wanted) = wanted(connection, chunk) else { return };
+        if self.copied + wanted > self.settings.max_copied {
+            return self.end_for_memory(slot);
         }
+        connection.copied += wanted;
+        self.copied += wanted;
+
+        let items = connection.pending.as_mut_slice();
+        let is_log = |item: &Pending| matches!(item, Pending::Log { start, .. } if old(*start, chunk));
+        let end = items.iter().rposition(is_log).map_or(0, |last| last + 1);
+        // Entries that stay move to the front of the part that is looked at, then to its end, and the cursor
+        // behind what was freed: so the rest of a long list stays where it is.
+        let mut kept = 0;
+        for at in 0..end {
+            if let Pending::Log { start, len } = items[at] {
+                let extent = Extent { start, len };
+                let bytes = self.log.bytes(extent);
+                match items[..kept].last_mut() {
+                    Some(Pending::Owned(owned)) if !owned.numbered => owned.bytes.extend_from_slice(bytes),
+                    _ => {
+                        let owned = Owned { bytes: bytes.to_vec(), sent: 0, numbered: false };
+                        items[kept] = Pending::Owned(Box::new(owned));
+                        kept += 1;
+                    }
+                }
+                self.log.release(extent);
+            } else {
+                items.swap(kept, at);
+                kept += 1;
+            }
+        }
+        items[..end].rotate_right(end - kept);
+        items[..end - kept].fill_with(|| Pending::Numbered(0));
+        connection.pending.skip(end - kept);
+
         for body in connection.window.iter_mut().flat_map(|window| window.bodies_mut()) {
             let Body::Log { plain, .. } = *body else { continue };
             if plain.chunk() > chunk {
                 break;
             }
-            copied += plain.len as usize;
             *body = Body::Owned(self.log.bytes(plain).into());
             self.log.release(plain);
         }
-        connection.copied += copied;
-        self.copied += copied;
-        if copied > 0 && self.copied > self.settings.max_copied {
-            self.end(slot, Cause::Memory);
-        }
+    }
+
+    /// There is no memory for a copy of what the connection has coming, so all of that goes, and the connection too.
+    #[cold]
+    pub(crate) fn end_for_memory(&mut self, slot: Slot) {
+        self.keep_pending(slot, 0);
+        self.forget_window(slot);
+        let alive = self.connections[slot as usize].phase.is_alive();
+        self.end(slot, if alive { Cause::Memory } else { Cause::Cut });
     }
 }
 
-/// An entry that stands for nothing: what a copied extent leaves behind when it joins the entry before it.
-fn is_empty(item: &Pending) -> bool {
-    matches!(item, Pending::Numbered(0))
+/// Bytes that must be copied before the log can lose all chunks up to `chunk`; `None` when the connection refers to
+/// none of them. (Empty bodies are nothing to copy, but refer to their chunk all the same.)
+fn wanted<S>(connection: &Connection<S>, chunk: u64) -> Option<usize> {
+    let in_list = connection.pending.as_slice().iter().filter_map(|item| match item {
+        Pending::Log { start, len } if old(*start, chunk) => Some(*len as usize),
+        _ => None,
+    });
+    let bodies = connection.window.iter().flat_map(|window| window.bodies());
+    let in_window = bodies
+        .take_while(|body| !matches!(body, Body::Log { plain, .. } if plain.chunk() > chunk))
+        .filter_map(|body| if let Body::Log { plain, .. } = body { Some(plain.len as usize) } else { None });
+    in_list.chain(in_window).reduce(|sum, len| sum + len)
+}
+
+fn old(start: u64, chunk: u64) -> bool {
+    Extent { start, len: 0 }.chunk() <= chunk
 }

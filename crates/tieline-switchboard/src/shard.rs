@@ -8,18 +8,24 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tieline_websocket::{InflateMode, Kind};
+use tieline_websocket::Kind;
 
-use crate::application::{Application, Cause, Weigh};
-use crate::connection::{Address, Connection, Format, Phase, fresh_decoder};
+use crate::application::{Application, Cause};
+use crate::connection::{Address, Connection, Format, Phase};
 use crate::counters::Counters;
 use crate::encode::{Encoded, Encoder};
 use crate::ending::release_body;
+use crate::flush::{Gathered, MAX_NUMBERING};
 use crate::group::{GroupId, Groups};
 use crate::log::Log;
-use crate::numbered::{Body, Window};
-use crate::pending::Pending;
+use crate::parking::Outgoing;
+use crate::pending::MAX_ENTRIES;
 use crate::settings::Settings;
+
+#[cfg(test)]
+mod invariants;
+#[cfg(test)]
+mod tests;
 
 /// A place in a shard's table of connections. Only meaningful on its shard; see [`Address`] for the rest.
 pub type Slot = u32;
@@ -27,16 +33,13 @@ pub type Slot = u32;
 /// Slots that one shard can hold: what the three bytes of a slot in a connection's id can say.
 pub const MAX_SLOTS: usize = 1 << 24;
 
-/// Commands for one other shard that are gathered before the connection they came from stops being read. The
-/// gathered commands are handed over at the end of the round; this bounds a round's memory.
-const OUTGOING_LIMIT: usize = 1 << 20;
-
 /// The connections of one thread and everything that is on its way to them.
 pub struct Shard<A: Application> {
     index: u16,
     pub(crate) settings: Arc<Settings>,
     pub(crate) connections: Vec<Connection<A::Session>>,
-    free: VecDeque<Slot>,
+    /// Slots without a connection; the one that is free longest is used first.
+    pub(crate) free: VecDeque<Slot>,
     pub(crate) groups: Groups,
     pub(crate) log: Log,
     pub(crate) encoder: Encoder,
@@ -47,13 +50,13 @@ pub struct Shard<A: Application> {
     /// Bytes copied for laggards.
     pub(crate) copied: usize,
     /// Where several pending entries are joined for one write.
-    pub(crate) gathered: Vec<u8>,
+    pub(crate) gathered: Gathered,
     /// Connections that have ended or were cut; the application is told at the end of the present call.
     pub(crate) ended: VecDeque<(Slot, Cause)>,
     /// Connections to be read although no event says so.
     pub(crate) readable: VecDeque<Slot>,
-    /// Connections that were parked because a mailbox was full.
-    held_up: Vec<Slot>,
+    /// Connections that are held up because a mailbox was full, with their generations.
+    pub(crate) held_up: Vec<(Slot, u32)>,
     /// Slots that lost their connection: their sockets are to be dropped.
     pub(crate) sockets_to_drop: Vec<Slot>,
     /// When to stop waiting for a peer's close frame. Equal waits, so the order is that of the deadlines.
@@ -63,25 +66,21 @@ pub struct Shard<A: Application> {
     pub(crate) next_stamp: u64,
     pub(crate) now_ms: u64,
     pub(crate) tick: u32,
-    outgoing: Vec<Outgoing<A::Command>>,
+    pub(crate) outgoing: Vec<Outgoing<A::Command>>,
     /// The present message added to what another shard has no room for.
-    congested: bool,
+    pub(crate) congested: bool,
     pub(crate) counters: Counters,
-}
-
-/// Commands on their way to one other shard.
-pub(crate) struct Outgoing<C> {
-    pub(crate) commands: Vec<C>,
-    pub(crate) weight: usize,
-    /// The other shard's mailbox took no more when it was last tried.
-    pub(crate) blocked: bool,
 }
 
 impl<A: Application> Shard<A> {
     /// An empty shard, number `index` of `count`.
+    ///
+    /// # Panics
+    /// When the two parts of [`Settings::numbering`] are longer than 64 bytes together.
     pub fn new(index: u16, count: u16, settings: Arc<Settings>) -> Self {
-        let outgoing =
-            (0..count).map(|_| Outgoing { commands: Vec::new(), weight: 0, blocked: false }).collect();
+        let (prefix, suffix) = settings.numbering;
+        assert!(prefix.len() + suffix.len() <= MAX_NUMBERING, "the numbering is longer than 64 bytes");
+        let outgoing = (0..count).map(|_| Outgoing::new()).collect();
         Shard {
             index,
             settings,
@@ -93,7 +92,7 @@ impl<A: Application> Shard<A> {
             dirty: VecDeque::new(),
             holders: Vec::new(),
             copied: 0,
-            gathered: Vec::new(),
+            gathered: Gathered::default(),
             ended: VecDeque::new(),
             readable: VecDeque::new(),
             held_up: Vec::new(),
@@ -133,7 +132,7 @@ impl<A: Application> Shard<A> {
     pub fn find(&self, address: Address) -> Option<Slot> {
         let connection = self.connections.get(address.slot as usize)?;
         let here = address.shard == self.index && connection.generation == address.generation;
-        (here && matches!(connection.phase, Phase::Open | Phase::Detached)).then_some(address.slot)
+        (here && connection.phase.is_alive()).then_some(address.slot)
     }
 
     /// The session in `slot`, unless the connection has ended.
@@ -168,119 +167,12 @@ impl<A: Application> Shard<A> {
         }
     }
 
-    // ---- slots ----
-
-    /// Gives a new connection a slot. `None` when the table is full.
-    pub(crate) fn open(
-        &mut self,
-        session: A::Session,
-        format: Format,
-        inflate: Option<InflateMode>,
-    ) -> Option<Slot> {
-        let slot = self.take_slot()?;
-        let first_sequence = self.settings.first_sequence;
-        let tick = self.tick;
-        let connection = &mut self.connections[slot as usize];
-        connection.phase = Phase::Open;
-        connection.format = format;
-        connection.window = format.numbered.then(|| Box::new(Window::new(first_sequence)));
-        connection.decoder = fresh_decoder(inflate);
-        connection.last_message = tick;
-        connection.session = Some(session);
-        self.counters.opened += 1;
-        Some(slot)
-    }
-
-    /// Gives a socket that is refused a slot, only to be sent a close frame.
-    pub(crate) fn refuse(&mut self, code: u16, reason: &str) -> Option<Slot> {
-        let slot = self.take_slot()?;
-        let connection = &mut self.connections[slot as usize];
-        connection.format = Format::plain(0);
-        connection.decoder = fresh_decoder(None);
-        self.start_close(slot, Some(code), reason);
-        Some(slot)
-    }
-
-    fn take_slot(&mut self) -> Option<Slot> {
-        if let Some(slot) = self.free.pop_front() {
-            return Some(slot);
-        }
-        if self.connections.len() >= MAX_SLOTS {
-            return None;
-        }
-        self.connections.push(Connection::free());
-        Some(self.connections.len() as Slot - 1)
-    }
-
-    /// Puts a new socket under a connection that was cut, or whose old socket it replaces. The caller then
-    /// tells the application, and calls [`Shard::replay`].
-    pub(crate) fn attach(&mut self, slot: Slot, format: Format, inflate: Option<InflateMode>) {
-        self.forget_pending(slot, 0);
-        let tick = self.tick;
-        let connection = &mut self.connections[slot as usize];
-        if connection.phase == Phase::Detached {
-            self.counters.detached -= 1;
-        }
-        connection.phase = Phase::Open;
-        connection.blocked = false;
-        connection.mid_frame = false;
-        connection.parked = false;
-        connection.unanswered = 0;
-        connection.unread = None;
-        connection.last_message = tick;
-        connection.decoder = fresh_decoder(inflate);
-        if let Some(window) = &mut connection.window {
-            window.rewind();
-            if connection.format.deflate != format.deflate {
-                // What was compressed for another window size is sent plain.
-                window.bodies_mut().for_each(Body::forget_deflated);
-            }
-        }
-        let before = std::mem::replace(&mut connection.format, format);
-        if before != format {
-            self.move_memberships(slot, before, format);
-        }
-        self.counters.resumed += 1;
-    }
-
-    /// Queues everything that the peer of a resumed connection has not acknowledged.
-    pub(crate) fn replay(&mut self, slot: Slot) {
-        let connection = &mut self.connections[slot as usize];
-        let unsent = connection.window.as_ref().map_or(0, |window| window.unsent());
-        let queued: u32 = connection
-            .pending
-            .as_slice()
-            .iter()
-            .map(|item| if let Pending::Numbered(count) = item { *count } else { 0 })
-            .sum();
-        connection.pending.push_numbered(unsent - queued);
-        self.mark_dirty(slot);
-    }
-
-    pub(crate) fn free_slot(&mut self, slot: Slot) {
-        self.forget_pending(slot, 0);
-        self.forget_window(slot);
-        let connection = &mut self.connections[slot as usize];
-        debug_assert!(connection.session.is_none() && connection.memberships.is_empty());
-        connection.phase = Phase::Free;
-        connection.generation = connection.generation.wrapping_add(1);
-        connection.blocked = false;
-        connection.mid_frame = false;
-        connection.parked = false;
-        connection.unanswered = 0;
-        connection.unread = None;
-        connection.decoder = fresh_decoder(None);
-        self.free.push_back(slot);
-        self.sockets_to_drop.push(slot);
-    }
-
     // ---- groups ----
 
     /// Makes the connection a member. Returns false when it was one already or has ended.
     pub fn join(&mut self, slot: Slot, group: GroupId) -> bool {
         let connection = &mut self.connections[slot as usize];
-        let alive = matches!(connection.phase, Phase::Open | Phase::Detached);
-        if !alive || connection.memberships.iter().any(|m| m.group == group) {
+        if !connection.phase.is_alive() || connection.memberships.iter().any(|m| m.group == group) {
             return false;
         }
         let membership = self.groups.add(group, connection.format, slot);
@@ -311,7 +203,7 @@ impl<A: Application> Shard<A> {
     }
 
     /// A resumed connection may read another format than before.
-    fn move_memberships(&mut self, slot: Slot, before: Format, now: Format) {
+    pub(crate) fn move_memberships(&mut self, slot: Slot, before: Format, now: Format) {
         let memberships = std::mem::take(&mut self.connections[slot as usize].memberships);
         for membership in memberships {
             if let Some(moved) = self.groups.remove(before, membership) {
@@ -372,8 +264,9 @@ impl<A: Application> Shard<A> {
 
     /// Adds an unnumbered frame to what a connection has coming, and ends the connection when it is too much.
     fn queue(&mut self, slot: Slot, encoded: &Encoded) {
+        self.make_room(slot, encoded);
         let connection = &mut self.connections[slot as usize];
-        let len = encoded.len();
+        let len = encoded.weight();
         if connection.phase == Phase::Open && connection.lag() + len > self.settings.max_lag {
             self.end(slot, Cause::Lag);
             return;
@@ -394,68 +287,27 @@ impl<A: Application> Shard<A> {
         self.mark_dirty(slot);
     }
 
-    /// The peer of a numbered connection has everything up to `sequence`.
+    /// A list of very many tiny entries is copied together before it grows on.
+    #[inline]
+    pub(crate) fn make_room(&mut self, slot: Slot, encoded: &Encoded) {
+        if self.connections[slot as usize].pending.len() >= MAX_ENTRIES && matches!(encoded, Encoded::Log(_))
+        {
+            self.copy_for(slot, u64::MAX);
+        }
+    }
+
+    /// The peer of a numbered connection has everything up to `sequence`: a number that the connection was never
+    /// sent, or one that was acknowledged before, changes nothing.
     pub fn acknowledge(&mut self, slot: Slot, sequence: u64) {
         let connection = &mut self.connections[slot as usize];
         let (log, copied) = (&mut self.log, &mut self.copied);
         let connection_copied = &mut connection.copied;
         if let Some(window) = &mut connection.window {
-            window.acknowledge(sequence, |body| release_body(log, copied, connection_copied, body));
-        }
-    }
-
-    /// Lets the connection's reading stand still until [`Shard::unpark`]. What it sent already waits.
-    pub fn park(&mut self, slot: Slot) {
-        self.connections[slot as usize].parked = true;
-    }
-
-    /// Lets a parked connection read on, in a later step of this round.
-    pub fn unpark(&mut self, slot: Slot) {
-        let connection = &mut self.connections[slot as usize];
-        if std::mem::take(&mut connection.parked) && connection.phase == Phase::Open {
-            self.readable.push_back(slot);
-        }
-    }
-
-    /// Whether the connection's reading stands still.
-    pub(crate) fn is_parked(&self, slot: Slot) -> bool {
-        self.connections[slot as usize].parked
-    }
-
-    /// Inbound bytes that waited while the connection was parked.
-    pub(crate) fn take_unread(&mut self, slot: Slot) -> Option<Box<[u8]>> {
-        self.connections[slot as usize].unread.take()
-    }
-
-    // ---- other shards ----
-
-    /// Hands a command to another shard of this node at the end of the round. Commands to one shard keep their
-    /// order. Nothing waits here; a connection whose message filled a mailbox is not read on until it drains.
-    pub fn post(&mut self, shard: u16, command: A::Command) {
-        let outgoing = &mut self.outgoing[usize::from(shard)];
-        outgoing.weight += command.weight();
-        outgoing.commands.push(command);
-        self.congested |= outgoing.blocked || outgoing.weight > OUTGOING_LIMIT;
-    }
-
-    /// The commands gathered for each other shard.
-    pub(crate) fn outgoing_mut(&mut self) -> &mut [Outgoing<A::Command>] {
-        &mut self.outgoing
-    }
-
-    /// Parks `slot` if what it has just caused does not fit into another shard's mailbox.
-    pub(crate) fn hold_up_if_congested(&mut self, slot: Slot) {
-        if std::mem::take(&mut self.congested) && !self.connections[slot as usize].parked {
-            self.counters.parked += 1;
-            self.park(slot);
-            self.held_up.push(slot);
-        }
-    }
-
-    /// Lets the connections read on that [`Shard::hold_up_if_congested`] parked.
-    pub(crate) fn release_held_up(&mut self) {
-        for slot in std::mem::take(&mut self.held_up) {
-            self.unpark(slot);
+            let again =
+                window.acknowledge(sequence, |body| release_body(log, copied, connection_copied, body));
+            if again > 0 {
+                connection.pending.forget_numbered(again);
+            }
         }
     }
 

@@ -1,0 +1,141 @@
+//! How connections come: a new one, one that returns to what it was cut from, or one that is refused. And how a
+//! slot is taken and given back.
+//! Tested through the properties of the shard.
+
+use tieline_websocket::InflateMode;
+
+use crate::Slot;
+use crate::application::{Application, Placement};
+use crate::connection::{Connection, Format, Phase, fresh_decoder};
+use crate::numbered::{Body, Window};
+use crate::shard::{MAX_SLOTS, Shard};
+
+impl<A: Application> Shard<A> {
+    /// Takes in a client that finished its handshake, as the application decides. Returns the slot that its socket
+    /// belongs to from now on, in place of any that stood there; `None` when the table is full. The caller first
+    /// drops what [`Shard::sockets_to_drop`] names, then puts the socket there, and then calls [`Shard::settle`].
+    pub fn adopt(
+        &mut self,
+        application: &mut A,
+        format: Format,
+        inflate: Option<InflateMode>,
+        arrival: A::Arrival,
+    ) -> Option<Slot> {
+        match application.arrive(self, arrival) {
+            Placement::Open(session) => {
+                let slot = self.open(session, format, inflate)?;
+                application.opened(self, slot);
+                Some(slot)
+            }
+            Placement::Resume(slot) => {
+                if !self.connections.get(slot as usize).is_some_and(|c| c.phase.is_alive()) {
+                    return self.refuse(1008, "The connection has ended.");
+                }
+                self.attach(slot, format, inflate);
+                application.resumed(self, slot);
+                self.replay(slot);
+                Some(slot)
+            }
+            Placement::Refuse(code, reason) => self.refuse(code, reason),
+        }
+    }
+
+    /// Gives a new connection a slot. `None` when the table is full.
+    fn open(&mut self, session: A::Session, format: Format, inflate: Option<InflateMode>) -> Option<Slot> {
+        let slot = self.take_slot()?;
+        let first_sequence = self.settings.first_sequence;
+        let tick = self.tick;
+        let connection = &mut self.connections[slot as usize];
+        connection.phase = Phase::Open;
+        connection.format = format;
+        connection.window = format.numbered.then(|| Box::new(Window::new(first_sequence)));
+        connection.decoder = fresh_decoder(inflate);
+        connection.last_message = tick;
+        connection.session = Some(session);
+        self.counters.opened += 1;
+        Some(slot)
+    }
+
+    /// Gives a socket that is refused a slot, only to be sent a close frame. `None` when the table is full.
+    pub fn refuse(&mut self, code: u16, reason: &str) -> Option<Slot> {
+        let slot = self.take_slot()?;
+        let connection = &mut self.connections[slot as usize];
+        connection.format = Format::plain(0);
+        connection.decoder = fresh_decoder(None);
+        self.start_close(slot, Some(code), reason);
+        Some(slot)
+    }
+
+    fn take_slot(&mut self) -> Option<Slot> {
+        if let Some(slot) = self.free.pop_front() {
+            return Some(slot);
+        }
+        if self.connections.len() >= MAX_SLOTS {
+            return None;
+        }
+        self.connections.push(Connection::free());
+        Some(self.connections.len() as Slot - 1)
+    }
+
+    /// Puts a new socket under a connection that was cut, or whose old socket it replaces.
+    fn attach(&mut self, slot: Slot, format: Format, inflate: Option<InflateMode>) {
+        self.keep_pending(slot, 0);
+        let tick = self.tick;
+        let connection = &mut self.connections[slot as usize];
+        // Whether its frames are numbered was settled when it was opened: there is a window, or there is none.
+        let format = Format { numbered: connection.window.is_some(), ..format };
+        if connection.phase == Phase::Detached {
+            self.counters.detached -= 1;
+        }
+        connection.phase = Phase::Open;
+        connection.blocked = false;
+        connection.open_frame = 0;
+        connection.parked = false;
+        connection.held_up = false;
+        connection.unanswered = 0;
+        connection.unread = None;
+        connection.last_message = tick;
+        connection.decoder = fresh_decoder(inflate);
+        if let Some(window) = &mut connection.window {
+            window.rewind();
+            if connection.format.deflate != format.deflate {
+                // What was compressed for another window size is sent plain.
+                window.bodies_mut().for_each(Body::forget_deflated);
+            }
+        }
+        let before = std::mem::replace(&mut connection.format, format);
+        if before != format {
+            self.move_memberships(slot, before, format);
+        }
+        self.counters.resumed += 1;
+    }
+
+    /// Queues everything that the peer of a resumed connection has not acknowledged.
+    fn replay(&mut self, slot: Slot) {
+        let connection = &mut self.connections[slot as usize];
+        if connection.phase != Phase::Open {
+            return;
+        }
+        let unsent = connection.window.as_ref().map_or(0, |window| window.unsent());
+        connection.pending.push_numbered(unsent - connection.pending.numbered());
+        self.mark_dirty(slot);
+    }
+
+    pub(crate) fn free_slot(&mut self, slot: Slot) {
+        self.keep_pending(slot, 0);
+        self.forget_window(slot);
+        let connection = &mut self.connections[slot as usize];
+        debug_assert!(connection.session.is_none() && connection.memberships.is_empty());
+        connection.phase = Phase::Free;
+        connection.generation = connection.generation.wrapping_add(1);
+        connection.blocked = false;
+        connection.open_frame = 0;
+        connection.parked = false;
+        connection.held_up = false;
+        connection.unanswered = 0;
+        connection.unread = None;
+        connection.decoder = fresh_decoder(None);
+        self.free.push_back(slot);
+        self.sockets_to_drop.push(slot);
+    }
+}
