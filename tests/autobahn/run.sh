@@ -27,7 +27,7 @@ done
 # The first interpreter that really is 2.7: named, on the path, or kept by pyenv.
 find_python() {
   local candidate
-  for candidate in "${TIELINE_PYTHON27:-}" "$(command -v python2.7 || true)" \
+  for candidate in "${AUTOBAHN_PYTHON:-}" "$(command -v python2.7 || true)" \
     "${PYENV_ROOT:-$HOME/.pyenv}"/versions/2.7*/bin/python2.7; do
     if [ -n "$candidate" ] && "$candidate" -c 'import sys, zlib, ssl; sys.exit(sys.version_info[:2] != (2, 7))' 2>/dev/null; then
       echo "$candidate"
@@ -45,7 +45,7 @@ if ! cmp -s "$here/requirements.txt" "$work/installed.txt"; then
     python=$(find_python)
   fi
   if [ -z "$python" ]; then
-    echo "LEFT OUT: Autobahn needs CPython 2.7, and neither python2.7, pyenv nor TIELINE_PYTHON27 gives one" >&2
+    echo "LEFT OUT: Autobahn needs CPython 2.7, and neither python2.7, pyenv nor AUTOBAHN_PYTHON gives one" >&2
     exit 77
   fi
   echo "making the environment of wstest"
