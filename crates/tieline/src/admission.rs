@@ -7,8 +7,9 @@
 //! proxy on this machine makes every caller look local, so a forwarding header shuts it, as does a `Host` that is no local
 //! name (which is also what a page gets that makes its own name resolve to this machine).
 
-
 use std::net::IpAddr;
+
+use hyper::header::HeaderMap;
 
 /// Headers that a proxy leaves behind. One of them, or one that begins with a [prefix](FORWARDING_PREFIXES), means that the peer is not the client.
 const FORWARDING_HEADERS: &[&str] = &[
@@ -87,7 +88,7 @@ pub fn standing(origin: Option<&str>, host: &str, listed: &[String]) -> Standing
 }
 
 /// Whether a header is one that proxies add. `name` is in lower case.
-pub fn is_forwarding_header(name: &str) -> bool {
+fn is_forwarding_header(name: &str) -> bool {
     FORWARDING_HEADERS.contains(&name) || FORWARDING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -142,4 +143,9 @@ fn is_local_name(host: &str) -> bool {
 /// Whether an address is this machine's own, an IPv4 address written as IPv6 too.
 pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
+}
+
+/// Whether a proxy left its mark on a request.
+pub fn is_forwarded(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| is_forwarding_header(name.as_str()))
 }

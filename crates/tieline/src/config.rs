@@ -15,6 +15,7 @@ mod table;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tieline_core::token::Keys;
 
@@ -112,6 +113,14 @@ impl Settings {
         }
         text
     }
+}
+
+/// Reads a duration such as `25s`.
+///
+/// # Errors
+/// With what is taken instead.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    kind::duration(text).ok_or_else(|| format!("expected {}", kind::DURATION))
 }
 
 /// Gathers a file, the environment and flags. The flag's file wins over the variable's.

@@ -19,6 +19,9 @@ use crate::config;
 use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Welcome};
 use crate::stop::Signals;
 
+/// Size of the fragments that the largest message may be cut into, in bytes.
+const SMALLEST_FRAGMENT: usize = 64;
+
 /// Answers each message with itself. It keeps nothing.
 #[derive(Debug)]
 pub struct EchoApplication;
@@ -108,12 +111,11 @@ pub struct EchoSettings {
 impl EchoSettings {
     fn switchboard(&self) -> Settings {
         let defaults = Settings::default();
+        // Conformance suites cut their largest messages into the smallest frames.
+        let fragments = u32::try_from(self.max_message / SMALLEST_FRAGMENT).unwrap_or(u32::MAX);
+        let max_fragments = fragments.max(defaults.inbound.max_fragments);
         Settings {
-            inbound: Limits {
-                max_frame: self.max_message,
-                max_message: self.max_message,
-                ..defaults.inbound
-            },
+            inbound: Limits { max_frame: self.max_message, max_message: self.max_message, max_fragments },
             // A client may send a few of the largest messages before it reads the first one's echo.
             max_lag: defaults.max_lag.max(self.max_message.saturating_mul(4)),
             ..defaults

@@ -6,20 +6,28 @@
 
 pub mod admission;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod echo;
 pub mod http;
 pub mod log;
+pub mod metrics;
+pub mod mint;
+pub mod routes;
+pub mod serve;
 pub mod stop;
 
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command};
-use config::ConfigErrors;
+use tieline_core::token::TokenError;
+
+use cli::{Cli, Command, SettingArgs};
+use config::{ConfigErrors, Settings};
+use stop::Signals;
 
 /// Why a command ended in failure.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +46,15 @@ pub enum Failure {
     /// The shards could not be started, or one of them failed.
     #[error(transparent)]
     Switchboard(#[from] tieline_switchboard::Error),
+    /// The node could not be started.
+    #[error(transparent)]
+    Start(#[from] tieline_core::StartError),
+    /// A token could not be made.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// A load run failed.
+    #[error(transparent)]
+    Bench(#[from] tieline_bench::BenchError),
     /// The system does not hand out its signals.
     #[error("signals cannot be waited for: {0}")]
     Signals(#[source] io::Error),
@@ -66,7 +83,16 @@ impl Failure {
 /// The whole program.
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Echo(args) => run_async(echo::run(&args)),
+        Command::Serve(args) => serve(&args),
+        Command::CheckConfig(args) => check_config(&args),
+        Command::Token(args) => {
+            mint::mint(&args).map_err(Failure::from).and_then(|text| print(&format!("{text}\n")))
+        }
+        Command::Echo(args) => {
+            log::start(&config::Log::default());
+            run_async(echo::run(&args))
+        }
+        Command::Bench(args) => tieline_bench::run(args).map_err(Failure::from),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -77,6 +103,27 @@ pub fn run() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+fn serve(args: &SettingArgs) -> Result<(), Failure> {
+    let settings = Settings::read(&args.layers()?)?;
+    log::start(&settings.log);
+    run_async(async {
+        let signals = Signals::new().map_err(Failure::Signals)?;
+        serve::serve(settings, serve::Addresses::announce, signals.stop()).await
+    })
+}
+
+fn check_config(args: &SettingArgs) -> Result<(), Failure> {
+    let layers = args.layers()?;
+    let settings = Settings::read(&layers)?;
+    // The files of keys must be readable, too.
+    settings.keys()?;
+    print(&settings.show(&layers))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::Output)
 }
 
 fn run_async(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

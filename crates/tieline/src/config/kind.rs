@@ -52,6 +52,10 @@ const SIZE_UNITS: [(&str, usize); 7] = [
 const DURATION_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
+/// What is taken for a duration.
+pub(super) const DURATION: &str =
+    "a duration with its unit, such as \"500ms\", \"25s\", \"5m\", \"1h\" or \"7d\"";
+
 /// The text of a value that is written as text wherever it stands.
 fn text(written: &Written) -> Option<&str> {
     match written {
@@ -93,14 +97,18 @@ impl Kind for Size {
     }
 }
 
+/// Reads a duration.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = number_and_unit(text.trim())?;
+    let (_, milliseconds) = DURATION_UNITS.iter().find(|(name, _)| *name == unit)?;
+    number.checked_mul(*milliseconds).map(Duration::from_millis)
+}
+
 impl Kind for Duration {
-    const TAKES: &'static str =
-        "a duration with its unit, such as \"500ms\", \"25s\", \"5m\", \"1h\" or \"7d\"";
+    const TAKES: &'static str = DURATION;
 
     fn read(written: &Written) -> Option<Self> {
-        let (number, unit) = number_and_unit(text(written)?)?;
-        let (_, milliseconds) = DURATION_UNITS.iter().find(|(name, _)| *name == unit)?;
-        number.checked_mul(*milliseconds).map(Duration::from_millis)
+        duration(text(written)?)
     }
 
     fn write(&self) -> String {

@@ -27,6 +27,13 @@ pub struct Row {
     pub is_switch: bool,
 }
 
+impl Row {
+    /// The flag without its dashes, where the setting has one.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+}
+
 /// Every setting, in the order of the document.
 pub fn rows() -> Vec<Row> {
     let mut rows = Server::rows();

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use axum::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
-use serde::Serialize;
 use tieline_core::token::TokenError;
+use tieline_proto::rest::ErrorBody;
 use tieline_proto::{ErrorCode, Reconnect};
 use tieline_websocket::HandshakeError;
 
@@ -26,12 +26,6 @@ pub struct Refusal {
     pub header: Option<(&'static str, &'static str)>,
 }
 
-#[derive(Serialize)]
-struct ErrorBody<'a> {
-    code: &'static str,
-    message: &'a str,
-}
-
 impl Refusal {
     /// The row with a sentence of its own.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
@@ -40,7 +34,7 @@ impl Refusal {
 
     /// The answer.
     pub fn response(&self) -> Response<Body> {
-        let body = ErrorBody { code: self.code.name(), message: &self.message };
+        let body = ErrorBody::new(self.code, &*self.message);
         let body = serde_json::to_vec(&body).expect("text is always JSON");
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_REQUEST);

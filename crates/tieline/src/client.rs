@@ -1,0 +1,252 @@
+//! What `tieline serve` makes of requests for a WebSocket: which hub, who, on which wire, and whether at all.
+//!
+//! The paths are those of the Web PubSub wire, `/client/hubs/{hub}` and `/client/?hub=`, and ours, `/client/{user}`, for a browser
+//! that brings nothing but a socket. Everything here runs for each connection, on the runtime's threads, and waits for nothing.
+//! Tested by `tests/serve.rs` over real sockets; the rules for clients without a token in `admission.rs`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use hyper::header::{AUTHORIZATION, HeaderMap, ORIGIN};
+use tieline_core::{Arrival, Client, Node, Operator, Subprotocol, unix_ms};
+use tieline_proto::claims::decode_segment;
+use tieline_proto::role::Roles;
+use tieline_proto::{ConnectionId, Dialect, ErrorCode, HubName, UserId};
+use tieline_websocket::Upgrade;
+
+use crate::admission::{self, Facts, Standing};
+use crate::config::Server;
+use crate::http::{Asked, Endpoint, Query, Refusal, Welcome};
+
+/// The hub of a client that names none.
+const DEFAULT_HUB: &str = "default";
+
+/// Lets clients in.
+pub struct ClientEndpoint {
+    /// The node they come to.
+    node: Arc<Node>,
+    /// What clients without a token may do.
+    every_role: Arc<Roles>,
+    /// Whether everybody may come without a token.
+    allow_anonymous: bool,
+    /// Origins that are let in beside the server's own.
+    allow_origin: Vec<String>,
+}
+
+impl ClientEndpoint {
+    /// The endpoint of a node.
+    pub fn new(node: Arc<Node>, settings: &Server) -> Self {
+        let every_role = node.share_roles(Roles::everything());
+        let Server { allow_anonymous, allow_origin, .. } = settings.clone();
+        ClientEndpoint { node, every_role, allow_anonymous, allow_origin }
+    }
+}
+
+/// What a path asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Door<'a> {
+    /// The hub of this name.
+    Hub(Cow<'a, str>),
+    /// The hub that the query names.
+    AnyHub,
+    /// To be this user, on the plain wire.
+    User(Cow<'a, str>),
+}
+
+impl<'a> Door<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        let rest = path.strip_prefix("/client")?;
+        let Some(rest) = rest.strip_prefix('/') else { return rest.is_empty().then_some(Door::AnyHub) };
+        if rest.is_empty() {
+            return Some(Door::AnyHub);
+        }
+        match rest.strip_prefix("hubs/") {
+            Some(hub) => decode_segment(hub).map(Door::Hub),
+            None => decode_segment(rest).map(Door::User),
+        }
+    }
+}
+
+impl Endpoint for ClientEndpoint {
+    type Application = Operator;
+
+    fn owns(&self, path: &str) -> bool {
+        path.strip_prefix("/client").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    fn receive(&self, asked: &Asked<'_>) -> Result<Welcome<Arrival>, Refusal> {
+        let door = Door::of(asked.uri.path()).ok_or(ErrorCode::NotFound)?;
+        let dialect = choose_dialect(asked.upgrade)?;
+        let query = Query::parse(asked.uri.query().unwrap_or(""))
+            .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, error.to_string()))?;
+        let standing = self.standing(asked);
+        if standing == Standing::Foreign {
+            return Err(ErrorCode::OriginRefused.into());
+        }
+        let subprotocol = match (dialect, &door) {
+            (Some(dialect), _) => Subprotocol::from(dialect),
+            (None, Door::User(_)) => Subprotocol::Plain,
+            (None, _) => return Err(no_subprotocol("the client offers no subprotocol")),
+        };
+        if subprotocol == Subprotocol::AzureReliable
+            && let (Some(id), Some(token)) = (&query.connection_id, &query.reconnection_token)
+        {
+            return Ok(welcome(subprotocol, dialect, recovery(id, token)));
+        }
+        let client = self.client(asked, standing, subprotocol, door, &query)?;
+        Ok(welcome(subprotocol, dialect, (None, Arrival::Client(Box::new(client)))))
+    }
+}
+
+impl ClientEndpoint {
+    fn standing(&self, asked: &Asked<'_>) -> Standing {
+        let mut origins = asked.headers.get_all(ORIGIN).iter();
+        match (origins.next(), origins.next()) {
+            (None, _) => Standing::Absent,
+            (Some(origin), None) => origin.to_str().map_or(Standing::Foreign, |origin| {
+                admission::standing(Some(origin), asked.host, &self.allow_origin)
+            }),
+            // No browser sends two.
+            (Some(_), Some(_)) => Standing::Foreign,
+        }
+    }
+
+    /// Who a new connection is and what it may do.
+    fn client(
+        &self,
+        asked: &Asked<'_>,
+        standing: Standing,
+        subprotocol: Subprotocol,
+        door: Door<'_>,
+        query: &Query<'_>,
+    ) -> Result<Client, Refusal> {
+        let (hub, claimed) = match &door {
+            Door::Hub(hub) => (&**hub, query.user.as_deref()),
+            Door::AnyHub => (query.hub.as_deref().unwrap_or(DEFAULT_HUB), query.user.as_deref()),
+            Door::User(user) => (query.hub.as_deref().unwrap_or(DEFAULT_HUB), Some(&**user)),
+        };
+        let hub = HubName::new(hub).map_err(|_| ErrorCode::InvalidHub)?;
+        let token = match &query.access_token {
+            Some(token) => Some(&**token),
+            None => bearer(asked.headers)?,
+        };
+        // The door of plain users belongs to those without a token; a token, when one is given, is checked all the same.
+        let needs_anonymous = token.is_none() || matches!(door, Door::User(_));
+        if needs_anonymous && !admission::admits_anonymous(&self.facts(asked, standing)) {
+            return Err(Refusal::new(
+                ErrorCode::Unauthorized,
+                "this server wants an access token from this client",
+            ));
+        }
+        let Some(token) = token else {
+            let user = claimed.map(UserId::new).transpose().map_err(|_| ErrorCode::InvalidUser)?;
+            let roles = Arc::clone(&self.every_role);
+            return Ok(Client { hub, user, roles, groups: Vec::new(), subprotocol, expires: None });
+        };
+        let token = self.node.keys().verify_client(token, hub.as_str(), unix_ms() / 1000)?;
+        if let Door::User(user) = &door
+            && token.user.as_deref() != Some(&**user)
+        {
+            return Err(Refusal::new(ErrorCode::Forbidden, "the token is not this user's"));
+        }
+        Ok(Client {
+            hub,
+            user: token.user,
+            roles: self.node.share_roles(token.roles),
+            groups: token.groups,
+            subprotocol,
+            expires: Some(token.expires),
+        })
+    }
+
+    fn facts<'a>(&self, asked: &Asked<'a>, standing: Standing) -> Facts<'a> {
+        Facts {
+            allow_anonymous: self.allow_anonymous,
+            has_keys: !self.node.keys().is_empty(),
+            listener: asked.listener.ip(),
+            peer: asked.peer.ip(),
+            host: asked.host,
+            is_forwarded: admission::is_forwarded(asked.headers),
+            standing,
+        }
+    }
+}
+
+fn welcome(
+    subprotocol: Subprotocol,
+    dialect: Option<Dialect>,
+    (shard, arrival): (Option<u16>, Arrival),
+) -> Welcome<Arrival> {
+    Welcome { protocol: dialect.map(Dialect::subprotocol), shard, format: subprotocol.format(0), arrival }
+}
+
+/// A client that wants its connection back is always upgraded; whether it gets it back, the connection's shard decides. An id that
+/// cannot be read is nobody's, and is refused there like one that was forgotten.
+fn recovery(id: &str, token: &str) -> (Option<u16>, Arrival) {
+    match id.parse::<ConnectionId>() {
+        Ok(id) => (Some(id.shard().into()), Arrival::Recovery { id, token: token.to_owned() }),
+        Err(_) => {
+            let id = ConnectionId::from_bytes([0; ConnectionId::BYTES]);
+            (None, Arrival::Recovery { id, token: String::new() })
+        }
+    }
+}
+
+/// The first of the offered subprotocols that is spoken here; none when none is offered.
+fn choose_dialect(upgrade: &Upgrade<'_>) -> Result<Option<Dialect>, Refusal> {
+    let mut offers_any = false;
+    for name in upgrade.protocols() {
+        if let Some(dialect) = Dialect::from_subprotocol(name) {
+            return Ok(Some(dialect));
+        }
+        offers_any = true;
+    }
+    if offers_any {
+        Err(no_subprotocol("no subprotocol that the client offers is spoken here"))
+    } else {
+        Ok(None)
+    }
+}
+
+fn no_subprotocol(what: &str) -> Refusal {
+    let known = Dialect::ALL.map(Dialect::subprotocol).join(", ");
+    Refusal::new(ErrorCode::InvalidRequest, format!("{what}; the server speaks {known}"))
+}
+
+/// The token of an Authorization header. Other schemes are a proxy's business.
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
+    let malformed = || Refusal::new(ErrorCode::Unauthorized, "the Authorization header is malformed");
+    let (scheme, token) = value.to_str().map_err(|_| malformed())?.split_once(' ').ok_or_else(malformed)?;
+    Ok(scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_doors() {
+        let user = |text: &'static str| Some(Door::User(text.into()));
+        let hub = |text: &'static str| Some(Door::Hub(text.into()));
+        for (path, door) in [
+            ("/client", Some(Door::AnyHub)),
+            ("/client/", Some(Door::AnyHub)),
+            ("/client/hubs/chat", hub("chat")),
+            ("/client/hubs/a%2Cb", hub("a,b")),
+            ("/client/hubs/", hub("")),
+            ("/client/hubs/chat/", None),
+            ("/client/hubs/chat/x", None),
+            ("/client/hubs/%FF", None),
+            ("/client/alice", user("alice")),
+            ("/client/a%2Fb%20%C3%BC", user("a/b ü")),
+            ("/client/hubs", user("hubs")),
+            ("/client/alice/", None),
+            ("/client//", None),
+            ("/clients", None),
+            ("/", None),
+        ] {
+            assert_eq!(Door::of(path), door, "{path}");
+        }
+    }
+}

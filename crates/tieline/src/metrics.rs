@@ -1,0 +1,115 @@
+//! `/metrics`: what the node has counted, in the text format of Prometheus.
+//!
+//! No label ever holds what a client sent: their values come from tables of this program. Tested in `tests/serve.rs`, which reads a
+//! running node's.
+
+use std::fmt::{Display, Write};
+use std::sync::atomic::Ordering;
+
+use tieline_core::Node;
+use tieline_switchboard::Counters;
+
+use crate::http::HttpTally;
+
+/// Whether a metric only grows.
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// A metric of the switchboard.
+type Row = (&'static str, Kind, &'static str, fn(&Counters) -> u64);
+
+/// The switchboard's metrics: name, kind, meaning, value.
+const SWITCHBOARD: &[Row] = &[
+    ("connections", Kind::Gauge, "Connections, those that are cut or closing among them.", |c| c.connections),
+    ("connections_cut", Kind::Gauge, "Connections that were cut and may be recovered.", |c| c.detached),
+    ("log_bytes", Kind::Gauge, "Memory in the logs of what clients have coming.", |c| c.log_bytes),
+    ("lag_bytes", Kind::Gauge, "Memory of what lagging clients have coming beside the logs.", |c| {
+        c.copied_bytes
+    }),
+    ("connections_opened_total", Kind::Counter, "Connections opened.", |c| c.opened),
+    ("connections_recovered_total", Kind::Counter, "Connections recovered on a new socket.", |c| c.resumed),
+    ("connections_closed_total", Kind::Counter, "Connections ended, for whatever cause.", |c| c.closed),
+    ("messages_received_total", Kind::Counter, "Messages from clients.", |c| c.messages_in),
+    ("received_bytes_total", Kind::Counter, "Bytes read from clients.", |c| c.bytes_in),
+    ("deliveries_total", Kind::Counter, "Frames queued to clients.", |c| c.deliveries),
+    ("sent_bytes_total", Kind::Counter, "Bytes written to clients.", |c| c.bytes_out),
+    ("sends_total", Kind::Counter, "System calls that wrote to clients.", |c| c.sends),
+    (
+        "parked_total",
+        Kind::Counter,
+        "Times a client was not read on because a shard had too much waiting.",
+        |c| c.parked,
+    ),
+];
+
+/// Why connections were ended or messages dropped by the switchboard itself.
+const REASONS: &[(&str, fn(&Counters) -> u64)] = &[
+    ("slow", |c| c.ended_lag),
+    ("memory", |c| c.ended_memory),
+    ("silent", |c| c.ended_silent),
+    ("idle", |c| c.ended_idle),
+    ("protocol", |c| c.ended_protocol),
+];
+
+/// The whole text.
+pub fn render(node: &Node, http: &HttpTally) -> String {
+    let mut text = String::with_capacity(8 * 1024);
+    let version = env!("CARGO_PKG_VERSION");
+    let name = node.id().name.as_str();
+    head(&mut text, "info", Kind::Gauge, "The program and the node.");
+    line(&mut text, "info", format_args!("{{version=\"{version}\",node=\"{name}\"}}"), 1);
+
+    let counters = node.counters();
+    for (name, kind, help, value) in SWITCHBOARD {
+        head(&mut text, name, *kind, help);
+        line(&mut text, name, "", value(&counters));
+    }
+    let ended = "connections_ended_total";
+    head(&mut text, ended, Kind::Counter, "Connections that the server ended, by reason.");
+    for (reason, value) in REASONS {
+        line(&mut text, ended, format_args!("{{reason=\"{reason}\"}}"), value(&counters));
+    }
+    let dropped = "messages_dropped_total";
+    head(&mut text, dropped, Kind::Counter, "Messages that a client missed, by reason.");
+    line(&mut text, dropped, "{reason=\"slow\"}", counters.dropped_lag);
+
+    let tally = node.tally();
+    head(&mut text, "requests_total", Kind::Counter, "What clients asked for, by kind.");
+    for (kind, count) in tally.counts() {
+        line(&mut text, "requests_total", format_args!("{{kind=\"{kind}\"}}"), count);
+    }
+    head(&mut text, "errors_total", Kind::Counter, "Errors that clients were answered with, by code.");
+    for (code, count) in tally.errors.counts() {
+        line(&mut text, "errors_total", format_args!("{{code=\"{code}\"}}"), count);
+    }
+
+    for (name, help, count) in [
+        ("http_accepted_total", "Sockets accepted.", &http.accepted),
+        ("http_upgraded_total", "Sockets that became connections.", &http.upgraded),
+        ("http_malformed_total", "Sockets that spoke no proper HTTP, or too slowly.", &http.malformed),
+    ] {
+        head(&mut text, name, Kind::Counter, help);
+        line(&mut text, name, "", count.load(Ordering::Relaxed));
+    }
+    head(&mut text, "http_refused_total", Kind::Counter, "HTTP requests that were refused, by code.");
+    for (code, count) in http.refused() {
+        line(&mut text, "http_refused_total", format_args!("{{code=\"{code}\"}}"), count);
+    }
+    text
+}
+
+fn head(text: &mut String, name: &str, kind: Kind, help: &str) {
+    let kind = match kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+    };
+    write!(text, "# HELP tieline_{name} {help}\n# TYPE tieline_{name} {kind}\n")
+        .expect("a string takes all text");
+}
+
+fn line(text: &mut String, name: &str, labels: impl Display, value: u64) {
+    writeln!(text, "tieline_{name}{labels} {value}").expect("a string takes all text");
+}

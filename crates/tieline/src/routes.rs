@@ -1,0 +1,134 @@
+//! What the node answers over plain HTTP: is it alive, is it ready, and what has it counted. Everything else is a 404.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::StatusCode;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
+use serde::Serialize;
+use tieline_core::{Node, unix_ms};
+use tieline_proto::ErrorCode;
+
+use crate::admission::{self, Facts};
+use crate::client::bearer;
+use crate::config::Broker;
+use crate::http::{Caller, HttpTally, Refusal};
+use crate::metrics;
+
+/// The type of Prometheus' text.
+const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// What the handlers share.
+pub struct Station {
+    /// The node they tell of.
+    pub node: Arc<Node>,
+    /// What the edge counted.
+    pub http: Arc<HttpTally>,
+    /// What joins the node to others.
+    pub broker: Broker,
+    /// Whether there is a listener for operators, where `/metrics` then is.
+    pub has_admin: bool,
+    /// Set when the node no longer accepts connections.
+    pub is_stopping: AtomicBool,
+}
+
+/// How the node is, in one word.
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    node: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker: Option<&'static str>,
+}
+
+/// The routes of the listener for clients.
+pub fn public(station: &Arc<Station>) -> Router {
+    let metrics =
+        if station.has_admin { Router::new() } else { Router::new().route("/metrics", get(guarded_metrics)) };
+    finish(health().merge(metrics), station)
+}
+
+/// The routes of the listener for operators, which only they can reach.
+pub fn admin(station: &Arc<Station>) -> Router {
+    finish(health().route("/metrics", get(all_metrics)), station)
+}
+
+fn health() -> Router<Arc<Station>> {
+    Router::new().route("/healthz", get(is_alive)).route("/readyz", get(is_ready))
+}
+
+fn finish(routes: Router<Arc<Station>>, station: &Arc<Station>) -> Router {
+    routes
+        .fallback(async || Refusal::from(ErrorCode::NotFound))
+        .method_not_allowed_fallback(async || Refusal::from(ErrorCode::MethodNotAllowed))
+        .with_state(Arc::clone(station))
+}
+
+async fn is_alive(State(station): State<Arc<Station>>) -> Response {
+    health_response(
+        StatusCode::OK,
+        Health { status: "ok", node: station.node.id().to_string(), broker: None },
+    )
+}
+
+async fn is_ready(State(station): State<Arc<Station>>) -> Response {
+    let (status, word) = if station.is_stopping.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping")
+    } else {
+        (StatusCode::OK, "ok")
+    };
+    let node = station.node.id().to_string();
+    health_response(status, Health { status: word, node, broker: Some(station.broker.name()) })
+}
+
+fn health_response(status: StatusCode, health: Health) -> Response {
+    let body = serde_json::to_string(&health).expect("text is always JSON");
+    (status, [(CACHE_CONTROL, "no-store"), (CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+async fn all_metrics(State(station): State<Arc<Station>>) -> Response {
+    ([(CONTENT_TYPE, METRICS_TYPE)], metrics::render(&station.node, &station.http)).into_response()
+}
+
+/// For programs of this machine, and for whoever holds an access key.
+async fn guarded_metrics(
+    state: State<Arc<Station>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    if let Some(token) = bearer(request.headers())? {
+        let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+        state.node.keys().verify_rest(token, target, unix_ms() / 1000)?;
+    } else if !is_local(&caller, &request) {
+        return Err(Refusal::new(
+            ErrorCode::Unauthorized,
+            "metrics are for this machine, or for a token of the REST API",
+        ));
+    }
+    Ok(all_metrics(state).await)
+}
+
+fn is_local(caller: &Caller, request: &Request<Body>) -> bool {
+    let text = |name| request.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?"));
+    let host = text(HOST).unwrap_or("");
+    admission::is_local(&Facts {
+        allow_anonymous: false,
+        has_keys: true,
+        listener: caller.listener.ip(),
+        peer: caller.peer.ip(),
+        host,
+        is_forwarded: admission::is_forwarded(request.headers()),
+        standing: admission::standing(text(ORIGIN), host, &[]),
+    })
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        self.response()
+    }
+}

@@ -1,0 +1,227 @@
+//! `tieline serve`: one node, from its configuration to its end.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tieline_core::token::Keys;
+use tieline_core::{Limits, Node, NodeSettings, Operator};
+use tieline_proto::{ErrorCode, NodeName};
+use tieline_switchboard::Switchboard;
+use tieline_websocket::Limits as InboundLimits;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::Failure;
+use crate::client::ClientEndpoint;
+use crate::config::Settings;
+use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Welcome};
+use crate::routes::{self, Station};
+use crate::stop;
+
+/// Descriptors that the program needs beside those of connections.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// How often the shards are looked after.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Where a node listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// For clients.
+    pub clients: SocketAddr,
+    /// For operators.
+    pub admin: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// Tells whoever started the program where it listens.
+    ///
+    /// # Errors
+    /// When the standard output is closed.
+    pub fn announce(self) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "listening on http://{}", self.clients)?;
+        if let Some(admin) = self.admin {
+            writeln!(out, "operators on http://{admin}")?;
+        }
+        out.flush()
+    }
+}
+
+/// Runs a node until `stop` is ready. `ready` is told the addresses that were bound, when clients can connect.
+///
+/// # Errors
+/// When an address cannot be bound, a key cannot be read, or a shard cannot be started or fails.
+pub async fn serve(
+    settings: Settings,
+    ready: impl FnOnce(Addresses) -> io::Result<()>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    let keys = Arc::new(settings.keys()?);
+    let (listener, address) = listen(settings.server.listen, settings.limits.backlog)?;
+    let admin = settings.server.admin_listen.map(|at| listen(at, settings.limits.backlog)).transpose()?;
+    raise_descriptors(settings.limits.connections as u64);
+
+    let name = settings.server.node.clone().unwrap_or_else(|| default_name(address.port()));
+    let (node, switchboard) = Node::start(node_settings(&settings, name, Arc::clone(&keys)))?;
+    tracing::info!(node = %node.id(), %address, shards = switchboard.handle().shards(), "The node has started.");
+    warn_of_exposure(&settings, &keys, address);
+
+    let tally = Arc::new(HttpTally::default());
+    let station = Arc::new(Station {
+        node: Arc::clone(&node),
+        http: Arc::clone(&tally),
+        broker: settings.server.broker,
+        has_admin: admin.is_some(),
+        is_stopping: AtomicBool::new(false),
+    });
+    let addresses = Addresses { clients: address, admin: admin.as_ref().map(|(_, address)| *address) };
+    let endpoint = ClientEndpoint::new(Arc::clone(&node), &settings.server);
+    let edge_settings = EdgeSettings::of(&settings);
+    let handle = node.handle();
+    let public = routes::public(&station);
+    let edge =
+        Edge::new(endpoint, public, handle.clone(), address, edge_settings.clone(), Arc::clone(&tally));
+
+    let (stopping, stopped) = watch::channel(false);
+    let serving = edge.serve(listener, wait(stopped.clone()));
+    let operating = async {
+        if let Some((listener, address)) = admin {
+            let admin = routes::admin(&station);
+            let edge = Edge::new(NoClients, admin, handle.clone(), address, edge_settings, tally);
+            edge.serve(listener, wait(stopped)).await;
+        }
+    };
+    ready(addresses).map_err(Failure::Output)?;
+    let ending = async {
+        tokio::select! {
+            () = stop => {}
+            () = failure(&switchboard) => tracing::error!("A shard has failed; the node stops."),
+        }
+        station.is_stopping.store(true, Ordering::Relaxed);
+        let _ = stopping.send(true);
+    };
+    tokio::join!(serving, operating, ending);
+    stop::switchboard(switchboard).await
+}
+
+fn listen(address: SocketAddr, backlog: u32) -> Result<(TcpListener, SocketAddr), Failure> {
+    let bound = http::bind(address, backlog).and_then(|listener| {
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    });
+    bound.map_err(|source| Failure::Bind { address, source })
+}
+
+async fn wait(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop as well.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Returns when a shard's thread has ended, which it never should.
+async fn failure(switchboard: &Switchboard<Operator>) {
+    let mut watch = tokio::time::interval(WATCH_EVERY);
+    while !switchboard.has_failed() {
+        watch.tick().await;
+    }
+}
+
+/// The parts of the configuration that the node itself works with.
+fn node_settings(settings: &Settings, name: NodeName, keys: Arc<Keys>) -> NodeSettings {
+    let (limits, times) = (&settings.limits, &settings.times);
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    let defaults = tieline_switchboard::Settings::default();
+    NodeSettings {
+        name,
+        shards: if settings.server.shards == 0 { available } else { settings.server.shards },
+        limits: Limits {
+            groups_per_connection: limits.groups_per_connection,
+            connections_per_user: limits.connections_per_user,
+            messages_per_second: limits.message_rate,
+            message_burst: limits.message_burst,
+            faults: limits.faults,
+        },
+        switchboard: tieline_switchboard::Settings {
+            inbound: InboundLimits {
+                max_frame: limits.max_frame.0,
+                max_message: limits.max_message.0,
+                max_fragments: limits.max_fragments,
+            },
+            max_lag: limits.slow_consumer.0,
+            max_copied: limits.lag_memory.0,
+            max_log: limits.log_memory.0,
+            max_mailbox: limits.mailbox.0,
+            ping_every: times.ping_interval,
+            ping_misses: times.ping_misses,
+            idle: times.idle,
+            close_timeout: times.close,
+            resume_window: times.recovery,
+            ..defaults
+        },
+        keys,
+    }
+}
+
+/// The host's name and the port. What a node's name may not have becomes a dash.
+fn default_name(port: u16) -> NodeName {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let host: String = host.chars().take(100).map(allowed).collect();
+    let host = if host.is_empty() { "node" } else { &host };
+    NodeName::new(&format!("{host}:{port}")).expect("every character is allowed, and there are few")
+}
+
+/// Asks for as many descriptors as connections may be open, and tells when the system allows fewer.
+fn raise_descriptors(connections: u64) {
+    let wanted = connections.saturating_add(OTHER_DESCRIPTORS);
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if soft >= wanted {
+        return;
+    }
+    let granted = wanted.min(hard);
+    match setrlimit(Resource::RLIMIT_NOFILE, granted, hard) {
+        Ok(()) if granted == wanted => {}
+        Ok(()) => tracing::info!(
+            descriptors = granted,
+            connections,
+            "The system allows fewer open files than `limits.connections` would need."
+        ),
+        Err(error) => {
+            tracing::warn!(%error, descriptors = soft, "The limit of open files could not be raised.")
+        }
+    }
+}
+
+/// Tells an operator what a configuration means that may not be meant.
+fn warn_of_exposure(settings: &Settings, keys: &Keys, address: SocketAddr) {
+    if settings.server.allow_anonymous && !address.ip().is_loopback() {
+        tracing::warn!("Everybody who can reach this address may connect without a token, as any user.");
+    }
+    if keys.is_empty() && !settings.server.allow_anonymous && !address.ip().is_loopback() {
+        tracing::warn!(
+            "Nobody can connect: there is no access key, and the address is not this machine's alone."
+        );
+    }
+    if settings.server.peer_listen.is_some() {
+        tracing::warn!("No node will connect to `peer_listen`: the broker does not join nodes directly.");
+    }
+}
+
+/// The listener for operators takes no WebSocket.
+struct NoClients;
+
+impl Endpoint for NoClients {
+    type Application = Operator;
+
+    fn owns(&self, _: &str) -> bool {
+        false
+    }
+
+    fn receive(&self, _: &Asked<'_>) -> Result<Welcome<tieline_core::Arrival>, Refusal> {
+        Err(ErrorCode::NotFound.into())
+    }
+}
