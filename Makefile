@@ -1,4 +1,4 @@
-# What people and CI run. `make test` is everything that fits in a quarter of an hour, `make test-full` the rest too.
+# What people and CI run: `make test` is what CI runs, `make test-full` the long rest too.
 
 # The tests build the binary once, without optimisation and with assertions, and the suites in other languages use that
 # same binary: a second, optimised build would double the time and check less. `make autobahn` alone wants speed.
@@ -17,6 +17,10 @@ test: lint unit doc tidy autobahn-part sdk
 	@tests/left-out.sh report
 
 test-full: test autobahn
+
+# The table of measurements for this machine. Nothing else should run meanwhile.
+bench:
+	cargo run --release -p tieline -- bench suite
 
 lint: fmt clippy
 
