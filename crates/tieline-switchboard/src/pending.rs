@@ -134,6 +134,9 @@ impl PendingList {
     /// Removes the first entry. The log reference of a `Log` entry is the caller's to release.
     #[inline]
     pub(crate) fn drop_front(&mut self) {
+        if self.len() == 1 {
+            return self.clear();
+        }
         // The entry behind the cursor must not keep a shared frame alive.
         self.items[self.head as usize] = Pending::Numbered(0);
         self.skip(1);

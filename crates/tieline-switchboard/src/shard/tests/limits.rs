@@ -172,7 +172,7 @@ fn a_large_message_is_shared_and_its_lag_is_counted_once() {
 #[test]
 fn an_idle_connection_is_small() {
     let size = size_of::<crate::connection::Connection<()>>();
-    assert!(size <= 208, "{size} bytes");
+    assert!(size <= 176, "{size} bytes");
     let mut world = World::new(Settings::default());
     let slot = world.member(Format::plain(0), ROOMY);
     world.publish(1, 500);

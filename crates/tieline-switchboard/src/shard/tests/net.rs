@@ -35,6 +35,8 @@ pub(super) struct Client {
     decoder: Decoder,
     shared: Shared,
     pub(super) got: Vec<Got>,
+    /// Which of those frames were compressed.
+    pub(super) compressed: Vec<bool>,
 }
 
 impl Client {
@@ -51,6 +53,7 @@ impl Client {
             decoder: Decoder::new(Role::Client, deflate.then_some(InflateMode::Shared)),
             shared: Shared::new(limits),
             got: Vec::new(),
+            compressed: Vec::new(),
         }
     }
 
@@ -73,6 +76,7 @@ impl Client {
                 Event::Pong(payload) => Got::Pong(payload.to_vec()),
                 Event::Close(frame) => Got::Close(frame.map(|frame| frame.code)),
             });
+            self.compressed.push(header.compressed);
             start = end;
         }
         self.partial.drain(..start);

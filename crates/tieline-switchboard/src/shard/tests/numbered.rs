@@ -98,6 +98,25 @@ fn what_was_acknowledged_is_not_sent_again() {
 }
 
 #[test]
+fn a_replay_is_compressed_only_for_the_window_it_was_compressed_for() {
+    for (now, expected) in [(15, [true, true]), (9, [false, true]), (0, [false, false])] {
+        for len in [2_000, 40_000] {
+            let mut world = World::new(Settings::default());
+            let slot = world.member(numbered(15), ROOMY);
+            world.publish(0, len);
+            world.flush_all();
+            assert_eq!(world.client(slot).compressed, [true]);
+            world.lose(slot);
+            world.arrive(numbered(now), ROOMY, Arrival::Resume(slot));
+            world.publish(2, len);
+            world.flush_all();
+            assert_eq!(world.client(slot).compressed[1..], expected, "{now}");
+            assert_eq!(world.payloads(slot)[1..], [frame(1, 0, len), frame(2, 2, len)]);
+        }
+    }
+}
+
+#[test]
 fn of_two_sockets_the_newer_wins() {
     let mut world = World::new(Settings::default());
     let slot = world.member(numbered(0), 10);

@@ -131,7 +131,9 @@ impl Message {
         while body.len() < self.len {
             if !self.compressible || body.len() < 16 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                word = (state ^ state >> 29).to_le_bytes().map(|byte| b' ' + byte % 90);
+                // Eight printable characters.
+                let bits = (state ^ state >> 29) & 0x3f3f_3f3f_3f3f_3f3f;
+                word = (bits + 0x2020_2020_2020_2020).to_le_bytes();
             }
             body.extend_from_slice(&word);
         }
