@@ -7,6 +7,9 @@
 //! proxy on this machine makes every caller look local, so a forwarding header shuts it, as does a `Host` that is no local
 //! name (which is also what a page gets that makes its own name resolve to this machine).
 
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 
 use hyper::header::HeaderMap;
@@ -126,7 +129,9 @@ fn is_own(origin: &str, host: &str) -> bool {
     let default = if scheme.eq_ignore_ascii_case("https") { "443" } else { "80" };
     let (their_name, their_port) = split_port(authority);
     let (our_name, our_port) = split_port(host);
-    their_name.eq_ignore_ascii_case(our_name) && their_port.unwrap_or(default) == our_port.unwrap_or(default)
+    !our_name.is_empty()
+        && their_name.eq_ignore_ascii_case(our_name)
+        && their_port.unwrap_or(default) == our_port.unwrap_or(default)
 }
 
 /// Whether a `Host` header names this machine in a way that no name server can claim: `localhost`, a name below it, or a

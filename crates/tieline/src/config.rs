@@ -11,6 +11,8 @@ mod kind;
 mod layers;
 mod row;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Write;
 use std::fs;

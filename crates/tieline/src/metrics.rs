@@ -19,7 +19,10 @@ enum Kind {
 }
 
 /// A metric of the switchboard.
-type Row = (&'static str, Kind, &'static str, fn(&Counters) -> u64);
+type Row = (&'static str, Kind, &'static str, Value);
+
+/// How a metric is found among what the switchboard counted.
+type Value = fn(&Counters) -> u64;
 
 /// The switchboard's metrics: name, kind, meaning, value.
 const SWITCHBOARD: &[Row] = &[
@@ -46,7 +49,7 @@ const SWITCHBOARD: &[Row] = &[
 ];
 
 /// Why connections were ended or messages dropped by the switchboard itself.
-const REASONS: &[(&str, fn(&Counters) -> u64)] = &[
+const REASONS: &[(&str, Value)] = &[
     ("slow", |c| c.ended_lag),
     ("memory", |c| c.ended_memory),
     ("silent", |c| c.ended_silent),

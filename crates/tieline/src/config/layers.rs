@@ -85,9 +85,16 @@ impl Layers {
                 value if place.rows.iter().any(|row| row.key == key) => {
                     self.values.insert(key, (origin, written(value)));
                 }
+                value if is_section => errors.push(ConfigError::Value {
+                    origin,
+                    key,
+                    expected: "settings of its own".to_owned(),
+                    found: Some(format!("{} value", value.type_str())),
+                }),
                 _ => {
                     let known = place.rows.iter().map(|row| row.key.as_str());
-                    let sections = place.rows.iter().map(|row| row.section).filter(|name| !name.is_empty());
+                    let sections = place.rows.iter().map(|row| row.section);
+                    let sections = sections.filter(|name| !name.is_empty() && section.is_empty());
                     let nearest = nearest(&key, known.chain(sections));
                     errors.push(ConfigError::Unknown { origin, key, nearest });
                 }
@@ -169,13 +176,12 @@ fn is_foreign(name: &str) -> bool {
     is_of_kubernetes || OTHER_VARIABLES.iter().any(|other| name.starts_with(other))
 }
 
-/// The known name that is most like `name`: with the whole path, or by its last part in another section.
+/// The known name that is most like `name`: by its last part, and among equals by the whole path.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    let last = |path: &str| path.rsplit('.').next().unwrap_or(path).replace('-', "_");
+    let last = |path: &'_ str| path.rsplit('.').next().unwrap_or(path).replace('-', "_");
     let likeness = |known: &str| {
-        let whole = strsim::normalized_damerau_levenshtein(&name.replace('-', "_"), known);
         let part = strsim::normalized_damerau_levenshtein(&last(name), &last(known));
-        whole.max(part * 0.95)
+        part * 0.95 + strsim::normalized_damerau_levenshtein(name, known) * 0.05
     };
     let found = known.map(|known| (likeness(known), known));
     let best = found.max_by(|one, other| one.0.total_cmp(&other.0))?;

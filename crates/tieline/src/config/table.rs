@@ -118,7 +118,7 @@ section! {
     peer_listen: Option<SocketAddr> = None, "address";
     /// Name of the cluster: nodes of equal names form one, and everything they declare at a broker begins with it.
     cluster: String = "tieline".to_owned(), "name",
-        "a name of 1 to 64 ASCII letters, digits and _ -" is_cluster_name;
+        "a name of 1 to 64 ASCII letters, digits and _ -" |name| is_cluster_name(name);
     /// Stable name of this node within its cluster; without one it is the host's name and the port.
     node: Option<NodeName> = None, "name";
     /// What carries messages between nodes; `memory:` joins nobody, the node is alone.
@@ -131,7 +131,7 @@ section! {
     allow_anonymous: bool = false, "switch";
     /// Origins of web pages, beside the server's own, that browsers may connect from, such as `https://app.example.com`; `*` for all.
     allow_origin: Vec<String> = Vec::new(), "origins",
-        "a list of origins such as \"https://app.example.com\", or \"*\"" are_origins;
+        "a list of origins such as \"https://app.example.com\", or \"*\"" |origins| are_origins(origins);
     /// Threads that hold connections; 0 for one per processor.
     shards: usize = 0, "threads", "a number of threads up to 255, or 0 for one per processor" |shards| *shards <= 255;
 }
@@ -216,11 +216,11 @@ fn within(size: &Size, least: usize, most: usize) -> bool {
     (least..=most).contains(&size.0)
 }
 
-fn is_cluster_name(name: &String) -> bool {
+fn is_cluster_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     (1..=64).contains(&name.len()) && name.bytes().all(allowed)
 }
 
-fn are_origins(origins: &Vec<String>) -> bool {
+fn are_origins(origins: &[String]) -> bool {
     origins.iter().all(|origin| origin == "*" || origin == "null" || crate::admission::is_origin(origin))
 }

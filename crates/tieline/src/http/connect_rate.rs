@@ -79,6 +79,10 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn address_number(number: u32) -> IpAddr {
+        IpAddr::from(number.to_be_bytes())
+    }
+
     #[test]
     fn a_burst_then_the_average_for_each_address() {
         let rate = ConnectRate::new(2, 5);
@@ -112,15 +116,18 @@ mod tests {
         let rate = ConnectRate::new(1, 2);
         let start = Instant::now();
         for n in 0..MAX_ADDRESSES as u32 {
-            assert!(rate.take(IpAddr::from(n.to_be_bytes().map(|byte| byte | 1)), start));
+            assert!(rate.take(address_number(0x2000_0000 + n), start));
         }
         let late = start + Duration::from_millis(900);
         let busy = address("203.0.113.7");
         assert!(rate.take(busy, late) && rate.take(busy, late) && !rate.take(busy, late));
-        // Another second later all but the busy one are full again.
-        let later = start + Duration::from_millis(1800);
+        // At that time the others are full again, and are forgotten before the busy one is.
+        let later = start + Duration::from_millis(1100);
+        assert!(rate.take(address_number(0x4000_0000), later));
+        assert_eq!(rate.spent.lock().unwrap().len(), 2);
+        // Without anything to forget the table begins anew.
         for n in 0..MAX_ADDRESSES as u32 {
-            rate.take(IpAddr::from((n ^ 0x5000_0000).to_be_bytes()), later);
+            rate.take(address_number(0x3000_0000 + n), later);
             assert!(rate.spent.lock().unwrap().len() <= MAX_ADDRESSES);
         }
     }

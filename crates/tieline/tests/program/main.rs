@@ -1,0 +1,18 @@
+//! The program as its users meet it: whole servers on free ports of this machine, and real sockets.
+//!
+//! Most servers run in the process of the test; `command.rs` starts the program itself. Nothing sleeps: whatever takes time is
+//! waited for by reading from a socket, whose time limit is the test's patience.
+
+// Marked as tests for the lints' sake: what a test may unwrap, its tools may too.
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod command;
+#[cfg(test)]
+mod echo;
+#[cfg(test)]
+mod serve;
+#[cfg(test)]
+mod server;
+#[cfg(test)]
+mod socket;
