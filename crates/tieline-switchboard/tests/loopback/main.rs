@@ -2,6 +2,8 @@
 //!
 //! Nothing here sleeps: each test waits for frames, for the end of a stream, or for a note of the application.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in what its cases share")]
+
 mod chat;
 mod client;
 
