@@ -34,7 +34,7 @@ pub fn write(root: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Compares all documents below `root` with what [`write`] would put there.
+/// Compares all documents below `root` with what [`write()`] would put there.
 pub fn check(root: &Path) -> Result<(), Error> {
     for (path, text) in DOCUMENTS {
         let path = root.join(path);
