@@ -213,11 +213,13 @@ impl Fleet {
             if event.is_error()
                 && let Some(source) = connection.stream.take_error()?
             {
+                // Only a connection that was there before can break; its peer's address is forgotten by then.
+                let broken = matches!(source.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+                if broken || connection.stream.peer_addr().is_ok() {
+                    return Err(lost(number, &source));
+                }
                 let address = self.service.endpoint.address.to_string();
-                return Err(match connection.stream.peer_addr() {
-                    Err(_) => BenchError::Connect { address, source },
-                    Ok(_) => lost(number, &source),
-                });
+                return Err(BenchError::Connect { address, source });
             }
             if event.is_writable() && connection.has_output() {
                 connection.flush().map_err(|error| lost(number, &error))?;
