@@ -16,8 +16,9 @@ case $1 in
     shift 2
     errors=$(mktemp)
     echo "=== $name"
-    "$@" 2> >(tee "$errors" >&2)
-    code=$?
+    # Its errors are shown as they come, and kept, because they say why it cannot run.
+    { "$@" 2>&1 1>&3 | tee "$errors" >&2; } 3>&1
+    code=${PIPESTATUS[0]}
     if [ $code -eq 77 ]; then
       echo "$name: $(grep -m1 'LEFT OUT' "$errors" | sed 's/^LEFT OUT: //')" >>"$list"
       code=0
