@@ -31,8 +31,8 @@ pub trait Application: Sized + 'static {
     /// A whole message arrived. `payload` is valid UTF-8 when `kind` is text.
     fn message(&mut self, shard: &mut Shard<Self>, slot: Slot, kind: Kind, payload: &[u8]);
 
-    /// The socket is gone although nobody said goodbye. Returns whether the connection may be resumed: then
-    /// it keeps its groups, its frames are held, and `closed` follows only if nobody returns in time.
+    /// The socket of a numbered connection is gone although nobody said goodbye. Returns whether the connection may be
+    /// resumed: then it keeps its groups, its frames are held, and `closed` follows only if nobody returns in time.
     fn cut(&mut self, shard: &mut Shard<Self>, slot: Slot, cause: &Cause) -> bool;
 
     /// The connection has ended, for whatever cause, and is called so exactly once for each `opened`. It is still a
@@ -60,7 +60,8 @@ pub trait Weigh {
 pub enum Placement<S> {
     /// A new connection.
     Open(S),
-    /// The socket belongs to a connection of this shard that was cut, or whose old socket it replaces.
+    /// The socket belongs to a connection of this shard that was cut, or whose old socket it replaces. One that has
+    /// ended meanwhile is refused with 1008.
     Resume(Slot),
     /// It is answered with this close code and reason.
     Refuse(u16, &'static str),

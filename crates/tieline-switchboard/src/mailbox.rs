@@ -3,7 +3,7 @@
 //! When it is full, [`Mailbox::post`] gives the command back: the sender decides between refusing and
 //! dropping. A shard that finds another's mailbox full keeps its batch, stops reading the connections that add to
 //! it, and is woken when there is room. Adoptions of new sockets are not counted: their number is limited where
-//! they are accepted.
+//! they are accepted. Tested below, and by two shards with tiny mailboxes over real sockets.
 
 use std::io::Result;
 use std::mem;
@@ -131,5 +131,99 @@ impl<A: Application> Mailbox<A> {
 
     fn lock(&self) -> MutexGuard<'_, Queue<A>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mio::{Events, Poll, Token};
+
+    use super::*;
+    use crate::{Cause, Placement, Shard, Slot};
+
+    struct Quiet;
+
+    impl Weigh for u32 {
+        fn weight(&self) -> usize {
+            *self as usize
+        }
+    }
+
+    impl Application for Quiet {
+        type Session = ();
+        type Arrival = ();
+        type Command = u32;
+
+        fn arrive(&mut self, _: &mut Shard<Self>, _: ()) -> Placement<()> {
+            Placement::Open(())
+        }
+        fn opened(&mut self, _: &mut Shard<Self>, _: Slot) {}
+        fn resumed(&mut self, _: &mut Shard<Self>, _: Slot) {}
+        fn message(&mut self, _: &mut Shard<Self>, _: Slot, _: tieline_websocket::Kind, _: &[u8]) {}
+        fn cut(&mut self, _: &mut Shard<Self>, _: Slot, _: &Cause) -> bool {
+            false
+        }
+        fn closed(&mut self, _: &mut Shard<Self>, _: Slot, _: (), _: &Cause) {}
+        fn command(&mut self, _: &mut Shard<Self>, _: u32) {}
+        fn tick(&mut self, _: &mut Shard<Self>) {}
+        fn close_frame(&self, _: &(), _: &Cause) -> (u16, &'static str) {
+            (1000, "")
+        }
+    }
+
+    fn mailbox(capacity: usize) -> (Poll, Mailbox<Quiet>) {
+        let poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), Token(1)).unwrap();
+        (poll, Mailbox::new(waker, capacity))
+    }
+
+    fn batch(commands: &[u32]) -> Outgoing<u32> {
+        let weight = commands.iter().map(Weigh::weight).sum();
+        Outgoing { commands: commands.to_vec(), weight, blocked: false }
+    }
+
+    fn woken(poll: &mut Poll) -> bool {
+        let mut events = Events::with_capacity(4);
+        poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+        !events.is_empty()
+    }
+
+    #[test]
+    fn the_first_command_wakes_and_the_next_do_not() {
+        let (mut poll, mailbox) = mailbox(100);
+        mailbox.post(1).unwrap();
+        assert!(woken(&mut poll));
+        mailbox.post(2).unwrap();
+        assert!(mailbox.post_batch(0, &mut batch(&[3])));
+        assert!(!woken(&mut poll));
+        assert_eq!(mailbox.take().0.commands, [1, 2, 3]);
+        assert!(mailbox.post_batch(0, &mut batch(&[4])));
+        assert!(woken(&mut poll));
+    }
+
+    #[test]
+    fn what_does_not_fit_comes_back_whole_and_its_sender_is_remembered() {
+        let (_poll, mailbox) = mailbox(100);
+        mailbox.post(60).unwrap();
+        assert_eq!(mailbox.post(41).unwrap_err().0, 41);
+        let mut refused = batch(&[20, 21]);
+        assert!(!mailbox.post_batch(3, &mut refused) && !mailbox.post_batch(3, &mut refused));
+        assert_eq!(refused.commands, [20, 21]);
+        mailbox.post(40).unwrap();
+        let (delivery, waiting) = mailbox.take();
+        assert_eq!((delivery.commands, waiting), (vec![60, 40], vec![3]));
+        assert!(mailbox.post_batch(3, &mut refused));
+        assert_eq!((refused.commands.len(), refused.weight), (0, 0));
+        assert_eq!(mailbox.take().1, []);
+    }
+
+    #[test]
+    fn a_command_above_the_limit_passes_alone() {
+        let (_poll, mailbox) = mailbox(100);
+        mailbox.post(500).unwrap();
+        assert!(mailbox.post(1).is_err());
+        assert_eq!(mailbox.take().0.commands, [500]);
     }
 }

@@ -75,17 +75,18 @@ impl<A: Application> Shard<A> {
         let connection = &mut self.connections[slot as usize];
         if std::mem::take(&mut self.congested) && connection.phase == Phase::Open && !connection.held_up {
             connection.held_up = true;
-            self.held_up.push((slot, connection.generation));
+            self.held_up.push(slot);
             self.counters.parked += 1;
         }
     }
 
     /// Lets the connections read on that [`Shard::hold_up_if_congested`] held up.
     pub(crate) fn release_held_up(&mut self) {
-        for (slot, generation) in std::mem::take(&mut self.held_up) {
+        for slot in std::mem::take(&mut self.held_up) {
+            // One that has ended meanwhile is not held up any more, nor is who has its slot now, unless it is in
+            // this list itself.
             let connection = &mut self.connections[slot as usize];
-            let same = connection.generation == generation;
-            if same && std::mem::take(&mut connection.held_up) && !connection.parked {
+            if std::mem::take(&mut connection.held_up) && !connection.parked {
                 self.readable.push_back(slot);
             }
         }

@@ -133,6 +133,7 @@ impl<A: Application> Reactor<A> {
                 self.shard.tick();
                 self.shard.settle(&mut self.application);
                 self.application.tick(&mut self.shard);
+                self.shard.settle(&mut self.application);
             }
             for event in &events {
                 if event.token() == WAKE {

@@ -10,7 +10,7 @@ pub struct Settings {
     /// Limits of inbound frames and messages. Default: messages of 1 MiB.
     pub inbound: Limits,
     /// Largest sum of bytes that one connection may have coming: unsent frames, and for a numbered connection
-    /// the plain bodies that it has not acknowledged. A publication that would pass it ends the connection, or
+    /// the plain bodies that it has not acknowledged, with 32 bytes more for each of them. A publication that would pass it ends the connection, or
     /// is dropped for it, as the publication says. Default 4 MiB.
     pub max_lag: usize,
     /// Largest sum of bytes copied for lagging connections of one shard. Past it the connection that asks for
@@ -26,14 +26,14 @@ pub struct Settings {
     /// Pings in a row that may stay without any byte in return before the connection is taken for dead.
     /// Default 2.
     pub ping_misses: u8,
-    /// A connection that sends no message for so long is closed. Default: never.
+    /// A connection that sends no message for so long is closed, when it would be pinged next. Default: never.
     pub idle: Option<Duration>,
     /// How long the peer may take to answer a close frame. Default 5 s.
     pub close_timeout: Duration,
     /// How long a resumable connection lives after it was cut. Default 60 s.
     pub resume_window: Duration,
     /// What stands before and behind the sequence number in a frame of a numbered connection. The frame's
-    /// body, as [`Encode`](crate::Encode) writes it, follows.
+    /// body, as [`Encode`](crate::Encode) writes it, follows. Numbered frames are texts. At most 64 bytes together.
     pub numbering: (&'static [u8], &'static [u8]),
     /// First sequence number of a numbered connection. Default 1.
     pub first_sequence: u64,

@@ -55,8 +55,8 @@ pub struct Shard<A: Application> {
     pub(crate) ended: VecDeque<(Slot, Cause)>,
     /// Connections to be read although no event says so.
     pub(crate) readable: VecDeque<Slot>,
-    /// Connections that are held up because a mailbox was full, with their generations.
-    pub(crate) held_up: Vec<(Slot, u32)>,
+    /// Connections that are held up because a mailbox was full.
+    pub(crate) held_up: Vec<Slot>,
     /// Slots that lost their connection: their sockets are to be dropped.
     pub(crate) sockets_to_drop: Vec<Slot>,
     /// When to stop waiting for a peer's close frame. Equal waits, so the order is that of the deadlines.

@@ -181,3 +181,16 @@ fn a_connection_that_ends_while_it_is_resumed_gets_no_frame_behind_its_close() {
     assert_eq!(world.client(slot).got, [Got::Close(Some(4001))]);
     assert_eq!(world.closed(), [(0, Cause::Lag)]);
 }
+
+#[test]
+fn a_connection_that_is_closed_while_it_is_resumed_gets_no_frame_behind_its_close() {
+    let mut world = World::new(Settings::default());
+    let slot = world.member(numbered(0), ROOMY);
+    world.publish(0, 100);
+    world.lose(slot);
+    world.program.closes_on_resume = true;
+    world.arrive(numbered(0), ROOMY, Arrival::Resume(slot));
+    world.flush_all();
+    assert_eq!(world.client(slot).got, [Got::Message(Kind::Text, HELLO.to_vec()), Got::Close(Some(4010))]);
+    assert_eq!(world.closed(), [(0, Cause::Application(4010))]);
+}

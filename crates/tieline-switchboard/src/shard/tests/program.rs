@@ -31,6 +31,8 @@ pub(super) struct Session {
 #[derive(Default)]
 pub(super) struct Program {
     pub(super) notes: Vec<Note>,
+    /// Whoever returns is closed at once.
+    pub(super) closes_on_resume: bool,
 }
 
 /// The direct frame that a resumed connection gets before its replay.
@@ -73,6 +75,9 @@ impl Application for Program {
     fn resumed(&mut self, shard: &mut Shard<Self>, slot: Slot) {
         self.notes.push(Note::Resumed(shard.session(slot).unwrap().id));
         shard.send(slot, Kind::Text, |out| out.extend_from_slice(HELLO));
+        if self.closes_on_resume {
+            shard.close(slot, 4010, "not you");
+        }
     }
 
     fn message(&mut self, shard: &mut Shard<Self>, slot: Slot, kind: Kind, payload: &[u8]) {
