@@ -1,0 +1,61 @@
+//! [`Broker`]: how an envelope reaches all the other nodes, or one of them.
+//!
+//! A broker carries bytes and knows no more of them than their bounds. Numbering, gaps and duplicates are the
+//! cluster's business; a broker only has to say truthfully whether it can carry.
+
+use std::sync::Arc;
+
+use tieline_proto::Incarnation;
+
+mod memory;
+
+pub use memory::{MemoryBroker, MemoryExchange};
+
+/// Whom an envelope goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum To {
+    /// Every other node.
+    All,
+    /// This node alone.
+    One(Incarnation),
+}
+
+/// Why an envelope was not taken. It is gone: whoever sent it counts it, and the numbers tell its receivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    /// The queue towards the receiver, or towards one of them, has no room.
+    #[error("the broker's queue is full")]
+    Full,
+    /// There is no way to the receiver now.
+    #[error("the broker has no way to the receiver")]
+    Unreachable,
+}
+
+/// Carries envelopes between the nodes of a cluster.
+///
+/// *Guarantee*: at most once, from this node to each receiver. *Ordering*: envelopes to one receiver arrive in the
+/// order of the calls, whether they went to it alone or to all, as long as the connection between the two lasts.
+/// *Cancellation*: nothing waits, so nothing is cancelled. *Retries*: none for an envelope; the broker itself comes
+/// back from every outage, with backoff and jitter.
+pub trait Broker: Send + Sync + 'static {
+    /// Takes an envelope, without waiting.
+    ///
+    /// # Errors
+    /// [`NotTaken`]; with [`To::All`] when at least one receiver does not get it, while the others do.
+    fn send(&self, to: To, envelope: &Arc<[u8]>) -> Result<(), NotTaken>;
+
+    /// Begins to stop: what was taken is handed to the network for at most a second more, then its tasks end.
+    fn close(&self);
+}
+
+/// What a broker hears. Its calls come from the broker's own tasks and never wait, least of all for a client.
+pub trait Inbound: Send + Sync + 'static {
+    /// An envelope arrived.
+    fn envelope(&self, bytes: &[u8]);
+
+    /// There is a way to this node from now on, and envelopes to it are taken.
+    fn reachable(&self, node: Incarnation);
+
+    /// The way to this node is gone. It may be back soon.
+    fn unreachable(&self, node: Incarnation);
+}
