@@ -1,5 +1,7 @@
 //! Sessions on real sockets: what clients of each protocol send, and every frame that they get back.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod house;
 mod reliable;
 

@@ -18,6 +18,7 @@ pub(crate) enum Note {
     Opened(u32, Address),
     Cut(u32),
     Closed(u32, Cause),
+    Parked(u32),
 }
 
 /// What the test decides about a client.
@@ -49,11 +50,17 @@ impl Encode for Said {
 }
 
 #[derive(Debug)]
-pub(crate) struct Command(pub(crate) Arc<Said>);
+pub(crate) enum Command {
+    Say(Arc<Said>),
+    Unpark(Address),
+}
 
 impl Weigh for Command {
     fn weight(&self) -> usize {
-        self.0.payload.len()
+        match self {
+            Command::Say(said) => said.payload.len(),
+            Command::Unpark(_) => 1,
+        }
     }
 }
 
@@ -109,12 +116,16 @@ impl Application for Chat {
     fn message(&mut self, shard: &mut Shard<Self>, slot: Slot, kind: Kind, payload: &[u8]) {
         match payload {
             b"close me" => shard.close(slot, 4000, "as you wish"),
+            b"park" => {
+                shard.park(slot);
+                self.notes.send(Note::Parked(shard.session(slot).copied().unwrap())).unwrap();
+            }
             b"panic" => panic!("as you wish"),
             _ if payload.starts_with(b"say ") => {
                 let said = Arc::new(Said { payload: payload[4..].to_vec(), frames: Frames::default() });
                 Self::publish(shard, &said);
                 for other in (0..self.shards).filter(|other| *other != self.shard) {
-                    shard.post(other, Command(Arc::clone(&said)));
+                    shard.post(other, Command::Say(Arc::clone(&said)));
                 }
             }
             _ => shard.send(slot, kind, |out| out.extend_from_slice(payload)),
@@ -131,7 +142,10 @@ impl Application for Chat {
     }
 
     fn command(&mut self, shard: &mut Shard<Self>, command: Command) {
-        Self::publish(shard, &command.0);
+        match command {
+            Command::Say(said) => Self::publish(shard, &said),
+            Command::Unpark(address) => shard.unpark(shard.find(address).unwrap()),
+        }
     }
 
     fn tick(&mut self, _: &mut Shard<Self>) {}

@@ -9,7 +9,7 @@ mod client;
 
 use std::time::{Duration, Instant};
 
-use chat::{Arrival, Note};
+use chat::{Arrival, Command, Note};
 use client::{Client, Got, House};
 use tieline_switchboard::{Cause, Error, Format, Settings};
 use tieline_websocket::{Kind, Opcode, encode_masked};
@@ -150,6 +150,23 @@ fn the_end_of_a_stream_is_noticed_also_when_it_comes_with_data() {
     client.expect(b"welcome");
     client.expect(b"hello");
     assert_eq!((client.next(), client.next()), (Got::Close(Some(1000)), Got::End));
+}
+
+#[test]
+fn the_end_of_a_stream_is_noticed_also_when_it_comes_while_reading_stands_still() {
+    let house = House::new(1, Settings::default());
+    let (mut parked, address) = house.connect(1, None, PLAIN);
+    let (mut other, _) = house.connect(2, None, PLAIN);
+    parked.text(b"park");
+    assert_eq!(house.note(), Note::Parked(1));
+    parked.text(b"more");
+    parked.end();
+    // An answer to another says that the shard was told of the end, and could do nothing with it.
+    other.text(b"ping");
+    other.expect(b"ping");
+    assert!(house.switchboard.handle().post(0, Command::Unpark(address)).is_ok());
+    assert_eq!(house.note(), Note::Closed(1, Cause::Cut));
+    assert_eq!(house.switchboard.handle().counters().parked, 0, "the application's own wait is not counted");
 }
 
 #[test]

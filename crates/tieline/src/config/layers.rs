@@ -126,11 +126,17 @@ impl Layers {
 
     /// Adds what was given by flags, by key.
     pub(super) fn add_flags(&mut self, flags: impl IntoIterator<Item = (&'static str, Vec<String>)>) {
+        let rows = rows();
         for (key, mut texts) in flags {
-            let written = match texts.len() {
-                0 => continue,
-                1 => Written::Loose(texts.remove(0)),
-                _ => Written::List(texts.into_iter().map(Written::Loose).collect()),
+            // A flag of a list is repeated, so a comma in it is only a comma.
+            let is_list = rows.iter().any(|row| row.key == key && row.is_list);
+            let written = match texts.pop() {
+                Some(text) if !is_list => Written::Loose(text),
+                Some(text) => {
+                    texts.push(text);
+                    Written::List(texts.into_iter().map(Written::Loose).collect())
+                }
+                None => continue,
             };
             self.values.insert(key.to_owned(), (Origin::Flag(key.replace('_', "-")), written));
         }

@@ -181,6 +181,7 @@ fn lists_come_from_arrays_strings_commas_and_repeated_flags() {
     assert_eq!(file("access_key = [\"a\", \"b,c\"]"), ["a", "b,c"]);
     assert_eq!(file("access_key = \"a,b\""), ["a,b"]);
     assert_eq!(keys(read("", &[("TIELINE_ACCESS_KEY", "a, b,")], &[]).unwrap().0), ["a", "b"]);
+    assert_eq!(keys(read("", &[], &[("access_key", &["a,b"])]).unwrap().0), ["a,b"]);
     assert_eq!(keys(read("", &[], &[("access_key", &["a", "b"])]).unwrap().0), ["a", "b"]);
 }
 
