@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tieline_proto::{GroupName, HubName, UserId};
 use tieline_switchboard::{Address, Shard, Weigh};
 
 use crate::delivery::{Delivery, Outcome};
@@ -13,6 +14,31 @@ const SMALL: usize = 128;
 /// Work that is handed to a shard whole.
 pub type Run = Box<dyn FnOnce(&mut Operator, &mut Shard<Operator>) + Send>;
 
+/// What a connection waits to do until the other nodes have read of it. It holds its names in the cluster already.
+#[derive(Debug)]
+pub enum Then {
+    /// To be greeted, as this user and in these groups.
+    Greet {
+        /// Its hub.
+        hub: HubName,
+        /// Its user, if it is anybody.
+        user: Option<UserId>,
+        /// The groups of its token.
+        groups: Vec<GroupName>,
+    },
+    /// To be a member of a group, and told so.
+    Join {
+        /// Its hub.
+        hub: HubName,
+        /// The group.
+        group: GroupName,
+        /// The ack that it wants.
+        ack_id: Option<u64>,
+        /// Whether it asked for what it missed.
+        recovers: bool,
+    },
+}
+
 /// Something to be done on the shard's own thread.
 pub enum Command {
     /// A message for connections of this shard.
@@ -23,9 +49,13 @@ pub enum Command {
         address: Address,
         /// The ackId of its request.
         ack_id: u64,
-        /// What became of it.
-        outcome: Outcome,
+        /// What became of it; `None` where not all nodes answered in time.
+        outcome: Option<Outcome>,
     },
+    /// The other nodes have read what a connection waited for.
+    GoOn(Address, Then),
+    /// Messages of other nodes may have been missed.
+    Gap,
     /// Anything else: rare work for the operations interface.
     Run(Run),
 }
@@ -34,7 +64,7 @@ impl Weigh for Command {
     fn weight(&self) -> usize {
         match self {
             Command::Deliver(delivery) => SMALL + delivery.message.payload.len(),
-            Command::Settled { .. } | Command::Run(_) => SMALL,
+            Command::Settled { .. } | Command::GoOn(..) | Command::Gap | Command::Run(_) => SMALL,
         }
     }
 }

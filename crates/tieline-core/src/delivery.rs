@@ -1,15 +1,15 @@
 //! A message with its targets, on its way to the shards of this node.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use smallvec::SmallVec;
 use tieline_proto::filter::Filter;
-use tieline_proto::{ConnectionId, UserId};
+use tieline_proto::{ConnectionId, GroupName, Incarnation, UserId};
 use tieline_switchboard::Address;
 use tokio::sync::oneshot;
 
-use crate::hub::{Group, Hub};
+use crate::hub::Hub;
 use crate::message::Message;
 
 /// Who gets a message. A connection that several targets name gets it once.
@@ -17,8 +17,8 @@ use crate::message::Message;
 pub enum Target {
     /// Everybody in the hub.
     Everyone,
-    /// The members of a group.
-    Group(Arc<Group>),
+    /// The members of a group, whichever they are when the message comes to their shard.
+    Group(GroupName),
     /// All connections of a user.
     User(UserId),
     /// One connection.
@@ -43,22 +43,33 @@ pub struct Delivery {
     pub receipt: Option<Arc<Receipt>>,
 }
 
-/// Gathers from several shards how many connections a message was handed to.
+impl Delivery {
+    /// The targets that name somebody: users and connections, which are known or not.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &Target> {
+        self.to.iter().filter(|target| matches!(target, Target::User(_) | Target::Connection(_)))
+    }
+}
+
+/// Gathers from shards and other nodes how many connections a message was handed to.
 pub struct Receipt {
-    /// Shards whose answer is missing.
+    /// Shards and nodes whose answer is missing.
     missing: AtomicU32,
     delivered: AtomicU64,
     /// Named users and connections that nobody holds.
     unknown: AtomicU64,
+    /// Whether the answer was given, by the last who answered or because the time was up.
+    done: AtomicBool,
     reply_to: ReplyTo,
 }
 
 /// Who wants to know.
-pub enum ReplyTo {
+enum ReplyTo {
     /// A connection, by the ackId of its request.
     Connection(Address, u64),
+    /// Another node, by its number.
+    Node(Incarnation, u64),
     /// Somebody outside the shards.
-    Waiter(Mutex<Option<oneshot::Sender<Outcome>>>),
+    Waiter(Mutex<Option<oneshot::Sender<Option<Outcome>>>>),
 }
 
 /// What became of a message.
@@ -70,25 +81,45 @@ pub struct Outcome {
     pub unknown: u64,
 }
 
+/// An answer that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// To a connection of this node, by the ackId of its request. `None` where not all answered in time.
+    Connection(Address, u64, Option<Outcome>),
+    /// To another node, by its number.
+    Node(Incarnation, u64, Outcome),
+}
+
 impl Receipt {
-    /// A receipt that waits for `shards` answers, with what is unknown already.
-    pub fn new(shards: usize, unknown: u64, reply_to: ReplyTo) -> Arc<Self> {
+    /// A receipt for a connection that waits for `answers`, with what is unknown already.
+    pub fn for_connection(answers: usize, unknown: u64, address: Address, ack_id: u64) -> Arc<Self> {
+        Receipt::new(answers, unknown, ReplyTo::Connection(address, ack_id))
+    }
+
+    /// A receipt that another node asked for by a number.
+    pub fn for_node(answers: usize, node: Incarnation, number: u64) -> Arc<Self> {
+        Receipt::new(answers, 0, ReplyTo::Node(node, number))
+    }
+
+    /// A receipt for somebody outside the shards, and where its outcome arrives: `None` when not all answered in
+    /// time.
+    pub fn waiter(answers: usize, unknown: u64) -> (Arc<Self>, oneshot::Receiver<Option<Outcome>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Receipt::new(answers, unknown, ReplyTo::Waiter(Mutex::new(Some(sender)))), receiver)
+    }
+
+    fn new(answers: usize, unknown: u64, reply_to: ReplyTo) -> Arc<Self> {
         Arc::new(Receipt {
-            missing: AtomicU32::new(shards as u32),
+            missing: AtomicU32::new(answers as u32),
             delivered: AtomicU64::new(0),
             unknown: AtomicU64::new(unknown),
+            done: AtomicBool::new(false),
             reply_to,
         })
     }
 
-    /// A receipt for somebody outside the shards, and where its outcome arrives.
-    pub fn waiter(shards: usize, unknown: u64) -> (Arc<Self>, oneshot::Receiver<Outcome>) {
-        let (sender, receiver) = oneshot::channel();
-        (Receipt::new(shards, unknown, ReplyTo::Waiter(Mutex::new(Some(sender)))), receiver)
-    }
-
-    /// One shard's answer. The last one gives the outcome, and to whom it goes if that is a connection.
-    pub fn add(&self, outcome: Outcome) -> Option<(Address, u64, Outcome)> {
+    /// One answer. The last one gives what is to be told, if that is not told here.
+    pub fn add(&self, outcome: Outcome) -> Option<Settled> {
         self.delivered.fetch_add(outcome.delivered, Ordering::Relaxed);
         self.unknown.fetch_add(outcome.unknown, Ordering::Relaxed);
         if self.missing.fetch_sub(1, Ordering::AcqRel) > 1 {
@@ -98,8 +129,21 @@ impl Receipt {
             delivered: self.delivered.load(Ordering::Relaxed),
             unknown: self.unknown.load(Ordering::Relaxed),
         };
+        self.finish(Some(outcome))
+    }
+
+    /// The time is up: what is not known by now is told so.
+    pub fn give_up(&self) -> Option<Settled> {
+        self.finish(None)
+    }
+
+    fn finish(&self, outcome: Option<Outcome>) -> Option<Settled> {
+        if self.done.swap(true, Ordering::AcqRel) {
+            return None;
+        }
         match &self.reply_to {
-            ReplyTo::Connection(address, ack_id) => Some((*address, *ack_id, outcome)),
+            ReplyTo::Connection(address, ack_id) => Some(Settled::Connection(*address, *ack_id, outcome)),
+            ReplyTo::Node(node, number) => outcome.map(|outcome| Settled::Node(*node, *number, outcome)),
             ReplyTo::Waiter(waiter) => {
                 let waiter = waiter.lock().unwrap_or_else(PoisonError::into_inner).take();
                 if let Some(waiter) = waiter {

@@ -10,6 +10,7 @@
 mod acks;
 pub mod arrival;
 pub mod broker;
+pub mod cluster;
 pub mod command;
 pub mod delivery;
 pub mod hub;
@@ -26,6 +27,7 @@ pub mod tally;
 pub mod token;
 
 pub use arrival::{Arrival, Client};
+pub use cluster::{Cluster, ClusterTask, ClusterTimes};
 pub use limits::Limits;
 pub use node::{Node, NodeSettings, Overloaded, StartError};
 pub use operator::Operator;

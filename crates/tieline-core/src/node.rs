@@ -7,9 +7,10 @@ use tieline_proto::{ConnectionId, Incarnation, NodeId, NodeName};
 use tieline_switchboard::{Address, Counters, Full, Handle, Settings, Switchboard};
 use tokio::sync::oneshot;
 
-use crate::command::Command;
-use crate::delivery::{Delivery, Target};
-use crate::hub::LocalHubs;
+use crate::cluster::Cluster;
+use crate::command::{Command, Then};
+use crate::delivery::{Delivery, Outcome, Settled, Target};
+use crate::hub::{Hub, LocalHubs};
 use crate::interned::InternedRoles;
 use crate::limits::Limits;
 use crate::operator::Operator;
@@ -60,6 +61,7 @@ pub struct Node {
     reconnection: Reconnection,
     tallies: Vec<Mutex<Tally>>,
     handle: OnceLock<Handle<Operator>>,
+    cluster: OnceLock<Arc<Cluster>>,
 }
 
 impl Node {
@@ -82,6 +84,7 @@ impl Node {
             reconnection: Reconnection::new(&secret),
             tallies: (0..settings.shards).map(|_| Mutex::default()).collect(),
             handle: OnceLock::new(),
+            cluster: OnceLock::new(),
         });
         let stampers = (0..settings.shards).map(|_| Stamper::new()).collect::<Result<Vec<_>, _>>()?;
         let stampers = Mutex::new(stampers);
@@ -165,7 +168,11 @@ impl Node {
                 Target::Everyone => {
                     delivery.hub.everyone().shards().for_each(|shard| wanted[usize::from(shard)] = true);
                 }
-                Target::Group(group) => group.shards().for_each(|shard| wanted[usize::from(shard)] = true),
+                Target::Group(group) => {
+                    if let Some(group) = delivery.hub.group(group) {
+                        group.shards().for_each(|shard| wanted[usize::from(shard)] = true);
+                    }
+                }
                 Target::User(user) => {
                     for address in delivery.hub.user(user) {
                         wanted[usize::from(address.shard)] = true;
@@ -187,6 +194,73 @@ impl Node {
     /// [`Overloaded`] when its mailbox is full.
     pub fn post(&self, shard: u16, command: Command) -> Result<(), Overloaded> {
         self.handle().post(shard, command).map_err(|Full(_)| Overloaded)
+    }
+
+    /// The cluster that this node is a member of, if it is.
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.get()
+    }
+
+    pub(crate) fn set_cluster(&self, cluster: Arc<Cluster>) {
+        self.cluster.set(cluster).ok().expect("a node becomes a member once");
+    }
+
+    /// Whether this node holds a target of a hub.
+    pub(crate) fn holds(&self, hub: &Hub, target: &Target) -> bool {
+        match target {
+            Target::Everyone => hub.connections() > 0,
+            Target::Group(group) => hub.group(group).is_some(),
+            Target::User(user) => hub.user_connections(user) > 0,
+            Target::Connection(id) => self.address(*id).is_some(),
+        }
+    }
+
+    /// Hands a delivery to shards from outside them. Returns how many did not take it; a receipt counts those as
+    /// having answered with nobody.
+    pub(crate) fn hand_to_shards(&self, shards: &[u16], delivery: &Arc<Delivery>) -> usize {
+        let mut refused = 0;
+        for shard in shards {
+            if self.post(*shard, Command::Deliver(Arc::clone(delivery))).is_err() {
+                refused += 1;
+                let nobody = delivery.receipt.as_ref().and_then(|receipt| receipt.add(Outcome::default()));
+                nobody.into_iter().for_each(|settled| self.settle(settled));
+            }
+        }
+        refused
+    }
+
+    /// Gives an answer that is due to whoever waits for it.
+    pub(crate) fn settle(&self, settled: Settled) {
+        match settled {
+            Settled::Connection(address, ack_id, outcome) => {
+                // A shard without room for acks is one whose clients wait for them: they ask again.
+                let _ = self.post(address.shard, Command::Settled { address, ack_id, outcome });
+            }
+            Settled::Node(node, number, outcome) => {
+                if let Some(cluster) = self.cluster() {
+                    cluster.answer(node, number, outcome);
+                }
+            }
+        }
+    }
+
+    /// Lets a connection go on that waited for the other nodes.
+    ///
+    /// # Errors
+    /// What it waited to do, when its shard has no room.
+    pub(crate) fn go_on(&self, address: Address, then: Then) -> Result<(), Then> {
+        match self.handle().post(address.shard, Command::GoOn(address, then)) {
+            Err(Full(Command::GoOn(_, then))) => Err(then),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells every client that wants to know that messages may have been missed.
+    pub(crate) fn announce_gap(&self) {
+        for shard in 0..self.tallies.len() {
+            // A shard that is full of messages has none missing that its clients could not tell by their lag.
+            let _ = self.post(shard as u16, Command::Gap);
+        }
     }
 
     /// Runs something on a connection's own shard and waits for what it gives: `None` when this node does not

@@ -2,23 +2,26 @@
 //! shard's own thread, without ever waiting.
 //!
 //! Here is the life of a session; `operator/request.rs` reads requests, `operator/send.rs` carries messages,
-//! `operator/membership.rs` joins and leaves, `operator/answer.rs` writes acks and errors.
+//! `operator/membership.rs` joins and leaves,
+//! `operator/waiting.rs` waits for the other nodes, `operator/answer.rs` writes acks and errors.
 
 mod answer;
 mod membership;
 mod request;
 mod send;
+mod waiting;
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
+use tieline_proto::envelope::Held;
 use tieline_proto::{CloseCode, ErrorCode, reply};
 use tieline_switchboard::{Address, Application, Cause, Placement, Shard, Slot};
 use tieline_websocket::Kind;
 
 use crate::acks::AckWindow;
 use crate::arrival::{Arrival, Client};
-use crate::command::Command;
+use crate::command::{Command, Then};
 use crate::limits::Bucket;
 use crate::node::Node;
 use crate::session::Session;
@@ -82,10 +85,21 @@ impl Operator {
             subprotocol: client.subprotocol,
             groups: SmallVec::new(),
             expires: client.expires.unwrap_or(0),
+            greeted: false,
             faults: 0,
             bucket: Bucket::default(),
             acks: AckWindow::default(),
         })
+    }
+
+    /// Tells the clients that can understand it that messages may have been missed.
+    fn tell_gap(&mut self, shard: &mut Shard<Self>) {
+        let listens = |session: &Session| session.greeted && session.subprotocol == Subprotocol::Tieline;
+        let slots: Vec<Slot> =
+            shard.sessions().filter(|(_, session)| listens(session)).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            shard.send(slot, Kind::Text, |out| reply::gap(out, None, None));
+        }
     }
 
     /// Tells a client that it is connected, and of the id and token that it may come back with.
@@ -149,16 +163,9 @@ impl Application for Operator {
         let groups = std::mem::take(&mut self.arriving);
         let Some(session) = shard.session_mut(slot) else { return };
         session.id = id;
-        let hub = Arc::clone(&session.hub);
-        if let Some(user) = &session.user {
-            hub.add_user(user, address);
-        }
-        hub.everyone().enter(self.shard);
-        shard.join(slot, hub.everyone().id());
-        self.greet(shard, slot);
-        for group in groups {
-            self.enter(shard, slot, &group);
-        }
+        let (hub, user) = (session.hub.name().clone(), session.user.clone());
+        let known = self.hold_all(&hub, user.as_ref(), &groups);
+        self.when_known(shard, slot, known, Then::Greet { hub, user, groups });
     }
 
     fn resumed(&mut self, shard: &mut Shard<Self>, slot: Slot) {
@@ -175,13 +182,21 @@ impl Application for Operator {
     }
 
     fn closed(&mut self, shard: &mut Shard<Self>, slot: Slot, session: Session, _cause: &Cause) {
-        let address = shard.address(slot);
-        session.hub.everyone().exit(self.shard);
-        for group in &session.groups {
-            session.hub.exit(group, self.shard);
+        // Who was not greeted yet is let go when its wait ends.
+        if !session.greeted {
+            return;
         }
-        if let Some(user) = &session.user {
-            session.hub.remove_user(user, address);
+        let (address, hub) = (shard.address(slot), &session.hub);
+        hub.everyone().exit(self.shard);
+        for group in &session.groups {
+            hub.exit(group, self.shard);
+            if let Some(name) = group.name() {
+                self.release(hub.name(), Held::Group(name.clone()));
+            }
+        }
+        if let Some(user) = session.user {
+            hub.remove_user(&user, address);
+            self.release(hub.name(), Held::User(user));
         }
     }
 
@@ -193,6 +208,8 @@ impl Application for Operator {
                     self.ack_outcome(shard, slot, ack_id, outcome);
                 }
             }
+            Command::GoOn(address, then) => self.go_on(shard, address, then),
+            Command::Gap => self.tell_gap(shard),
             Command::Run(run) => run(self, shard),
         }
     }

@@ -13,6 +13,7 @@ mod civil;
 mod json_text;
 
 pub mod claims;
+pub mod envelope;
 pub mod error;
 pub mod filter;
 pub mod id;

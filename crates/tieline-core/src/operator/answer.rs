@@ -70,10 +70,17 @@ impl Operator {
         shard.send(slot, Kind::Text, |out| reply::ack_with(out, ack_id, extra));
     }
 
-    /// The ack of a send, now that it is known what became of the message.
-    pub(super) fn ack_outcome(&mut self, shard: &mut Shard<Self>, slot: Slot, ack_id: u64, outcome: Outcome) {
-        let receipt =
-            Receipt { delivered: Some(outcome.delivered), queued: 0, unknown: Some(outcome.unknown) };
+    /// The ack of a send, now that it is known what became of the message, or that it will not be known.
+    pub(super) fn ack_outcome(
+        &mut self,
+        shard: &mut Shard<Self>,
+        slot: Slot,
+        ack_id: u64,
+        outcome: Option<Outcome>,
+    ) {
+        let delivered = outcome.map(|outcome| outcome.delivered);
+        let unknown = outcome.map(|outcome| outcome.unknown);
+        let receipt = Receipt { delivered, queued: 0, unknown };
         self.ack(shard, slot, Some(ack_id), Extra::Receipt(receipt));
     }
 

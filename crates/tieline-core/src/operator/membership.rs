@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use tieline_proto::envelope::Held;
 use tieline_proto::reply::Extra;
 use tieline_proto::{ErrorCode, GroupName, Position};
 use tieline_switchboard::{Shard, Slot};
 
 use super::Operator;
 use super::answer::Refusal;
+use crate::cluster::Known;
+use crate::command::Then;
 
 impl Operator {
     pub(super) fn join(
@@ -30,13 +33,12 @@ impl Operator {
             return self.refuse(shard, slot, &Refusal::new(ack_id, ErrorCode::TooManyGroups));
         }
         self.tally.joins += 1;
-        self.enter(shard, slot, &name);
-        // Groups without history have nothing to recover: who asks is told so, never given a part in silence.
-        let extra = match since {
-            Some(_) => Extra::Recovered { recovered: false, position: None },
-            None => Extra::None,
-        };
-        self.ack(shard, slot, ack_id, extra);
+        let known_here = session.group(group).is_some();
+        let hub = session.hub.name().clone();
+        let known = self.hold(&hub, Held::Group(name.clone()));
+        let known = if known_here { Known::Yes } else { known };
+        let then = Then::Join { hub, group: name, ack_id, recovers: since.is_some() };
+        self.when_known(shard, slot, known, then);
     }
 
     pub(super) fn leave(&mut self, shard: &mut Shard<Self>, slot: Slot, group: &str, ack_id: Option<u64>) {
@@ -49,11 +51,23 @@ impl Operator {
         self.ack(shard, slot, ack_id, Extra::None);
     }
 
-    /// Makes a connection a member, without asking whether it may. Returns false when it was one already.
+    /// Makes a connection a member, without asking whether it may, and without waiting for the other nodes to know.
+    /// Returns false when it was one already.
     pub fn enter(&mut self, shard: &mut Shard<Self>, slot: Slot, name: &GroupName) -> bool {
+        let Some(session) = shard.session(slot) else { return false };
+        let hub = session.hub.name().clone();
+        self.hold(&hub, Held::Group(name.clone()));
+        self.admit(shard, slot, name)
+    }
+
+    /// Makes a connection a member of a group that it holds in the cluster. One that is a member already holds it
+    /// once too often then, which is taken back.
+    pub(super) fn admit(&mut self, shard: &mut Shard<Self>, slot: Slot, name: &GroupName) -> bool {
         let index = self.shard;
         let Some(session) = shard.session_mut(slot) else { return false };
         if session.group(name).is_some() {
+            let hub = session.hub.name().clone();
+            self.release(&hub, Held::Group(name.clone()));
             return false;
         }
         let group = session.hub.enter(name, index);
@@ -68,7 +82,11 @@ impl Operator {
         let Some(session) = shard.session_mut(slot) else { return false };
         let Some(group) = session.group(name).map(Arc::clone) else { return false };
         session.groups.retain(|of| !Arc::ptr_eq(of, &group));
-        session.hub.exit(&group, index);
+        let hub = Arc::clone(&session.hub);
+        hub.exit(&group, index);
+        if let Some(name) = group.name() {
+            self.release(hub.name(), Held::Group(name.clone()));
+        }
         shard.leave(slot, group.id())
     }
 }

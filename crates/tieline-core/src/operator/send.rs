@@ -9,13 +9,13 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tieline_proto::reply::{Extra, From, Receipt as Told};
 use tieline_proto::request::Targets;
-use tieline_proto::{ConnectionId, Data, ErrorCode, UserId};
+use tieline_proto::{ConnectionId, Data, ErrorCode, GroupName, UserId};
 use tieline_switchboard::{Address, Only, Publication, Recipients, Shard, Slot, WhenLagging};
 
 use super::Operator;
 use super::answer::Refusal;
 use crate::command::Command;
-use crate::delivery::{Delivery, Outcome, Receipt, ReplyTo, Target};
+use crate::delivery::{Delivery, Outcome, Receipt, Settled, Target};
 use crate::hub::Hub;
 use crate::message::{Letter, Message, Way, letter};
 use crate::session::Session;
@@ -79,16 +79,20 @@ impl Operator {
         }
         self.tally.to_group += 1;
         let Some(sender) = self.sender(shard, slot) else { return };
-        let Some(held) = sender.hub.group(group) else {
-            return self.settle(shard, slot, &send, Outcome::default());
-        };
-        if held.is_elsewhere(self.shard) {
-            let Some(name) = held.name().cloned() else { return };
+        let held = sender.hub.group(group);
+        let on_other_shards = held.as_ref().is_some_and(|held| held.is_elsewhere(self.shard));
+        let cluster = self.node.cluster();
+        if on_other_shards || cluster.is_some_and(|cluster| cluster.may_hold_group(sender.hub.name(), group))
+        {
+            let Ok(name) = GroupName::new(group) else { return };
             let users = users.iter().filter_map(|user| UserId::new(user).ok()).collect();
-            let to = SmallVec::from_iter([Target::Group(held)]);
+            let to = SmallVec::from_iter([Target::Group(name.clone())]);
             let draft = Draft { way: Way::Group(name), to, users, ..Draft::default() };
             return self.hand_out(shard, &sender, &send, draft);
         }
+        let Some(held) = held else {
+            return self.settle(shard, slot, &send, Outcome::default());
+        };
         let named = |_: Slot, session: &Session| {
             session.user.as_deref().is_some_and(|user| users.iter().any(|named| named == user))
         };
@@ -109,16 +113,18 @@ impl Operator {
     fn carry_to_user(&mut self, shard: &mut Shard<Self>, slot: Slot, user: &str, send: &Send<'_>) -> bool {
         let Some(sender) = self.sender(shard, slot) else { return false };
         let addresses = sender.hub.user(user);
-        if addresses.is_empty() {
-            self.settle(shard, slot, send, Outcome { delivered: 0, unknown: 1 });
-            return false;
-        }
-        if addresses.iter().any(|address| address.shard != self.shard) {
+        let on_other_shards = addresses.iter().any(|address| address.shard != self.shard);
+        let cluster = self.node.cluster();
+        if on_other_shards || cluster.is_some_and(|cluster| cluster.may_hold_user(sender.hub.name(), user)) {
             let Ok(user) = UserId::new(user) else { return false };
             let to = SmallVec::from_iter([Target::User(user.clone())]);
             let draft = Draft { way: Way::User(user), to, ..Draft::default() };
             self.hand_out(shard, &sender, send, draft);
             return true;
+        }
+        if addresses.is_empty() {
+            self.settle(shard, slot, send, Outcome { delivered: 0, unknown: 1 });
+            return false;
         }
         let to: SmallVec<[Recipients; 2]> = addresses.into_iter().map(Recipients::Connection).collect();
         let delivered = self.publish(shard, &sender, send, From::User { to: user }, &to, None);
@@ -132,7 +138,8 @@ impl Operator {
         }
         self.tally.to_all += 1;
         let Some(sender) = self.sender(shard, slot) else { return };
-        if sender.hub.everyone().is_elsewhere(self.shard) {
+        let alone = self.node.cluster().is_none_or(|cluster| cluster.is_alone());
+        if !alone || sender.hub.everyone().is_elsewhere(self.shard) {
             let to = SmallVec::from_iter([Target::Everyone]);
             let draft = Draft { to, ..Draft::default() };
             return self.hand_out(shard, &sender, &send, draft);
@@ -162,7 +169,7 @@ impl Operator {
         self.tally.to_many += 1;
         let Some(sender) = self.sender(shard, slot) else { return };
         let mut to: SmallVec<[Target; 1]> = SmallVec::new();
-        to.extend(targets.groups.iter().filter_map(|group| sender.hub.group(group)).map(Target::Group));
+        to.extend(targets.groups.iter().filter_map(|group| GroupName::new(group).ok()).map(Target::Group));
         to.extend(targets.users.iter().filter_map(|user| UserId::new(user).ok()).map(Target::User));
         to.extend(targets.connections.iter().copied().map(Target::Connection));
         let except = targets.excluded.iter().copied().collect();
@@ -208,7 +215,6 @@ impl Operator {
         }
         let (time_ms, id) = self.stamper.stamp();
         let message = Message::new(draft.way, sender.user.clone(), id, time_ms, send.data.to_payload());
-        let unknown = unknown_users(&sender.hub, &draft.to);
         let mut delivery = Delivery {
             hub: Arc::clone(&sender.hub),
             message,
@@ -219,20 +225,28 @@ impl Operator {
             receipt: None,
         };
         let shards = self.node.shards_of(&delivery);
-        let foreign = self.foreign_connections(&delivery);
-        if shards.is_empty() {
-            let outcome = Outcome { delivered: 0, unknown: unknown + foreign };
-            return self.settle(shard, slot, send, outcome);
+        let here = |target: &Target| self.node.holds(&delivery.hub, target);
+        let (nodes, unknown) = match self.node.cluster() {
+            Some(cluster) => cluster.route(&delivery, here),
+            None => (SmallVec::new(), delivery.named().filter(|target| !here(target)).count() as u64),
+        };
+        let answers = shards.len() + nodes.len();
+        if answers == 0 {
+            return self.settle(shard, slot, send, Outcome { delivered: 0, unknown });
         }
         // Only `tieline.v1` is told numbers; to the others an ack means that the message is on its way.
         match send.ack_id {
             Some(ack_id) if sender.subprotocol == Subprotocol::Tieline => {
-                let reply_to = ReplyTo::Connection(sender.address, ack_id);
-                delivery.receipt = Some(Receipt::new(shards.len(), unknown + foreign, reply_to));
+                delivery.receipt = Some(Receipt::for_connection(answers, unknown, sender.address, ack_id));
             }
             ack_id => self.ack(shard, slot, ack_id, Extra::None),
         }
         let delivery = Arc::new(delivery);
+        if let Some(cluster) = self.node.cluster()
+            && !nodes.is_empty()
+        {
+            cluster.forward(&delivery, &nodes);
+        }
         for to in shards {
             if to == self.shard {
                 self.deliver(shard, &delivery);
@@ -240,13 +254,6 @@ impl Operator {
                 shard.post(to, Command::Deliver(Arc::clone(&delivery)));
             }
         }
-    }
-
-    /// Named connections that this node cannot hold, because their ids are another's.
-    fn foreign_connections(&self, delivery: &Delivery) -> u64 {
-        let foreign =
-            |target: &&Target| matches!(target, Target::Connection(id) if self.node.address(*id).is_none());
-        delivery.to.iter().filter(foreign).count() as u64
     }
 
     /// The ack of a message whose fate is known at once.
@@ -259,11 +266,17 @@ impl Operator {
     pub(super) fn deliver(&mut self, shard: &mut Shard<Self>, delivery: &Delivery) {
         let outcome = self.hand_to_connections(shard, delivery);
         let Some(receipt) = &delivery.receipt else { return };
-        let Some((address, ack_id, outcome)) = receipt.add(outcome) else { return };
-        if address.shard != self.shard {
-            shard.post(address.shard, Command::Settled { address, ack_id, outcome });
-        } else if let Some(slot) = shard.find(address) {
-            self.ack_outcome(shard, slot, ack_id, outcome);
+        match receipt.add(outcome) {
+            None => {}
+            Some(Settled::Connection(address, ack_id, outcome)) if address.shard == self.shard => {
+                if let Some(slot) = shard.find(address) {
+                    self.ack_outcome(shard, slot, ack_id, outcome);
+                }
+            }
+            Some(Settled::Connection(address, ack_id, outcome)) => {
+                shard.post(address.shard, Command::Settled { address, ack_id, outcome });
+            }
+            Some(settled @ Settled::Node(..)) => self.node.settle(settled),
         }
     }
 
@@ -273,7 +286,9 @@ impl Operator {
         for target in &delivery.to {
             match target {
                 Target::Everyone => to.push(Recipients::Group(delivery.hub.everyone().id())),
-                Target::Group(group) => to.push(Recipients::Group(group.id())),
+                Target::Group(group) => {
+                    to.extend(delivery.hub.group(group).map(|group| Recipients::Group(group.id())));
+                }
                 Target::User(user) => {
                     let here = delivery.hub.user(user);
                     let here = here.into_iter().filter(|address| address.shard == self.shard);
@@ -319,10 +334,4 @@ struct Draft {
     to: SmallVec<[Target; 1]>,
     except: SmallVec<[ConnectionId; 1]>,
     users: Vec<UserId>,
-}
-
-/// Named users without a connection on this node.
-fn unknown_users(hub: &Hub, to: &[Target]) -> u64 {
-    let unknown = |target: &&Target| matches!(target, Target::User(user) if hub.user_connections(user) == 0);
-    to.iter().filter(unknown).count() as u64
 }

@@ -3,19 +3,25 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tieline_core::broker::{Broker, MemoryExchange};
 use tieline_core::token::Keys;
-use tieline_core::{Arrival, Client, Limits, Node, NodeSettings, Operator, Subprotocol};
+use tieline_core::{
+    Arrival, Client, Cluster, ClusterTask, ClusterTimes, Limits, Node, NodeSettings, Operator, Subprotocol,
+};
 use tieline_proto::role::Roles;
 use tieline_proto::{GroupName, HubName, NodeName, UserId};
 use tieline_switchboard::{Adoption, Settings, Switchboard};
 use tieline_websocket::{Decoder, Event, Opcode, Role, Shared, encode_masked};
+use tokio::runtime::Runtime;
 
 /// A running node; stopped when it is dropped.
 pub(crate) struct House {
     pub(crate) node: Arc<Node>,
+    membership: Option<(Runtime, ClusterTask)>,
     switchboard: Option<Switchboard<Operator>>,
     listener: TcpListener,
 }
@@ -25,9 +31,20 @@ impl House {
         Self::with(shards, Limits::default(), Settings::default())
     }
 
+    /// One of several, with a name of its own.
+    pub(crate) fn named(shards: usize) -> Self {
+        static NAMES: AtomicU32 = AtomicU32::new(0);
+        let name = format!("house-{}", NAMES.fetch_add(1, Ordering::Relaxed));
+        Self::build(&name, shards, Limits::default(), Settings::default())
+    }
+
     pub(crate) fn with(shards: usize, limits: Limits, switchboard: Settings) -> Self {
+        Self::build("house", shards, limits, switchboard)
+    }
+
+    fn build(name: &str, shards: usize, limits: Limits, switchboard: Settings) -> Self {
         let settings = NodeSettings {
-            name: NodeName::new("house").unwrap(),
+            name: NodeName::new(name).unwrap(),
             shards,
             limits,
             switchboard,
@@ -35,7 +52,29 @@ impl House {
         };
         let (node, switchboard) = Node::start(settings).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        House { node, switchboard: Some(switchboard), listener }
+        House { node, membership: None, switchboard: Some(switchboard), listener }
+    }
+
+    /// Makes it a member of a cluster in this process.
+    pub(crate) fn join(&mut self, exchange: &MemoryExchange, times: ClusterTimes) {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (node, id) = (Arc::clone(&self.node), self.node.id().incarnation);
+        let connect = async |inbound| {
+            Ok::<_, std::convert::Infallible>(Arc::new(exchange.join(id, inbound)) as Arc<dyn Broker>)
+        };
+        let url = format!("ws://{}", self.listener.local_addr().unwrap());
+        let (_, task) = runtime.block_on(Cluster::start(node, times, url, connect)).unwrap();
+        self.membership = Some((runtime, task));
+    }
+
+    /// Waits until it sees so many other nodes, all of them whole.
+    pub(crate) fn wait_for_peers(&self, count: usize) {
+        let cluster = self.node.cluster().unwrap();
+        eventually(|| {
+            let peers = cluster.peers();
+            peers.len() == count && peers.iter().all(|peer| peer.complete)
+        });
     }
 
     /// Connects a client to a shard and returns it with what its `connected` frame said.
@@ -64,9 +103,21 @@ impl House {
 
 impl Drop for House {
     fn drop(&mut self) {
+        if let Some((runtime, task)) = self.membership.take() {
+            runtime.block_on(task.stop());
+        }
         if let Some(switchboard) = self.switchboard.take() {
             switchboard.stop(1001, "The test is over.").unwrap();
         }
+    }
+}
+
+/// Looks again and again until something is so; fails after ten seconds.
+pub(crate) fn eventually(mut so: impl FnMut() -> bool) {
+    let started = std::time::Instant::now();
+    while !so() {
+        assert!(started.elapsed() < Duration::from_secs(10), "it never came to be so");
+        std::thread::yield_now();
     }
 }
 

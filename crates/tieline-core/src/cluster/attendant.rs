@@ -1,0 +1,409 @@
+//! [`Attendant`]: the cluster's one task. It knows who is there, reads what the others state, tells them what this
+//! node states, and lets those go on who waited for that.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use tieline_proto::envelope::{Beat, Change, Envelope};
+use tieline_proto::{Incarnation, NodeId, NodeName};
+use tieline_switchboard::Address;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::MissedTickBehavior;
+
+use super::peers::{Peer, Peers};
+use super::roster::{Entry, Roster};
+use super::sequence::Channel;
+use super::{Cluster, lock};
+use crate::broker::To;
+use crate::command::Then;
+
+/// How often times are looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Words that are taken in a row before the rest of the work has its turn.
+const WORDS_PER_TURN: usize = 1024;
+
+/// Changes and entries in one envelope: some hundred bytes each, far below what brokers carry.
+const CHANGES_PER_ENVELOPE: usize = 5_000;
+
+/// A statement that was not read for so long is brought to mind by a beat.
+const NUDGE: Duration = Duration::from_millis(200);
+
+/// Least time between two gap notices for one origin.
+const GAP_NOTICE: Duration = Duration::from_secs(1);
+
+/// What the task hears.
+pub(super) enum Word {
+    Reachable(Incarnation),
+    Unreachable(Incarnation),
+    Beat(Incarnation, Beat),
+    Changes(Incarnation, u64, Vec<Change>),
+    Read(Incarnation, u64),
+    RosterWanted(Incarnation),
+    Roster(Incarnation, u64, Vec<Entry>),
+    Gap(Incarnation),
+    Goodbye(Incarnation),
+    Wait(u64, Address, Then),
+}
+
+/// What is known of another node.
+struct Known {
+    peer: Peer,
+    roster: Roster,
+    /// The version of this node's roster that it has read.
+    read: u64,
+    /// Since when there is no way to it.
+    lost: Option<Instant>,
+    /// When it was last asked for its whole roster.
+    wanted: Option<Instant>,
+    gap_notice: Option<Instant>,
+}
+
+/// A connection that waits for the others to have read a version.
+struct Wait {
+    version: u64,
+    since: Instant,
+    address: Address,
+    then: Then,
+}
+
+/// The task's own memory.
+pub(super) struct Attendant {
+    cluster: Arc<Cluster>,
+    client_url: String,
+    known: HashMap<Incarnation, Known>,
+    /// In the order of their versions, nearly: versions are given out by several threads.
+    waits: VecDeque<Wait>,
+    /// Nodes whose roster was read further than they were told.
+    to_confirm: HashSet<Incarnation>,
+    /// Whether what everybody sees of the peers is old.
+    peers_changed: bool,
+    last_beat: Option<Instant>,
+    last_nudge: Instant,
+    told_tails: HashMap<Incarnation, u64>,
+}
+
+impl Attendant {
+    pub(super) fn new(cluster: Arc<Cluster>, client_url: String) -> Self {
+        Attendant {
+            cluster,
+            client_url,
+            known: HashMap::new(),
+            waits: VecDeque::new(),
+            to_confirm: HashSet::new(),
+            peers_changed: false,
+            last_beat: None,
+            last_nudge: Instant::now(),
+            told_tails: HashMap::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self, mut heard: mpsc::Receiver<Word>, stop: Arc<Notify>) {
+        let cluster = Arc::clone(&self.cluster);
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.notified() => break,
+                Some(word) = heard.recv() => {
+                    self.take(word);
+                    for _ in 0..WORDS_PER_TURN {
+                        let Ok(word) = heard.try_recv() else { break };
+                        self.take(word);
+                    }
+                }
+                () = cluster.changed.notified() => {}
+                _ = ticks.tick() => self.tick(),
+            }
+            self.tell_changes();
+            self.confirm();
+            self.show_peers();
+            self.let_go_on();
+        }
+        let _ = cluster.say(To::All, &Envelope::Goodbye);
+        cluster.broker().close();
+    }
+
+    fn take(&mut self, word: Word) {
+        match word {
+            Word::Reachable(node) => self.reachable(node),
+            Word::Unreachable(node) => {
+                if let Some(known) = self.known.get_mut(&node) {
+                    known.lost = Some(Instant::now());
+                    known.peer.reached = false;
+                    self.peers_changed = true;
+                }
+            }
+            Word::Beat(node, beat) => self.beat(node, beat),
+            Word::Changes(node, version, changes) => self.changes(node, version, &changes),
+            Word::Read(node, version) => {
+                if let Some(known) = self.known.get_mut(&node) {
+                    known.read = known.read.max(version);
+                }
+            }
+            Word::RosterWanted(node) => self.tell_roster(node),
+            Word::Roster(node, version, entries) => self.roster(node, version, entries),
+            Word::Gap(node) => self.gap(node),
+            Word::Goodbye(node) => self.forget(node),
+            Word::Wait(version, address, then) => {
+                self.waits.push_back(Wait { version, since: Instant::now(), address, then });
+            }
+        }
+    }
+
+    fn reachable(&mut self, node: Incarnation) {
+        let known = self.known.entry(node).or_insert_with(|| Known {
+            peer: Peer {
+                // Its name comes with its first beat.
+                id: NodeId { name: unnamed(node), incarnation: node },
+                client_url: String::new(),
+                connections: 0,
+                reached: true,
+                complete: false,
+            },
+            roster: Roster::default(),
+            read: 0,
+            lost: None,
+            wanted: None,
+            gap_notice: None,
+        });
+        known.lost = None;
+        known.peer.reached = true;
+        self.peers_changed = true;
+        self.say_beat(To::One(node));
+        self.tell_tail(node);
+    }
+
+    fn beat(&mut self, node: Incarnation, beat: Beat) {
+        self.cluster.note_tail(node, Channel::All, beat.last_to_all);
+        let Some(known) = self.known.get_mut(&node) else { return };
+        known.peer.id.name = beat.name;
+        known.peer.client_url = beat.client_url;
+        known.peer.connections = beat.connections;
+        let same = known.roster.version() == beat.version && known.roster.digest() == beat.digest;
+        // A roster that is ahead of the beat was read after the beat was written.
+        let ahead = known.roster.version() > beat.version;
+        if same {
+            known.peer.complete = true;
+            self.to_confirm.insert(node);
+        } else if !ahead {
+            self.want_roster(node);
+        }
+        self.peers_changed = true;
+        self.forget_former_self(node);
+    }
+
+    /// A node that was started again under the same name is another node: its former self is dead.
+    fn forget_former_self(&mut self, node: Incarnation) {
+        let Some(name) = self.known.get(&node).map(|known| known.peer.id.name.clone()) else { return };
+        let former =
+            |(id, known): (&Incarnation, &Known)| (known.peer.id.name == name && *id < node).then_some(*id);
+        let former: Vec<_> = self.known.iter().filter_map(former).collect();
+        former.into_iter().for_each(|id| self.forget(id));
+    }
+
+    fn want_roster(&mut self, node: Incarnation) {
+        let Some(known) = self.known.get_mut(&node) else { return };
+        known.peer.complete = false;
+        self.peers_changed = true;
+        if known.wanted.is_none_or(|wanted| wanted.elapsed() >= NUDGE) {
+            known.wanted = Some(Instant::now());
+            let _ = self.cluster.say(To::One(node), &Envelope::RosterWanted);
+        }
+    }
+
+    fn changes(&mut self, node: Incarnation, version: u64, changes: &[Change]) {
+        let Some(known) = self.known.get_mut(&node) else { return };
+        if known.roster.version() >= version {
+            return;
+        }
+        if !known.roster.follow(version, changes) {
+            return self.want_roster(node);
+        }
+        for change in changes {
+            if change.held {
+                self.cluster.routes.add(&change.hub, &change.what, node);
+            } else {
+                self.cluster.routes.remove(&change.hub, &change.what, node);
+            }
+        }
+        self.to_confirm.insert(node);
+    }
+
+    fn roster(&mut self, node: Incarnation, version: u64, entries: Vec<Entry>) {
+        let Some(known) = self.known.get_mut(&node) else { return };
+        known.wanted = None;
+        let fresh = Roster::copy(version, entries);
+        let before = std::mem::replace(&mut known.roster, fresh);
+        known.peer.complete = true;
+        // Added before the others are removed: what stays is never missing.
+        for (hub, what) in known.roster.entries() {
+            self.cluster.routes.add(hub, what, node);
+        }
+        for (hub, what) in before.entries() {
+            if !known.roster.holds(hub, what) {
+                self.cluster.routes.remove(hub, what, node);
+            }
+        }
+        self.peers_changed = true;
+        self.to_confirm.insert(node);
+    }
+
+    fn gap(&mut self, node: Incarnation) {
+        let Some(known) = self.known.get_mut(&node) else { return };
+        if known.gap_notice.is_none_or(|noticed| noticed.elapsed() >= GAP_NOTICE) {
+            known.gap_notice = Some(Instant::now());
+            self.cluster.node.announce_gap();
+        }
+    }
+
+    fn forget(&mut self, node: Incarnation) {
+        let Some(known) = self.known.remove(&node) else { return };
+        for (hub, what) in known.roster.entries() {
+            self.cluster.routes.remove(hub, what, node);
+        }
+        lock(&self.cluster.seen).forget(node);
+        lock(&self.cluster.numbers).to_one.remove(&node);
+        self.told_tails.remove(&node);
+        self.to_confirm.remove(&node);
+        self.peers_changed = true;
+        tracing::info!(node = %known.peer.id, "A node is gone.");
+    }
+
+    fn tick(&mut self) {
+        let times = self.cluster.times;
+        if self.last_beat.is_none_or(|beat| beat.elapsed() >= times.beat) {
+            self.last_beat = Some(Instant::now());
+            self.say_beat(To::All);
+            let reached: Vec<_> = self.reached().collect();
+            reached.into_iter().for_each(|node| self.tell_tail(node));
+        }
+        let expired = |(id, known): (&Incarnation, &Known)| {
+            known.lost.is_some_and(|lost| lost.elapsed() >= times.lease).then_some(*id)
+        };
+        let expired: Vec<_> = self.known.iter().filter_map(expired).collect();
+        expired.into_iter().for_each(|node| self.forget(node));
+        for settled in self.cluster.receipts.give_up(times.receipt) {
+            self.cluster.node.settle(settled);
+        }
+        let waiting = self.waits.front().is_some_and(|wait| wait.since.elapsed() >= NUDGE);
+        if waiting && self.last_nudge.elapsed() >= NUDGE {
+            self.last_nudge = Instant::now();
+            self.say_beat(To::All);
+        }
+    }
+
+    fn reached(&self) -> impl Iterator<Item = Incarnation> {
+        self.known.iter().filter(|(_, known)| known.peer.reached).map(|(id, _)| *id)
+    }
+
+    // ---- telling ----
+
+    fn say_beat(&self, to: To) {
+        let (version, digest) = {
+            let own = lock(&self.cluster.own);
+            // What was not told yet is not stated yet.
+            if !own.untold.is_empty() {
+                return;
+            }
+            (own.roster.version(), own.roster.digest())
+        };
+        let node = &self.cluster.node;
+        let beat = Beat {
+            name: node.id().name.clone(),
+            client_url: self.client_url.clone(),
+            last_to_all: lock(&self.cluster.numbers).to_all,
+            version,
+            digest,
+            connections: node.counters().connections,
+        };
+        let _ = self.cluster.say(to, &Envelope::Beat(beat));
+    }
+
+    /// Tells a node the number of the last envelope to it alone, if that is news.
+    fn tell_tail(&mut self, node: Incarnation) {
+        let last = lock(&self.cluster.numbers).to_one.get(&node).copied().unwrap_or(0);
+        if last > 0 && self.told_tails.get(&node) != Some(&last) {
+            let _ = self.cluster.say(To::One(node), &Envelope::Tail(last));
+            self.told_tails.insert(node, last + 1);
+        }
+    }
+
+    fn tell_changes(&self) {
+        let (version, changes) = {
+            let mut own = lock(&self.cluster.own);
+            (own.roster.version(), std::mem::take(&mut own.untold))
+        };
+        let mut told = version - changes.len() as u64;
+        for part in changes.chunks(CHANGES_PER_ENVELOPE) {
+            told += part.len() as u64;
+            let _ = self.cluster.say(To::All, &Envelope::Changes(told, part.to_vec()));
+        }
+    }
+
+    fn tell_roster(&self, node: Incarnation) {
+        self.tell_changes();
+        let (version, entries) = {
+            let own = lock(&self.cluster.own);
+            // A change may have come in between; then it is told next, and follows from here.
+            let told = own.roster.version() - own.untold.len() as u64;
+            if told != own.roster.version() {
+                return self.cluster.changed.notify_one();
+            }
+            (told, own.roster.entries().cloned().collect())
+        };
+        let _ = self.cluster.say(To::One(node), &Envelope::Roster(version, entries));
+    }
+
+    fn confirm(&mut self) {
+        for node in self.to_confirm.drain() {
+            if let Some(known) = self.known.get(&node) {
+                let _ = self.cluster.say(To::One(node), &Envelope::Read(known.roster.version()));
+            }
+        }
+    }
+
+    fn show_peers(&mut self) {
+        if std::mem::take(&mut self.peers_changed) {
+            let peers = self.known.values().map(|known| known.peer.clone()).collect();
+            let mut shown = self.cluster.peers.write().unwrap_or_else(PoisonError::into_inner);
+            *shown = Arc::new(Peers::new(peers));
+        }
+    }
+
+    /// Lets those go on whose statements were read by all that can be reached, or who waited long enough.
+    fn let_go_on(&mut self) {
+        let reached = self.known.values().filter(|known| known.peer.reached).map(|known| known.read).min();
+        let read = {
+            let mut own = lock(&self.cluster.own);
+            own.read = reached.unwrap_or(own.roster.version());
+            own.read
+        };
+        let limit = self.cluster.times.read;
+        let mut at = 0;
+        while at < self.waits.len() {
+            let wait = &self.waits[at];
+            let late = wait.since.elapsed() >= limit;
+            if wait.version > read && !late {
+                at += 1;
+                continue;
+            }
+            if wait.version > read {
+                self.cluster.counters.unread.fetch_add(1, Ordering::Relaxed);
+            }
+            let Some(wait) = self.waits.remove(at) else { break };
+            if let Err(then) = self.cluster.node.go_on(wait.address, wait.then) {
+                // Its shard has no room now: tried again with the next turn.
+                self.waits.insert(at, Wait { version: 0, then, ..wait });
+                break;
+            }
+        }
+    }
+}
+
+/// A name for a node that has not said its own.
+fn unnamed(node: Incarnation) -> NodeName {
+    NodeName::new(&node.to_string()).expect("hexadecimal digits are a name")
+}

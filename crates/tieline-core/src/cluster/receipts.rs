@@ -1,0 +1,62 @@
+//! [`Receipts`]: sends that wait to hear from other nodes how many connections they reached.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::delivery::{Outcome, Receipt, Settled};
+
+/// Receipts that may be outstanding. Beyond it the oldest is given up, and its sender is told `null`.
+const MAX_OUTSTANDING: usize = 65_536;
+
+#[derive(Default)]
+struct Table {
+    last: u64,
+    /// The receipt, and how many nodes have not answered.
+    waiting: HashMap<u64, (Arc<Receipt>, usize)>,
+    /// In the order they were asked for.
+    asked: VecDeque<(u64, Instant)>,
+}
+
+/// The receipts that other nodes owe this one.
+#[derive(Default)]
+pub(crate) struct Receipts(Mutex<Table>);
+
+impl Receipts {
+    /// Waits for so many nodes, and returns the number to ask them under.
+    pub(crate) fn expect(&self, receipt: &Arc<Receipt>, nodes: usize) -> u64 {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        table.last += 1;
+        let number = table.last;
+        table.waiting.insert(number, (Arc::clone(receipt), nodes));
+        table.asked.push_back((number, Instant::now()));
+        number
+    }
+
+    /// A node has answered.
+    pub(crate) fn arrived(&self, number: u64, outcome: Outcome) -> Option<Settled> {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (receipt, missing) = table.waiting.get_mut(&number)?;
+        let receipt = Arc::clone(receipt);
+        *missing -= 1;
+        if *missing == 0 {
+            table.waiting.remove(&number);
+        }
+        drop(table);
+        receipt.add(outcome)
+    }
+
+    /// Gives up what has waited for longer than `limit`. Returns what those senders are to be told.
+    pub(crate) fn give_up(&self, limit: Duration) -> Vec<Settled> {
+        let mut given_up = Vec::new();
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((number, asked)) = table.asked.front().copied()
+            && (asked.elapsed() >= limit || table.asked.len() > MAX_OUTSTANDING)
+        {
+            table.asked.pop_front();
+            given_up.extend(table.waiting.remove(&number).map(|(receipt, _)| receipt));
+        }
+        drop(table);
+        given_up.iter().filter_map(|receipt| receipt.give_up()).collect()
+    }
+}

@@ -1,0 +1,323 @@
+//! [`Envelope`]: what nodes say to each other, in bytes.
+//!
+//! Messages and their receipts are the hot path and have a binary form that borrows from the bytes it is read
+//! from; everything else is rare and is JSON. The first byte is the version: a node reads its own and the one
+//! before, and refuses others whole. Integers are little-endian; a text is its length in four bytes and UTF-8.
+//! Tested below: what is written reads back, and no bytes panic or make it allocate beyond them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ConnectionId, GroupName, HubName, Incarnation, MessageId, NodeName, UserId};
+use crate::payload::DataType;
+
+mod bytes;
+#[cfg(test)]
+mod tests;
+
+use bytes::{Reader, Writer};
+
+/// The version that is written.
+pub const VERSION: u8 = 1;
+
+/// Bytes of the header, before what is said.
+pub const HEADER: usize = 19;
+
+/// What is before every word: who says it, to whom, and which number it has there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// The node that says it. Nobody forwards what another said.
+    pub origin: Incarnation,
+    /// Whether it is said to all nodes or to one; each of the two is numbered by itself.
+    pub to_all: bool,
+    /// Its number, from 1, among what the origin said to all, or to this node. 0 is for words that need no number,
+    /// because losing them does no harm.
+    pub number: u64,
+}
+
+/// Why bytes are no envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// Written by a version that is not understood.
+    #[error("the envelope has version {0}")]
+    Version(u8),
+    /// Cut off, or not what it claims to be.
+    #[error("the envelope is malformed")]
+    Malformed,
+}
+
+/// By what way a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way<'a> {
+    /// Through a group.
+    Group(&'a str),
+    /// From the application, to everybody, or by several ways.
+    Server,
+    /// To a user.
+    User(&'a str),
+}
+
+/// A message for connections of the node that reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message<'a> {
+    /// The namespace.
+    pub hub: &'a str,
+    /// By what way it goes.
+    pub way: Way<'a>,
+    /// The sender's user.
+    pub from_user: Option<&'a str>,
+    /// Its id.
+    pub id: MessageId,
+    /// Its time in Unix milliseconds.
+    pub time_ms: u64,
+    /// What the payload is.
+    pub data_type: DataType,
+    /// The payload as JSON text.
+    pub json: &'a str,
+    /// To everybody in the hub.
+    pub everyone: bool,
+    /// To the members of these groups.
+    pub groups: Vec<&'a str>,
+    /// To these users.
+    pub users: Vec<&'a str>,
+    /// To these connections.
+    pub connections: Vec<ConnectionId>,
+    /// Not to these connections.
+    pub except: Vec<ConnectionId>,
+    /// When not empty, only to connections of these users.
+    pub only_users: Vec<&'a str>,
+    /// A condition on each connection, in the language of filters.
+    pub filter: Option<&'a str>,
+    /// Under which number the origin waits for a receipt; 0 when it does not.
+    pub receipt: u64,
+}
+
+/// A change of what a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The namespace.
+    pub hub: HubName,
+    /// What it holds, or holds no longer.
+    pub what: Held,
+    /// Whether it holds it from now on.
+    pub held: bool,
+}
+
+/// Something of which a node holds connections.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Held {
+    /// A user.
+    User(UserId),
+    /// A group: the node's interest in it.
+    Group(GroupName),
+}
+
+/// What a node says of itself once a beat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// Its stable name.
+    pub name: NodeName,
+    /// Where clients reach it.
+    pub client_url: String,
+    /// The number of the last envelope that it said to all.
+    pub last_to_all: u64,
+    /// Version of its roster: how many changes it has stated.
+    pub version: u64,
+    /// Digest of its roster, equal when the rosters are.
+    pub digest: u64,
+    /// Its connections.
+    pub connections: u64,
+}
+
+/// Anything that nodes say to each other.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Envelope<'a> {
+    /// A message.
+    Message(Message<'a>),
+    /// What became of a message that was received: its receipt number, recipients reached, and targets unknown.
+    Receipt(u64, u64, u64),
+    /// A sign of life.
+    Beat(Beat),
+    /// Changes of the origin's roster, which make it version `.0`.
+    Changes(u64, Vec<Change>),
+    /// The receiver's roster has been read up to this version.
+    Read(u64),
+    /// The receiver is asked for its whole roster.
+    RosterWanted,
+    /// The origin's whole roster, of version `.0`.
+    Roster(u64, Vec<(HubName, Held)>),
+    /// The number of the last envelope that the origin said to the receiver alone.
+    Tail(u64),
+    /// The origin stops.
+    Goodbye,
+}
+
+/// The byte before what is said.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Message = 1,
+    Receipt = 2,
+    Json = 3,
+}
+
+/// The rare words, as JSON has them.
+#[derive(Serialize, Deserialize)]
+enum Rare {
+    Beat(Beat),
+    Changes(u64, Vec<Change>),
+    Read(u64),
+    RosterWanted,
+    Roster(u64, Vec<(HubName, Held)>),
+    Tail(u64),
+    Goodbye,
+}
+
+impl Header {
+    /// Writes the header. What is said follows by [`Envelope::write`].
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let mut writer = Writer(out);
+        writer.byte(VERSION);
+        writer.byte(u8::from(self.to_all));
+        writer.number(self.origin.0);
+        writer.number(self.number);
+        writer.byte(0);
+    }
+
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// When the bytes are too few, or of another version.
+    pub fn read(bytes: &[u8]) -> Result<(Header, &[u8]), EnvelopeError> {
+        let mut reader = Reader(bytes);
+        match reader.byte()? {
+            VERSION => {}
+            other => return Err(EnvelopeError::Version(other)),
+        }
+        let to_all = reader.byte()? != 0;
+        let origin = Incarnation(reader.number()?);
+        let number = reader.number()?;
+        // Reserved: a later version may say more here without changing the rest.
+        reader.byte()?;
+        Ok((Header { origin, to_all, number }, reader.0))
+    }
+}
+
+impl<'a> Envelope<'a> {
+    /// Writes what is said, behind the header.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let mut writer = Writer(out);
+        let rare = match self {
+            Envelope::Message(message) => {
+                writer.byte(Kind::Message as u8);
+                return message.write(&mut writer);
+            }
+            Envelope::Receipt(number, delivered, unknown) => {
+                writer.byte(Kind::Receipt as u8);
+                return [number, delivered, unknown].into_iter().for_each(|n| writer.number(*n));
+            }
+            Envelope::Beat(beat) => Rare::Beat(beat.clone()),
+            Envelope::Changes(version, changes) => Rare::Changes(*version, changes.clone()),
+            Envelope::Read(version) => Rare::Read(*version),
+            Envelope::RosterWanted => Rare::RosterWanted,
+            Envelope::Roster(version, held) => Rare::Roster(*version, held.clone()),
+            Envelope::Tail(number) => Rare::Tail(*number),
+            Envelope::Goodbye => Rare::Goodbye,
+        };
+        writer.byte(Kind::Json as u8);
+        serde_json::to_writer(out, &rare).expect("names and numbers are JSON");
+    }
+
+    /// Reads what is said, behind the header.
+    ///
+    /// # Errors
+    /// When the bytes are not that.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, EnvelopeError> {
+        let mut reader = Reader(bytes);
+        match reader.byte()? {
+            kind if kind == Kind::Message as u8 => {
+                let message = Message::read(&mut reader)?;
+                reader.end()?;
+                Ok(Envelope::Message(message))
+            }
+            kind if kind == Kind::Receipt as u8 => {
+                let receipt = Envelope::Receipt(reader.number()?, reader.number()?, reader.number()?);
+                reader.end()?;
+                Ok(receipt)
+            }
+            kind if kind == Kind::Json as u8 => {
+                Ok(match serde_json::from_slice(reader.0).map_err(|_| EnvelopeError::Malformed)? {
+                    Rare::Beat(beat) => Envelope::Beat(beat),
+                    Rare::Changes(version, changes) => Envelope::Changes(version, changes),
+                    Rare::Read(version) => Envelope::Read(version),
+                    Rare::RosterWanted => Envelope::RosterWanted,
+                    Rare::Roster(version, held) => Envelope::Roster(version, held),
+                    Rare::Tail(number) => Envelope::Tail(number),
+                    Rare::Goodbye => Envelope::Goodbye,
+                })
+            }
+            _ => Err(EnvelopeError::Malformed),
+        }
+    }
+}
+
+impl<'a> Message<'a> {
+    fn write(&self, writer: &mut Writer<'_>) {
+        writer.text(self.hub);
+        match self.way {
+            Way::Server => writer.byte(0),
+            Way::Group(name) => {
+                writer.byte(1);
+                writer.text(name);
+            }
+            Way::User(name) => {
+                writer.byte(2);
+                writer.text(name);
+            }
+        }
+        writer.optional_text(self.from_user);
+        writer.bytes(&self.id.0.to_le_bytes());
+        writer.number(self.time_ms);
+        writer.byte(self.data_type as u8);
+        writer.text(self.json);
+        writer.byte(u8::from(self.everyone));
+        writer.texts(&self.groups);
+        writer.texts(&self.users);
+        writer.ids(&self.connections);
+        writer.ids(&self.except);
+        writer.texts(&self.only_users);
+        writer.optional_text(self.filter);
+        writer.number(self.receipt);
+    }
+
+    fn read(reader: &mut Reader<'a>) -> Result<Self, EnvelopeError> {
+        Ok(Message {
+            hub: reader.text()?,
+            way: match reader.byte()? {
+                0 => Way::Server,
+                1 => Way::Group(reader.text()?),
+                2 => Way::User(reader.text()?),
+                _ => return Err(EnvelopeError::Malformed),
+            },
+            from_user: reader.optional_text()?,
+            id: MessageId(u128::from_le_bytes(reader.array()?)),
+            time_ms: reader.number()?,
+            data_type: match reader.byte()? {
+                0 => DataType::Json,
+                1 => DataType::Text,
+                2 => DataType::Binary,
+                3 => DataType::Protobuf,
+                _ => return Err(EnvelopeError::Malformed),
+            },
+            json: reader.text()?,
+            everyone: reader.byte()? != 0,
+            groups: reader.texts()?,
+            users: reader.texts()?,
+            connections: reader.ids()?,
+            except: reader.ids()?,
+            only_users: reader.texts()?,
+            filter: reader.optional_text()?,
+            receipt: reader.number()?,
+        })
+    }
+}

@@ -1,0 +1,85 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn sample(json: &str) -> Message<'_> {
+    Message {
+        hub: "hub",
+        way: Way::Group("room"),
+        from_user: Some("a/b ?#%ü"),
+        id: MessageId::new(1_700_000_000_000, 42),
+        time_ms: 1_700_000_000_000,
+        data_type: DataType::Json,
+        json,
+        everyone: false,
+        groups: vec!["room", ""],
+        users: vec![],
+        connections: vec![ConnectionId::new(Incarnation(1), 2, 3, 4, 5)],
+        except: vec![],
+        only_users: vec!["u"],
+        filter: Some("userId eq 'x'"),
+        receipt: 7,
+    }
+}
+
+fn round_trip(envelope: &Envelope<'_>) {
+    let header = Header { origin: Incarnation(0x0123_4567_89ab_cdef), to_all: true, number: 99 };
+    let mut bytes = Vec::new();
+    header.write(&mut bytes);
+    assert_eq!(bytes.len(), HEADER);
+    envelope.write(&mut bytes);
+    let (read, rest) = Header::read(&bytes).unwrap();
+    assert_eq!(read, header);
+    assert_eq!(&Envelope::read(rest).unwrap(), envelope);
+    for end in 0..rest.len() {
+        assert!(Envelope::read(&rest[..end]).is_err(), "{end} bytes of {} were read", rest.len());
+    }
+}
+
+#[test]
+fn what_is_written_reads_back_and_no_part_of_it() {
+    let user = || Held::User(UserId::new("u").unwrap());
+    let hub = || HubName::new("hub").unwrap();
+    round_trip(&Envelope::Message(sample("{\"a\":1}")));
+    round_trip(&Envelope::Receipt(1, 2, 3));
+    round_trip(&Envelope::Changes(4, vec![Change { hub: hub(), what: user(), held: true }]));
+    round_trip(&Envelope::Roster(
+        4,
+        vec![(hub(), Held::Group(GroupName::new("g").unwrap())), (hub(), user())],
+    ));
+    round_trip(&Envelope::Beat(Beat {
+        name: NodeName::new("n").unwrap(),
+        client_url: "ws://127.0.0.1:1".into(),
+        last_to_all: 1,
+        version: 2,
+        digest: u64::MAX,
+        connections: 3,
+    }));
+    for envelope in [Envelope::Read(1), Envelope::Tail(9), Envelope::RosterWanted, Envelope::Goodbye] {
+        round_trip(&envelope);
+    }
+}
+
+#[test]
+fn another_version_is_refused_whole() {
+    let mut bytes = vec![VERSION + 1];
+    bytes.extend_from_slice(&[0; HEADER]);
+    assert_eq!(Header::read(&bytes), Err(EnvelopeError::Version(VERSION + 1)));
+    assert_eq!(Header::read(&[]), Err(EnvelopeError::Malformed));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Header::read(&bytes).map(|(_, rest)| Envelope::read(rest));
+    }
+
+    #[test]
+    fn no_changed_message_panics(at in 0usize..200, byte in any::<u8>()) {
+        let mut bytes = Vec::new();
+        Envelope::Message(sample("[1,2,3]")).write(&mut bytes);
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        let _ = Envelope::read(&bytes);
+    }
+}
