@@ -9,6 +9,7 @@
 
 mod acks;
 pub mod arrival;
+pub mod ask;
 pub mod command;
 pub mod delivery;
 pub mod hub;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tieline_proto::role::Roles;
-use tieline_proto::{ConnectionId, Incarnation, NodeId, NodeName};
+use tieline_proto::{ConnectionId, Incarnation, MessageId, NodeId, NodeName};
 use tieline_switchboard::{Address, Counters, Full, Handle, Settings, Switchboard};
 use tokio::sync::oneshot;
 
@@ -59,6 +59,8 @@ pub struct Node {
     roles: InternedRoles,
     reconnection: Reconnection,
     tallies: Vec<Mutex<Tally>>,
+    /// Stamps what the application sends; each shard has its own for its clients.
+    stamper: Mutex<Stamper>,
     handle: OnceLock<Handle<Operator>>,
 }
 
@@ -81,6 +83,7 @@ impl Node {
             roles: InternedRoles::default(),
             reconnection: Reconnection::new(&secret),
             tallies: (0..settings.shards).map(|_| Mutex::default()).collect(),
+            stamper: Mutex::new(stamper),
             handle: OnceLock::new(),
         });
         let stampers = (0..settings.shards).map(|_| Stamper::new()).collect::<Result<Vec<_>, _>>()?;
@@ -142,6 +145,11 @@ impl Node {
 
     pub(crate) fn publish_tally(&self, shard: u16, tally: Tally) {
         *self.tallies[usize::from(shard)].lock().unwrap_or_else(PoisonError::into_inner) = tally;
+    }
+
+    /// Time and id of a message that comes from outside the shards.
+    pub(crate) fn stamp(&self) -> (u64, MessageId) {
+        self.stamper.lock().unwrap_or_else(PoisonError::into_inner).stamp()
     }
 
     /// Where a connection of this node stands; `None` for another node's, or an earlier start's. Whether it
