@@ -7,6 +7,7 @@
 //! Rules: a message is never forwarded again; a node drops its own echo and what it saw before; a number that is
 //! missing is reported as a gap, at most once a second for each origin.
 
+mod asks;
 mod attendant;
 mod peers;
 mod receipts;
@@ -23,19 +24,22 @@ use smallvec::SmallVec;
 use tieline_proto::envelope::{Envelope, Header, Held, Message, Way};
 use tieline_proto::filter::Filter;
 use tieline_proto::{ConnectionId, GroupName, HubName, Incarnation, Payload, UserId};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::ask::{Answer, Ask};
 use crate::broker::{Broker, Inbound, NotTaken, To};
 use crate::command::Then;
 use crate::delivery::{Delivery, Outcome, Receipt, Target};
 use crate::message;
-use crate::node::Node;
+use crate::node::{Node, Overloaded};
+use asks::Asks;
 use attendant::{Attendant, Word};
 use peers::Peers;
 use receipts::Receipts;
 use roster::Roster;
-use routes::{Nodes, Routes};
+pub(crate) use routes::Nodes;
+use routes::Routes;
 use sequence::{Arrived, Channel, Seen};
 use tieline_switchboard::Address;
 
@@ -52,6 +56,8 @@ pub struct ClusterTimes {
     pub lease: Duration,
     /// How long a join or a login waits for the other nodes to have read of it.
     pub read: Duration,
+    /// How long an ask waits for the answers of the other nodes.
+    pub ask: Duration,
     /// How long a send waits for the receipts of the other nodes.
     pub receipt: Duration,
 }
@@ -62,6 +68,7 @@ impl Default for ClusterTimes {
             beat: Duration::from_secs(5),
             lease: Duration::from_secs(15),
             read: Duration::from_secs(1),
+            ask: Duration::from_secs(3),
             receipt: Duration::from_secs(1),
         }
     }
@@ -109,6 +116,9 @@ pub struct Cluster {
     peers: RwLock<Arc<Peers>>,
     routes: Routes,
     receipts: Receipts,
+    asks: Asks,
+    /// The version of this node's roster that every node it reaches has read.
+    read: watch::Sender<u64>,
     words: mpsc::Sender<Word>,
     changed: Notify,
     counters: ClusterCounters,
@@ -170,6 +180,8 @@ impl Cluster {
             peers: RwLock::default(),
             routes: Routes::default(),
             receipts: Receipts::default(),
+            asks: Asks::default(),
+            read: watch::Sender::new(0),
             words,
             changed: Notify::new(),
             counters: ClusterCounters::default(),
@@ -235,6 +247,64 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// Waits until the nodes that are reached have read all that this one has stated so far, or the time is up, which
+    /// is counted.
+    pub(crate) async fn all_read(&self) {
+        let version = lock(&self.own).roster.version();
+        if self.is_alone() {
+            return;
+        }
+        let mut read = self.read.subscribe();
+        let all = read.wait_for(|read| *read >= version);
+        if tokio::time::timeout(self.times.read, all).await.is_err() {
+            self.counters.unread.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    // ---- asking ----
+
+    /// Asks the other nodes about connections of a hub, and merges what they answer with `own`, this node's answer.
+    ///
+    /// # Errors
+    /// [`Overloaded`] when one of them did not answer in time, or could not: what it holds is not known. Asking again
+    /// is harmless.
+    pub(crate) async fn ask(&self, hub: &HubName, ask: &Ask, own: Answer) -> Result<Answer, Overloaded> {
+        let peers = self.peer_view();
+        let nodes: Nodes = match ask.connection() {
+            Some(id) => Nodes::from_iter(peers.is_reached(id.incarnation()).then(|| id.incarnation())),
+            None => peers.all().iter().filter(|peer| peer.reached).map(|peer| peer.id.incarnation).collect(),
+        };
+        if nodes.is_empty() {
+            return Ok(own);
+        }
+        let text = serde_json::to_string(ask).map_err(|_| Overloaded)?;
+        let mut open = self.asks.open(nodes.len());
+        for node in &nodes {
+            let envelope = Envelope::Ask(open.number, hub.clone(), text.clone());
+            self.say(To::One(*node), &envelope).map_err(|_| Overloaded)?;
+        }
+        let gather = async {
+            let mut answer = own;
+            for _ in &nodes {
+                let reply = open.replies.recv().await.flatten().ok_or(Overloaded)?;
+                let theirs: Answer = serde_json::from_str(&reply).map_err(|_| Overloaded)?;
+                answer = answer.merge(theirs);
+            }
+            Ok(answer)
+        };
+        tokio::time::timeout(self.times.ask, gather).await.map_err(|_| Overloaded)?
+    }
+
+    /// Answers another node's ask.
+    async fn answer_ask(&self, origin: Incarnation, number: u64, hub: HubName, ask: String) {
+        let answer = match serde_json::from_str(&ask) {
+            Ok(ask) => self.node.answer(&hub, ask).await.ok(),
+            Err(_) => None,
+        };
+        let answer = answer.and_then(|answer| serde_json::to_string(&answer).ok());
+        let _ = self.say(To::One(origin), &Envelope::Answer(number, answer));
     }
 
     // ---- sending ----
@@ -397,6 +467,8 @@ impl Cluster {
             Envelope::Read(version) => self.tell(Word::Read(header.origin, version)),
             Envelope::RosterWanted => self.tell(Word::RosterWanted(header.origin)),
             Envelope::Roster(version, held) => self.tell(Word::Roster(header.origin, version, held)),
+            Envelope::Ask(number, hub, ask) => self.tell(Word::Ask(header.origin, number, hub, ask)),
+            Envelope::Answer(number, answer) => self.asks.answered(number, answer),
             Envelope::Tail(number) => self.note_tail(header.origin, Channel::One, number),
             Envelope::Goodbye => self.tell(Word::Goodbye(header.origin)),
         }

@@ -9,6 +9,7 @@
 
 mod acks;
 pub mod arrival;
+pub mod ask;
 pub mod broker;
 pub mod cluster;
 pub mod command;

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tieline_proto::role::Roles;
-use tieline_proto::{ConnectionId, Incarnation, NodeId, NodeName};
+use tieline_proto::{ConnectionId, Incarnation, MessageId, NodeId, NodeName};
 use tieline_switchboard::{Address, Counters, Full, Handle, Settings, Switchboard};
 use tokio::sync::oneshot;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Nodes};
 use crate::command::{Command, Then};
 use crate::delivery::{Delivery, Outcome, Settled, Target};
 use crate::hub::{Hub, LocalHubs};
@@ -51,6 +51,26 @@ pub enum StartError {
 #[error("the node is overloaded")]
 pub struct Overloaded;
 
+/// Where a message has to go: every shard and node of it gives one answer.
+pub(crate) struct Route {
+    /// Shards of this node that hold recipients.
+    pub(crate) shards: Vec<u16>,
+    /// Other nodes that do, or may.
+    pub(crate) nodes: Nodes,
+    /// Named users and connections that nobody holds, as far as is known.
+    pub(crate) unknown: u64,
+}
+
+impl Route {
+    pub(crate) fn answers(&self) -> usize {
+        self.shards.len() + self.nodes.len()
+    }
+
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.answers() == 0
+    }
+}
+
 /// What the shards of a node share.
 pub struct Node {
     id: NodeId,
@@ -60,6 +80,8 @@ pub struct Node {
     roles: InternedRoles,
     reconnection: Reconnection,
     tallies: Vec<Mutex<Tally>>,
+    /// Stamps what the application sends; each shard has its own for its clients.
+    stamper: Mutex<Stamper>,
     handle: OnceLock<Handle<Operator>>,
     cluster: OnceLock<Arc<Cluster>>,
 }
@@ -83,6 +105,7 @@ impl Node {
             roles: InternedRoles::default(),
             reconnection: Reconnection::new(&secret),
             tallies: (0..settings.shards).map(|_| Mutex::default()).collect(),
+            stamper: Mutex::new(stamper),
             handle: OnceLock::new(),
             cluster: OnceLock::new(),
         });
@@ -147,6 +170,11 @@ impl Node {
         *self.tallies[usize::from(shard)].lock().unwrap_or_else(PoisonError::into_inner) = tally;
     }
 
+    /// Time and id of a message that comes from outside the shards.
+    pub(crate) fn stamp(&self) -> (u64, MessageId) {
+        self.stamper.lock().unwrap_or_else(PoisonError::into_inner).stamp()
+    }
+
     /// Where a connection of this node stands; `None` for another node's, or an earlier start's. Whether it
     /// is still there, and its random bits, are for its shard to check.
     pub fn address(&self, id: ConnectionId) -> Option<Address> {
@@ -206,12 +234,32 @@ impl Node {
     }
 
     /// Whether this node holds a target of a hub.
-    pub(crate) fn holds(&self, hub: &Hub, target: &Target) -> bool {
+    pub(crate) fn is_here(&self, hub: &Hub, target: &Target) -> bool {
         match target {
             Target::Everyone => hub.connections() > 0,
             Target::Group(group) => hub.group(group).is_some(),
             Target::User(user) => hub.user_connections(user) > 0,
             Target::Connection(id) => self.address(*id).is_some(),
+        }
+    }
+
+    /// Where a message has to go.
+    pub(crate) fn route(&self, delivery: &Delivery) -> Route {
+        let shards = self.shards_of(delivery);
+        let here = |target: &Target| self.is_here(&delivery.hub, target);
+        let (nodes, unknown) = match self.cluster() {
+            Some(cluster) => cluster.route(delivery, here),
+            None => (Nodes::new(), delivery.named().filter(|target| !here(target)).count() as u64),
+        };
+        Route { shards, nodes, unknown }
+    }
+
+    /// Hands a message to the other nodes on its route.
+    pub(crate) fn forward(&self, delivery: &Delivery, route: &Route) {
+        if let Some(cluster) = self.cluster()
+            && !route.nodes.is_empty()
+        {
+            cluster.forward(delivery, &route.nodes);
         }
     }
 

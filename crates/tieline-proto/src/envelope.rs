@@ -146,6 +146,10 @@ pub enum Envelope<'a> {
     RosterWanted,
     /// The origin's whole roster, of version `.0`.
     Roster(u64, Vec<(HubName, Held)>),
+    /// Something asked of the receiver about its connections of a hub, under a number: the ask as JSON.
+    Ask(u64, HubName, String),
+    /// The answer to an ask, as JSON; none where the receiver could not carry it out.
+    Answer(u64, Option<String>),
     /// The number of the last envelope that the origin said to the receiver alone.
     Tail(u64),
     /// The origin stops.
@@ -169,6 +173,8 @@ enum Rare {
     Read(u64),
     RosterWanted,
     Roster(u64, Vec<(HubName, Held)>),
+    Ask(u64, HubName, String),
+    Answer(u64, Option<String>),
     Tail(u64),
     Goodbye,
 }
@@ -221,6 +227,8 @@ impl<'a> Envelope<'a> {
             Envelope::Read(version) => Rare::Read(*version),
             Envelope::RosterWanted => Rare::RosterWanted,
             Envelope::Roster(version, held) => Rare::Roster(*version, held.clone()),
+            Envelope::Ask(number, hub, ask) => Rare::Ask(*number, hub.clone(), ask.clone()),
+            Envelope::Answer(number, answer) => Rare::Answer(*number, answer.clone()),
             Envelope::Tail(number) => Rare::Tail(*number),
             Envelope::Goodbye => Rare::Goodbye,
         };
@@ -252,6 +260,8 @@ impl<'a> Envelope<'a> {
                     Rare::Read(version) => Envelope::Read(version),
                     Rare::RosterWanted => Envelope::RosterWanted,
                     Rare::Roster(version, held) => Envelope::Roster(version, held),
+                    Rare::Ask(number, hub, ask) => Envelope::Ask(number, hub, ask),
+                    Rare::Answer(number, answer) => Envelope::Answer(number, answer),
                     Rare::Tail(number) => Envelope::Tail(number),
                     Rare::Goodbye => Envelope::Goodbye,
                 })

@@ -7,9 +7,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tieline_proto::envelope::{Beat, Change, Envelope};
-use tieline_proto::{Incarnation, NodeId, NodeName};
+use tieline_proto::{HubName, Incarnation, NodeId, NodeName};
 use tieline_switchboard::Address;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::peers::{Peer, Peers};
@@ -31,6 +32,9 @@ const CHANGES_PER_ENVELOPE: usize = 5_000;
 /// A statement that was not read for so long is brought to mind by a beat.
 const NUDGE: Duration = Duration::from_millis(200);
 
+/// Asks of other nodes that are answered at once.
+const ASKS: usize = 1024;
+
 /// Least time between two gap notices for one origin.
 const GAP_NOTICE: Duration = Duration::from_secs(1);
 
@@ -43,6 +47,7 @@ pub(super) enum Word {
     Read(Incarnation, u64),
     RosterWanted(Incarnation),
     Roster(Incarnation, u64, Vec<Entry>),
+    Ask(Incarnation, u64, HubName, String),
     Gap(Incarnation),
     Goodbye(Incarnation),
     Wait(u64, Address, Then),
@@ -83,6 +88,8 @@ pub(super) struct Attendant {
     last_beat: Option<Instant>,
     last_nudge: Instant,
     told_tails: HashMap<Incarnation, u64>,
+    /// Asks of other nodes that are being answered.
+    answering: JoinSet<()>,
 }
 
 impl Attendant {
@@ -97,6 +104,7 @@ impl Attendant {
             last_beat: None,
             last_nudge: Instant::now(),
             told_tails: HashMap::new(),
+            answering: JoinSet::new(),
         }
     }
 
@@ -116,6 +124,7 @@ impl Attendant {
                 }
                 () = cluster.changed.notified() => {}
                 _ = ticks.tick() => self.tick(),
+                Some(_) = self.answering.join_next() => {}
             }
             self.tell_changes();
             self.confirm();
@@ -145,6 +154,13 @@ impl Attendant {
             }
             Word::RosterWanted(node) => self.tell_roster(node),
             Word::Roster(node, version, entries) => self.roster(node, version, entries),
+            Word::Ask(node, number, hub, ask) => {
+                // Beyond the limit an ask is not answered, and its node tells its caller to try again.
+                if self.answering.len() < ASKS {
+                    let cluster = Arc::clone(&self.cluster);
+                    self.answering.spawn(async move { cluster.answer_ask(node, number, hub, ask).await });
+                }
+            }
             Word::Gap(node) => self.gap(node),
             Word::Goodbye(node) => self.forget(node),
             Word::Wait(version, address, then) => {
@@ -381,6 +397,7 @@ impl Attendant {
             own.read = reached.unwrap_or(own.roster.version());
             own.read
         };
+        self.cluster.read.send_if_modified(|shown| std::mem::replace(shown, read) != read);
         let limit = self.cluster.times.read;
         let mut at = 0;
         while at < self.waits.len() {

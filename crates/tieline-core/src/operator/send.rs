@@ -224,30 +224,21 @@ impl Operator {
             filter: None,
             receipt: None,
         };
-        let shards = self.node.shards_of(&delivery);
-        let here = |target: &Target| self.node.holds(&delivery.hub, target);
-        let (nodes, unknown) = match self.node.cluster() {
-            Some(cluster) => cluster.route(&delivery, here),
-            None => (SmallVec::new(), delivery.named().filter(|target| !here(target)).count() as u64),
-        };
-        let answers = shards.len() + nodes.len();
-        if answers == 0 {
-            return self.settle(shard, slot, send, Outcome { delivered: 0, unknown });
+        let route = self.node.route(&delivery);
+        if route.is_nowhere() {
+            return self.settle(shard, slot, send, Outcome { delivered: 0, unknown: route.unknown });
         }
         // Only `tieline.v1` is told numbers; to the others an ack means that the message is on its way.
         match send.ack_id {
             Some(ack_id) if sender.subprotocol == Subprotocol::Tieline => {
-                delivery.receipt = Some(Receipt::for_connection(answers, unknown, sender.address, ack_id));
+                delivery.receipt =
+                    Some(Receipt::for_connection(route.answers(), route.unknown, sender.address, ack_id));
             }
             ack_id => self.ack(shard, slot, ack_id, Extra::None),
         }
         let delivery = Arc::new(delivery);
-        if let Some(cluster) = self.node.cluster()
-            && !nodes.is_empty()
-        {
-            cluster.forward(&delivery, &nodes);
-        }
-        for to in shards {
+        self.node.forward(&delivery, &route);
+        for to in route.shards {
             if to == self.shard {
                 self.deliver(shard, &delivery);
             } else {

@@ -1,10 +1,15 @@
 //! Several nodes in one process, joined by the memory broker: whom a message reaches, and what its sender is told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tieline_core::broker::MemoryExchange;
+use tieline_core::ask::sending::{Sending, Wants};
+use tieline_core::ask::{Answer, Ask, Who};
+use tieline_core::broker::{Inbound, MemoryExchange};
+use tieline_core::delivery::{Outcome, Target};
 use tieline_core::{ClusterTimes, Subprotocol};
+use tieline_proto::{GroupName, HubName, Incarnation, Payload, UserId};
 
 use crate::house::{Guest, Heard, House, Peer, eventually};
 
@@ -59,8 +64,9 @@ fn users_everybody_and_connections_are_reached_wherever_they_are() {
     let mut alice = tieline(&houses[0], 0, "alice");
     let (mut bob, connected) = houses[1].connect(1, Guest::new(Subprotocol::Azure, "bob"));
     let mut bob_too = houses[2].user(0, Subprotocol::Plain, "bob");
-    // A plain client is not greeted; it is there when its own word to itself comes back.
-    bob_too.send(json!({"join": "nowhere"}));
+    // A plain client is not greeted: it is there once its node counts it, and then the others have read of it.
+    let hub = HubName::new("hub").unwrap();
+    eventually(|| houses[2].node.hubs().get(&hub).is_some_and(|hub| hub.user_connections("bob") == 1));
 
     alice.send(json!({"type": "sendToUser", "user": "bob", "data": 1, "ackId": 1}));
     let ack = alice.receive();
@@ -169,4 +175,61 @@ fn a_node_that_comes_late_learns_who_is_where() {
         assert_eq!(sender.receive()["delivered"], 1);
         assert_eq!(early.receive()["data"], n);
     }
+}
+
+#[test]
+fn the_application_asks_one_node_about_connections_of_all() {
+    let (houses, _exchange) = houses(3);
+    let hub = HubName::new("hub").unwrap();
+    let (mut bob, connected) = houses[2].connect(1, Guest::new(Subprotocol::Azure, "bob"));
+    let id = connected["connectionId"].as_str().unwrap().parse().unwrap();
+    let group = GroupName::new("room").unwrap();
+    let who = || Who::User(UserId::new("bob").unwrap());
+    let ask = |ask| houses[0].block_on(houses[0].node.answer_everywhere(&hub, ask)).unwrap();
+    assert_eq!(ask(Ask::Exists(who())), Answer::Found(true));
+    assert_eq!(ask(Ask::Exists(Who::Connection(id))), Answer::Found(true));
+    assert_eq!(ask(Ask::Exists(Who::User(UserId::new("carol").unwrap()))), Answer::Found(false));
+    assert_eq!(ask(Ask::Join { who: who(), groups: vec![group.clone()] }), Answer::Reached(1));
+
+    // Once that is answered, a message from any node reaches the new member.
+    for (n, house) in houses.iter().enumerate() {
+        let payload = Payload::from_text(&n.to_string());
+        let to = vec![Target::Group(group.clone())];
+        let sending = Sending { to, except: Vec::new(), filter: None, payload };
+        let outcome = house.block_on(house.node.send(&hub, sending, Wants::Outcome)).unwrap();
+        assert_eq!(outcome, Some(Outcome { delivered: 1, unknown: 0 }));
+        assert_eq!(bob.receive()["data"], n.to_string());
+    }
+    let close = Ask::Close { who: who(), excluded: Vec::new(), reason: "enough".into() };
+    assert_eq!(ask(close), Answer::Reached(1));
+    assert_eq!(bob.receive()["message"], "enough");
+    assert!(matches!(bob.hear(), Heard::Close(4403, _)));
+}
+
+#[test]
+fn a_node_that_does_not_answer_makes_an_ask_fail_not_lie() {
+    let exchange = MemoryExchange::default();
+    let mut house = House::named(1);
+    let times = ClusterTimes { ask: Duration::from_millis(50), ..ClusterTimes::default() };
+    house.join(&exchange, times);
+    let _mute = exchange.join(Incarnation(1), Arc::new(Mute));
+    eventually(|| house.node.cluster().unwrap().peers().len() == 1);
+    let hub = HubName::new("hub").unwrap();
+    let ask = Ask::Exists(Who::User(UserId::new("bob").unwrap()));
+    assert!(house.block_on(house.node.answer_everywhere(&hub, ask)).is_err());
+    // A send that asks for numbers is told that they are not known.
+    let mut alice = tieline(&house, 0, "alice");
+    alice.send(json!({"type": "sendToUser", "user": "bob", "data": 1, "ackId": 1}));
+    let ack = alice.receive();
+    assert_eq!((&ack["success"], &ack["delivered"]), (&json!(true), &json!(null)));
+    assert!(unread(&[house]) > 0, "the login went on without the mute node, which is counted");
+}
+
+/// A node that hears and never speaks.
+struct Mute;
+
+impl Inbound for Mute {
+    fn envelope(&self, _bytes: &[u8]) {}
+    fn reachable(&self, _node: Incarnation) {}
+    fn unreachable(&self, _node: Incarnation) {}
 }

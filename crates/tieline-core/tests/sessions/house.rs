@@ -68,6 +68,11 @@ impl House {
         self.membership = Some((runtime, task));
     }
 
+    /// Runs what needs the runtime of its membership.
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.membership.as_ref().unwrap().0.block_on(future)
+    }
+
     /// Waits until it sees so many other nodes, all of them whole.
     pub(crate) fn wait_for_peers(&self, count: usize) {
         let cluster = self.node.cluster().unwrap();

@@ -55,6 +55,8 @@ fn what_is_written_reads_back_and_no_part_of_it() {
         digest: u64::MAX,
         connections: 3,
     }));
+    round_trip(&Envelope::Ask(1, hub(), "{}".into()));
+    round_trip(&Envelope::Answer(1, None));
     for envelope in [Envelope::Read(1), Envelope::Tail(9), Envelope::RosterWanted, Envelope::Goodbye] {
         round_trip(&envelope);
     }
