@@ -1,1 +1,12 @@
-//! The engines.
+//! The engines: what stands behind the traits of tieline-core, one module each, each behind a feature.
+//!
+//! An engine implements a trait and is named nowhere but in the binary's configuration. The conformance suites of the
+//! traits live here too, and every engine passes the same ones.
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+#[cfg(feature = "mesh")]
+pub mod mesh;
+
+#[cfg(feature = "mesh")]
+pub use mesh::{MeshBroker, MeshError, MeshSettings, Secret};
