@@ -318,13 +318,13 @@ impl Attendant {
     // ---- telling ----
 
     fn say_beat(&self, to: To) {
-        let (version, digest) = {
+        let (version, digest) = loop {
+            // A beat must not be ahead of what was told: its readers would ask for what is on its way.
+            self.tell_changes();
             let own = lock(&self.cluster.own);
-            // What was not told yet is not stated yet.
-            if !own.untold.is_empty() {
-                return;
+            if own.untold.is_empty() {
+                break (own.roster.version(), own.roster.digest());
             }
-            (own.roster.version(), own.roster.digest())
         };
         let node = &self.cluster.node;
         let beat = Beat {
@@ -360,15 +360,12 @@ impl Attendant {
     }
 
     fn tell_roster(&self, node: Incarnation) {
-        self.tell_changes();
-        let (version, entries) = {
+        let (version, entries) = loop {
+            self.tell_changes();
             let own = lock(&self.cluster.own);
-            // A change may have come in between; then it is told next, and follows from here.
-            let told = own.roster.version() - own.untold.len() as u64;
-            if told != own.roster.version() {
-                return self.cluster.changed.notify_one();
+            if own.untold.is_empty() {
+                break (own.roster.version(), own.roster.entries().cloned().collect());
             }
-            (told, own.roster.entries().cloned().collect())
         };
         let _ = self.cluster.say(To::One(node), &Envelope::Roster(version, entries));
     }

@@ -35,7 +35,12 @@ impl House {
     pub(crate) fn named(shards: usize) -> Self {
         static NAMES: AtomicU32 = AtomicU32::new(0);
         let name = format!("house-{}", NAMES.fetch_add(1, Ordering::Relaxed));
-        Self::build(&name, shards, Limits::default(), Settings::default())
+        Self::build(
+            &name,
+            shards,
+            Limits { messages_per_second: 0, ..Limits::default() },
+            Settings::default(),
+        )
     }
 
     pub(crate) fn with(shards: usize, limits: Limits, switchboard: Settings) -> Self {
