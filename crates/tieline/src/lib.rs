@@ -58,8 +58,8 @@ pub enum Failure {
     /// The system does not hand out its signals.
     #[error("signals cannot be waited for: {0}")]
     Signals(#[source] io::Error),
-    /// The runtime could not be started.
-    #[error("the runtime could not be started: {0}")]
+    /// The runtime could not be started, or cannot watch a listener.
+    #[error("the runtime fails: {0}")]
     Runtime(#[source] io::Error),
     /// Nobody reads what is printed.
     #[error("the standard output cannot be written to: {0}")]

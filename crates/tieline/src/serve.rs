@@ -1,7 +1,7 @@
 //! `tieline serve`: one node, from its configuration to its end.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,7 +12,6 @@ use tieline_core::{Limits, Node, NodeSettings, Operator};
 use tieline_proto::{ErrorCode, NodeName};
 use tieline_switchboard::Switchboard;
 use tieline_websocket::Limits as InboundLimits;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::Failure;
@@ -93,8 +92,9 @@ pub async fn serve(
         if let Some((listener, address)) = admin {
             let admin = routes::admin(&station);
             let edge = Edge::new(NoClients, admin, handle.clone(), address, edge_settings, tally);
-            edge.serve(listener, wait(stopped)).await;
+            edge.serve(listener, wait(stopped)).await?;
         }
+        Ok(())
     };
     ready(addresses).map_err(Failure::Output)?;
     let ending = async {
@@ -105,8 +105,9 @@ pub async fn serve(
         station.is_stopping.store(true, Ordering::Relaxed);
         let _ = stopping.send(true);
     };
-    tokio::join!(serving, operating, ending);
-    stop::switchboard(switchboard).await
+    let (served, operated, ()) = tokio::join!(serving, operating, ending);
+    stop::switchboard(switchboard).await?;
+    served.and(operated).map_err(Failure::Runtime)
 }
 
 fn listen(address: SocketAddr, backlog: u32) -> Result<(TcpListener, SocketAddr), Failure> {
