@@ -13,6 +13,7 @@ pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod mint;
+pub mod rest;
 pub mod routes;
 pub mod serve;
 pub mod stop;

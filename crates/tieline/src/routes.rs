@@ -17,7 +17,7 @@ use crate::admission::{self, Facts, Standing};
 use crate::client::bearer;
 use crate::config::Broker;
 use crate::http::{Caller, Found, Head, HttpTally, Refusal};
-use crate::metrics;
+use crate::{metrics, rest};
 
 /// The type of Prometheus' text.
 const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -54,7 +54,8 @@ pub fn public(station: &Arc<Station>) -> Router {
 
 /// The routes of the listener for operators, which only they can reach.
 pub fn admin(station: &Arc<Station>) -> Router {
-    finish(health().route("/metrics", get(all_metrics)), station)
+    let nodes = async |State(station): State<Arc<Station>>| rest::nodes(&station.node);
+    finish(health().route("/metrics", get(all_metrics)).route("/api/v1/nodes", get(nodes)), station)
 }
 
 fn health() -> Router<Arc<Station>> {

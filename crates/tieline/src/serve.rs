@@ -18,6 +18,7 @@ use crate::Failure;
 use crate::client::ClientEndpoint;
 use crate::config::Settings;
 use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Welcome};
+use crate::rest::Rest;
 use crate::routes::{self, Station};
 use crate::stop;
 
@@ -82,7 +83,8 @@ pub async fn serve(
     let endpoint = ClientEndpoint::new(Arc::clone(&node), &settings.server);
     let edge_settings = EdgeSettings::of(&settings);
     let handle = node.handle();
-    let public = routes::public(&station);
+    let rest = Rest::new(Arc::clone(&node), Arc::clone(&tally), settings.limits.max_message.0);
+    let public = routes::public(&station).merge(rest.router());
     let edge =
         Edge::new(endpoint, public, handle.clone(), address, edge_settings.clone(), Arc::clone(&tally));
 
