@@ -35,6 +35,7 @@ pub use endpoint::{Asked, Endpoint, Welcome};
 pub use exchange::Caller;
 pub use head::{Found, Head};
 pub use listener::bind;
+pub(crate) use query::decode_form;
 pub use query::{Query, QueryError};
 pub use refusal::Refusal;
 pub use tally::HttpTally;

@@ -27,6 +27,7 @@ use tieline_proto::rest::{NodeItem, NodeState, NodesPage};
 use crate::client::bearer;
 use crate::http::{Caller, Head, HttpTally, Refusal};
 use crate::routes;
+use body::Content;
 use call::{Call, NoCall};
 use parameters::Parameters;
 
@@ -96,8 +97,9 @@ async fn respond(
     permit(&rest.node, caller, &head)?;
     let call = Call::of(head.method, head.path())?;
     let parameters = Parameters::new(head.query());
-    let body = if call.has_body() { Some(body::read(&head, body, rest.max_body).await?) } else { None };
-    Ok(carry::out(&rest.node, &head, call, &parameters, body.as_ref()).await?)
+    let body =
+        if call.has_body() { body::read(&head, body, rest.max_body).await? } else { Content::default() };
+    Ok(carry::out(&rest.node, &head, call, &parameters, &body).await?)
 }
 
 /// Whether a request may be carried out: it has a token for its own address, or it comes from this machine to a node without a key.

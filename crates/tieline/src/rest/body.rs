@@ -24,6 +24,7 @@ const DRAIN_BYTES: usize = 4 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// A body, and what its sender says that it is.
+#[derive(Default)]
 pub(super) struct Content {
     /// The type without its parameters, in lower case; none when the request names none.
     media: Option<String>,

@@ -29,19 +29,18 @@ const MOST_TOKEN_MINUTES: u64 = 366 * 24 * 60;
 /// What is encoded of a parameter's value in a link.
 const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.');
 
-/// Carries a call out. `body` is there when the call has one.
+/// Carries a call out. `body` is empty where the call has none.
 pub(super) async fn out(
     node: &Node,
     head: &Head<'_>,
     call: Call,
     parameters: &Parameters<'_>,
-    body: Option<&Content>,
+    body: &Content,
 ) -> Result<Response, Refusal> {
     let Call::Hub(hub, call) = call else { return Ok(nodes(node)) };
-    let missing = || Refusal::from(ErrorCode::InvalidRequest);
     match call {
-        HubCall::Send(to) => send(node, &hub, to, parameters, body.ok_or_else(missing)?).await,
-        HubCall::SendToMany => send_to_many(node, &hub, body.ok_or_else(missing)?).await,
+        HubCall::Send(to) => send(node, &hub, to, parameters, body).await,
+        HubCall::SendToMany => send_to_many(node, &hub, body).await,
         HubCall::Close(who) => close(node, &hub, who, parameters).await,
         HubCall::Exists(who) => found(node.answer(&hub, Ask::Exists(who)).await?),
         HubCall::Join(who, group) => {
@@ -53,12 +52,12 @@ pub(super) async fn out(
         HubCall::Leave(who, group) => done(node, &hub, Ask::Leave { who, groups: vec![group] }).await,
         HubCall::LeaveAll(who) => done(node, &hub, Ask::LeaveAll(who)).await,
         HubCall::JoinByFilter => {
-            let (who, groups) = groups_by_filter(body.ok_or_else(missing)?)?;
+            let (who, groups) = groups_by_filter(body)?;
             node.answer(&hub, Ask::Join { who, groups }).await?;
             Ok(empty(StatusCode::OK))
         }
         HubCall::LeaveByFilter => {
-            let (who, groups) = groups_by_filter(body.ok_or_else(missing)?)?;
+            let (who, groups) = groups_by_filter(body)?;
             node.answer(&hub, Ask::Leave { who, groups }).await?;
             Ok(empty(StatusCode::OK))
         }

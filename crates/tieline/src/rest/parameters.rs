@@ -4,10 +4,9 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use percent_encoding::percent_decode_str;
 use tieline_proto::{ConnectionId, ErrorCode, Filter};
 
-use crate::http::Refusal;
+use crate::http::{Refusal, decode_form};
 
 /// How long a message may be worth delivering, in seconds. Live messages are delivered at once or not at all, so it is checked and
 /// means nothing more.
@@ -24,9 +23,9 @@ impl<'a> Parameters<'a> {
     /// All values of a name.
     pub(super) fn all(&self, name: &'static str) -> Result<Vec<Cow<'a, str>>, Refusal> {
         let pairs = self.0.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        let values = pairs
-            .filter(|(found, _)| *found == name)
-            .map(|(_, value)| decode(value).ok_or_else(|| invalid(name, "is not percent-encoded UTF-8")));
+        let values = pairs.filter(|(found, _)| *found == name).map(|(_, value)| {
+            decode_form(value).ok_or_else(|| invalid(name, "is not percent-encoded UTF-8"))
+        });
         values.collect()
     }
 
@@ -76,15 +75,6 @@ impl<'a> Parameters<'a> {
 /// Says what is wrong with a parameter.
 pub(super) fn invalid(name: &str, what: &str) -> Refusal {
     Refusal::new(ErrorCode::InvalidRequest, format!("`{name}` {what}"))
-}
-
-/// Undoes the encoding of a form's value: percent signs, and a plus sign for a blank.
-fn decode(value: &str) -> Option<Cow<'_, str>> {
-    if !value.contains('+') {
-        return percent_decode_str(value).decode_utf8().ok();
-    }
-    let value = value.replace('+', " ");
-    percent_decode_str(&value).decode_utf8().ok().map(|text| Cow::Owned(text.into_owned()))
 }
 
 #[cfg(test)]
