@@ -9,9 +9,9 @@ set -euo pipefail
 
 binary=$1
 language=$2
-# Suites, by file. rest.test.js and test_rest.py are for the REST API, which no node serves yet.
-js=(wire.test.js recovery.test.js)
-python=(test_wire)
+# Suites, by file.
+js=(wire.test.js recovery.test.js rest.test.js)
+python=(test_wire test_rest)
 
 here=$(cd "$(dirname "$0")" && pwd)
 target=$here/../target

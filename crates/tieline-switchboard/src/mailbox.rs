@@ -66,8 +66,12 @@ impl<A: Application> Mailbox<A> {
     }
 
     pub(crate) fn adopt(&self, adoption: Adoption<A::Arrival>) -> Result<()> {
-        self.lock().delivery.adoptions.push(adoption);
-        self.waker.wake()
+        let mut queue = self.lock();
+        // The first of a round wakes the shard; it takes whatever has come by then.
+        let first = queue.delivery.adoptions.is_empty();
+        queue.delivery.adoptions.push(adoption);
+        drop(queue);
+        if first { self.waker.wake() } else { Ok(()) }
     }
 
     pub(crate) fn post(&self, command: A::Command) -> std::result::Result<(), Full<A::Command>> {

@@ -12,8 +12,6 @@ mod tests;
 
 use std::net::IpAddr;
 
-use hyper::header::HeaderMap;
-
 /// Headers that a proxy leaves behind. One of them, or one that begins with a [prefix](FORWARDING_PREFIXES), means that the peer is not the client.
 const FORWARDING_HEADERS: &[&str] = &[
     "forwarded",
@@ -150,7 +148,7 @@ pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// Whether a proxy left its mark on a request.
-pub fn is_forwarded(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| is_forwarding_header(name.as_str()))
+/// Whether a proxy left its mark on a request with headers of these names.
+pub fn is_forwarded<'a>(mut names: impl Iterator<Item = &'a str>) -> bool {
+    names.any(|name| is_forwarding_header(&name.to_ascii_lowercase()))
 }

@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use hyper::header::{AUTHORIZATION, HeaderMap, ORIGIN};
 use tieline_core::{Arrival, Client, Node, Operator, Subprotocol, unix_ms};
 use tieline_proto::claims::decode_segment;
 use tieline_proto::role::Roles;
@@ -16,7 +15,7 @@ use tieline_websocket::Upgrade;
 
 use crate::admission::{self, Facts, Standing};
 use crate::config::Server;
-use crate::http::{Asked, Endpoint, Query, Refusal, Welcome};
+use crate::http::{Asked, Endpoint, Found, Query, Refusal, Welcome};
 
 /// The hub of a client that names none.
 const DEFAULT_HUB: &str = "default";
@@ -75,9 +74,9 @@ impl Endpoint for ClientEndpoint {
     }
 
     fn receive(&self, asked: &Asked<'_>) -> Result<Welcome<Arrival>, Refusal> {
-        let door = Door::of(asked.uri.path()).ok_or(ErrorCode::NotFound)?;
+        let door = Door::of(asked.head.path()).ok_or(ErrorCode::NotFound)?;
         let dialect = choose_dialect(asked.upgrade)?;
-        let query = Query::parse(asked.uri.query().unwrap_or(""))
+        let query = Query::parse(asked.head.query())
             .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, error.to_string()))?;
         let standing = self.standing(asked);
         if standing == Standing::Foreign {
@@ -100,14 +99,11 @@ impl Endpoint for ClientEndpoint {
 
 impl ClientEndpoint {
     fn standing(&self, asked: &Asked<'_>) -> Standing {
-        let mut origins = asked.headers.get_all(ORIGIN).iter();
-        match (origins.next(), origins.next()) {
-            (None, _) => Standing::Absent,
-            (Some(origin), None) => origin.to_str().map_or(Standing::Foreign, |origin| {
-                admission::standing(Some(origin), asked.host, &self.allow_origin)
-            }),
-            // No browser sends two.
-            (Some(_), Some(_)) => Standing::Foreign,
+        match asked.head.header("origin") {
+            Found::Absent => Standing::Absent,
+            Found::Once(Some(origin)) => admission::standing(Some(origin), asked.host, &self.allow_origin),
+            // No browser sends two, or one that is no text.
+            Found::Once(None) | Found::Repeated => Standing::Foreign,
         }
     }
 
@@ -128,7 +124,7 @@ impl ClientEndpoint {
         let hub = HubName::new(hub).map_err(|_| ErrorCode::InvalidHub)?;
         let token = match &query.access_token {
             Some(token) => Some(&**token),
-            None => bearer(asked.headers)?,
+            None => bearer(asked.head.header("authorization"))?,
         };
         // The door of plain users belongs to those without a token; a token, when one is given, is checked all the same.
         let needs_anonymous = token.is_none() || matches!(door, Door::User(_));
@@ -166,7 +162,7 @@ impl ClientEndpoint {
             listener: asked.listener.ip(),
             peer: asked.peer.ip(),
             host: asked.host,
-            is_forwarded: admission::is_forwarded(asked.headers),
+            is_forwarded: admission::is_forwarded(asked.head.headers().map(|(name, _)| name)),
             standing,
         }
     }
@@ -214,11 +210,16 @@ fn no_subprotocol(what: &str) -> Refusal {
 }
 
 /// The token of an Authorization header. Other schemes are a proxy's business.
-pub(crate) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
+pub(crate) fn bearer(header: Found<'_>) -> Result<Option<&str>, Refusal> {
     let malformed = || Refusal::new(ErrorCode::Unauthorized, "the Authorization header is malformed");
-    let (scheme, token) = value.to_str().map_err(|_| malformed())?.split_once(' ').ok_or_else(malformed)?;
-    Ok(scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()))
+    match header {
+        Found::Absent => Ok(None),
+        Found::Once(Some(value)) => {
+            let (scheme, token) = value.split_once(' ').ok_or_else(malformed)?;
+            Ok(scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()))
+        }
+        Found::Once(None) | Found::Repeated => Err(malformed()),
+    }
 }
 
 #[cfg(test)]

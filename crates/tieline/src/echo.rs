@@ -147,8 +147,9 @@ pub async fn serve(
     let tally = Arc::new(HttpTally::default());
     let edge = Edge::new(EchoEndpoint, Router::new(), handle, address, settings.edge(), tally);
     ready(address).map_err(Failure::Output)?;
-    edge.serve(listener, stop).await;
-    crate::stop::switchboard(switchboard).await
+    let served = edge.serve(listener, stop).await;
+    crate::stop::switchboard(switchboard).await?;
+    served.map_err(Failure::Runtime)
 }
 
 /// `tieline echo`.

@@ -1,21 +1,24 @@
 //! The HTTP edge: accepts sockets, reads requests, turns those for a WebSocket into connections of the switchboard, and
 //! gives the others to a router.
 //!
-//! One small task per socket lives from accept to upgrade. What a request for a WebSocket is worth is decided by an
-//! [`Endpoint`] at once, without waiting; then the socket leaves the runtime for its shard, with the bytes that were read
-//! behind the handshake. `tieline serve` and `tieline echo` differ in their endpoint alone. Tested against real listeners,
-//! in `tests/` of this crate.
+//! What a request for a WebSocket is worth is decided by an [`Endpoint`] at once, without waiting; then the socket leaves for
+//! its shard, with the bytes that were read behind the handshake. `tieline serve` and `tieline echo` differ in their endpoint
+//! alone. Tested against real listeners, in `tests/` of this crate.
 
 mod connect_rate;
 mod endpoint;
 mod exchange;
+mod grant;
+mod head;
 mod listener;
 mod query;
 mod refusal;
+mod rewound;
 mod tally;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,21 +27,20 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use tieline_switchboard::Handle;
 use tieline_websocket::DeflatePolicy;
-use tokio::net::TcpListener;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, watch};
 
 pub use connect_rate::ConnectRate;
 pub use endpoint::{Asked, Endpoint, Welcome};
 pub use exchange::Caller;
+pub use head::{Found, Head};
 pub use listener::bind;
+pub(crate) use query::decode_form;
 pub use query::{Query, QueryError};
 pub use refusal::Refusal;
 pub use tally::HttpTally;
 
 use crate::config::{Deflate, Limits, Settings};
-
-/// Headers that one request may have.
-const MAX_HEADERS: usize = 100;
 
 /// How long sockets that are in the middle of a request get to finish it when the server stops.
 const GRACE: Duration = Duration::from_secs(3);
@@ -106,7 +108,7 @@ impl<E: Endpoint> Edge<E> {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(settings.handshake)
-            .max_headers(MAX_HEADERS)
+            .max_headers(head::MAX_HEADERS)
             .max_header_size(settings.max_header)
             .max_buf_size(settings.max_header.max(8 << 10));
         let connect_rate = ConnectRate::new(settings.connect_rate.0, settings.connect_rate.1);
@@ -115,7 +117,15 @@ impl<E: Endpoint> Edge<E> {
 
     /// Serves until `stop` is ready; then accepts nothing more, and returns when the last request is answered or its
     /// [grace](GRACE) is over. Connections of the switchboard are not its business.
-    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the listener.
+    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) -> io::Result<()> {
+        #[expect(
+            deprecated,
+            reason = "its replacement is unsafe for the sake of types that change their descriptor, which a listener does not"
+        )]
+        let listener = AsyncFd::new(listener)?;
         let (stopping, stopped) = watch::channel(false);
         let handshakes = Arc::new(Semaphore::new(self.settings.handshakes));
         let all = u32::try_from(self.settings.handshakes).unwrap_or(u32::MAX);
@@ -128,5 +138,6 @@ impl<E: Endpoint> Edge<E> {
         // Nobody listens any more when the last socket is gone.
         let _ = stopping.send(true);
         let _ = tokio::time::timeout(GRACE, handshakes.acquire_many(all)).await;
+        Ok(())
     }
 }

@@ -13,6 +13,7 @@ pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod mint;
+pub mod rest;
 pub mod routes;
 pub mod serve;
 pub mod stop;
@@ -58,8 +59,8 @@ pub enum Failure {
     /// The system does not hand out its signals.
     #[error("signals cannot be waited for: {0}")]
     Signals(#[source] io::Error),
-    /// The runtime could not be started.
-    #[error("the runtime could not be started: {0}")]
+    /// The runtime could not be started, or cannot watch a listener.
+    #[error("the runtime fails: {0}")]
     Runtime(#[source] io::Error),
     /// Nobody reads what is printed.
     #[error("the standard output cannot be written to: {0}")]

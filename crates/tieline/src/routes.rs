@@ -4,21 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::StatusCode;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use tieline_core::{Node, unix_ms};
 use tieline_proto::ErrorCode;
 
-use crate::admission::{self, Facts};
+use crate::admission::{self, Facts, Standing};
 use crate::client::bearer;
 use crate::config::Broker;
-use crate::http::{Caller, HttpTally, Refusal};
-use crate::metrics;
+use crate::http::{Caller, Found, Head, HttpTally, Refusal};
+use crate::{metrics, rest};
 
 /// The type of Prometheus' text.
 const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -55,7 +54,8 @@ pub fn public(station: &Arc<Station>) -> Router {
 
 /// The routes of the listener for operators, which only they can reach.
 pub fn admin(station: &Arc<Station>) -> Router {
-    finish(health().route("/metrics", get(all_metrics)), station)
+    let nodes = async |State(station): State<Arc<Station>>| rest::nodes(&station.node);
+    finish(health().route("/metrics", get(all_metrics)).route("/api/v1/nodes", get(nodes)), station)
 }
 
 fn health() -> Router<Arc<Station>> {
@@ -101,29 +101,32 @@ async fn guarded_metrics(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    if let Some(token) = bearer(request.headers())? {
-        let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-        state.node.keys().verify_rest(token, target, unix_ms() / 1000)?;
-    } else if !is_local(&caller, &request) {
-        return Err(Refusal::new(
-            ErrorCode::Unauthorized,
-            "metrics are for this machine, or for a token of the REST API",
-        ));
+    let head = Head::of(&request);
+    if let Some(token) = bearer(head.header("authorization"))? {
+        state.node.keys().verify_rest(token, head.target(), unix_ms() / 1000)?;
+    } else if !is_local(&caller, &head) {
+        let message = "metrics are for this machine, or for a token of the REST API";
+        return Err(Refusal::new(ErrorCode::Unauthorized, message));
     }
     Ok(all_metrics(state).await)
 }
 
-fn is_local(caller: &Caller, request: &Request<Body>) -> bool {
-    let text = |name| request.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?"));
-    let host = text(HOST).unwrap_or("");
+/// Whether a request comes from this machine.
+pub(crate) fn is_local(caller: &Caller, head: &Head<'_>) -> bool {
+    let Found::Once(Some(host)) = head.header("host") else { return false };
+    let standing = match head.header("origin") {
+        Found::Absent => Standing::Absent,
+        Found::Once(Some(origin)) => admission::standing(Some(origin), host, &[]),
+        Found::Once(None) | Found::Repeated => Standing::Foreign,
+    };
     admission::is_local(&Facts {
         allow_anonymous: false,
         has_keys: true,
         listener: caller.listener.ip(),
         peer: caller.peer.ip(),
         host,
-        is_forwarded: admission::is_forwarded(request.headers()),
-        standing: admission::standing(text(ORIGIN), host, &[]),
+        is_forwarded: admission::is_forwarded(head.headers().map(|(name, _)| name)),
+        standing,
     })
 }
 

@@ -1,7 +1,7 @@
 //! `tieline serve`: one node, from its configuration to its end.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,13 +12,13 @@ use tieline_core::{Limits, Node, NodeSettings, Operator};
 use tieline_proto::{ErrorCode, NodeName};
 use tieline_switchboard::Switchboard;
 use tieline_websocket::Limits as InboundLimits;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::Failure;
 use crate::client::ClientEndpoint;
 use crate::config::Settings;
 use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Welcome};
+use crate::rest::Rest;
 use crate::routes::{self, Station};
 use crate::stop;
 
@@ -83,7 +83,8 @@ pub async fn serve(
     let endpoint = ClientEndpoint::new(Arc::clone(&node), &settings.server);
     let edge_settings = EdgeSettings::of(&settings);
     let handle = node.handle();
-    let public = routes::public(&station);
+    let rest = Rest::new(Arc::clone(&node), Arc::clone(&tally), settings.limits.max_message.0);
+    let public = routes::public(&station).merge(rest.router());
     let edge =
         Edge::new(endpoint, public, handle.clone(), address, edge_settings.clone(), Arc::clone(&tally));
 
@@ -93,8 +94,9 @@ pub async fn serve(
         if let Some((listener, address)) = admin {
             let admin = routes::admin(&station);
             let edge = Edge::new(NoClients, admin, handle.clone(), address, edge_settings, tally);
-            edge.serve(listener, wait(stopped)).await;
+            edge.serve(listener, wait(stopped)).await?;
         }
+        Ok(())
     };
     ready(addresses).map_err(Failure::Output)?;
     let ending = async {
@@ -105,8 +107,9 @@ pub async fn serve(
         station.is_stopping.store(true, Ordering::Relaxed);
         let _ = stopping.send(true);
     };
-    tokio::join!(serving, operating, ending);
-    stop::switchboard(switchboard).await
+    let (served, operated, ()) = tokio::join!(serving, operating, ending);
+    stop::switchboard(switchboard).await?;
+    served.and(operated).map_err(Failure::Runtime)
 }
 
 fn listen(address: SocketAddr, backlog: u32) -> Result<(TcpListener, SocketAddr), Failure> {

@@ -2,19 +2,16 @@
 
 use std::net::SocketAddr;
 
-use hyper::Uri;
-use hyper::header::HeaderMap;
 use tieline_switchboard::{Application, Format};
 use tieline_websocket::Upgrade;
 
+use super::head::Head;
 use super::refusal::Refusal;
 
 /// A request for a WebSocket whose form was found valid: method, version, `Host` and the headers of RFC 6455.
 pub struct Asked<'a> {
-    /// Path and query.
-    pub uri: &'a Uri,
-    /// All headers.
-    pub headers: &'a HeaderMap,
+    /// The request itself.
+    pub head: &'a Head<'a>,
     /// What the handshake itself says.
     pub upgrade: &'a Upgrade<'a>,
     /// The `Host` header.

@@ -47,7 +47,7 @@ impl<'a> Query<'a> {
                 "awps_reconnection_token" => (&mut query.reconnection_token, "awps_reconnection_token"),
                 _ => continue,
             };
-            if place.replace(decode(value).ok_or(QueryError::Encoding(name))?).is_some() {
+            if place.replace(decode_form(value).ok_or(QueryError::Encoding(name))?).is_some() {
                 return Err(QueryError::Twice(name));
             }
         }
@@ -56,7 +56,7 @@ impl<'a> Query<'a> {
 }
 
 /// Undoes the encoding of a form's value: percent signs, and a plus sign for a blank.
-fn decode(value: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn decode_form(value: &str) -> Option<Cow<'_, str>> {
     if !value.contains('+') {
         return percent_decode_str(value).decode_utf8().ok();
     }

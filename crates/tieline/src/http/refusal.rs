@@ -3,15 +3,12 @@
 use std::borrow::Cow;
 
 use axum::body::Body;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use tieline_core::token::TokenError;
 use tieline_proto::rest::ErrorBody;
 use tieline_proto::{ErrorCode, Reconnect};
 use tieline_websocket::HandshakeError;
-
-/// The header that carries an error's name beside the body.
-const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
 /// Why a request is refused: a row of the table of errors, with what is known more exactly.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,20 +31,49 @@ impl Refusal {
 
     /// The answer.
     pub fn response(&self) -> Response<Body> {
-        let body = ErrorBody::new(self.code, &*self.message);
-        let body = serde_json::to_vec(&body).expect("text is always JSON");
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_REQUEST);
+        let mut response = Response::new(Body::from(self.body()));
+        *response.status_mut() = self.status();
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ERROR_CODE, HeaderValue::from_static(self.code.name()));
-        if let Reconnect::After(seconds) = self.code.retry() {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if let Some((name, value)) = self.header {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        for (name, value) in self.headers() {
+            let value =
+                HeaderValue::from_str(&value).expect("the values are words and numbers of this program");
+            headers.insert(HeaderName::from_static(name), value);
         }
         response
+    }
+
+    /// The answer as it stands on the wire, for a socket that is closed behind it.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let body = self.body();
+        let mut head =
+            format!("HTTP/1.1 {}\r\nconnection: close\r\ncontent-length: {}\r\n", self.status(), body.len());
+        for (name, value) in self.headers() {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        bytes.extend_from_slice(&body);
+        bytes
+    }
+
+    fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_REQUEST)
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let body = ErrorBody::new(self.code, &*self.message);
+        serde_json::to_vec(&body).expect("text is always JSON")
+    }
+
+    /// Names in lower case.
+    fn headers(&self) -> impl Iterator<Item = (&'static str, Cow<'static, str>)> {
+        let retry = match self.code.retry() {
+            Reconnect::After(seconds) => Some(("retry-after", Cow::from(seconds.to_string()))),
+            Reconnect::Yes | Reconnect::No => None,
+        };
+        let own = self.header.map(|(name, value)| (name, Cow::from(value)));
+        let fixed = [("content-type", "application/json"), ("x-ms-error-code", self.code.name())];
+        fixed.into_iter().map(|(name, value)| (name, Cow::from(value))).chain(retry).chain(own)
     }
 }
 

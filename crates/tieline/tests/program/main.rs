@@ -11,6 +11,8 @@ mod command;
 #[cfg(test)]
 mod echo;
 #[cfg(test)]
+mod rest;
+#[cfg(test)]
 mod serve;
 #[cfg(test)]
 mod server;

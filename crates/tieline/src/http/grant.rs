@@ -1,0 +1,98 @@
+//! Judging a request for a WebSocket, and what comes of it when it is granted.
+
+use std::io::{self, ErrorKind, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use tieline_proto::ErrorCode;
+use tieline_switchboard::{Adoption, Application, Format};
+use tieline_websocket::{InflateMode, Role, Upgrade, response_head};
+
+use super::Edge;
+use super::endpoint::{Asked, Endpoint};
+use super::head::{Found, Head};
+use super::refusal::Refusal;
+use crate::admission;
+
+/// What an endpoint's application is told of a connection.
+type Arrival<E> = <<E as Endpoint>::Application as Application>::Arrival;
+
+/// A connection that is granted: what its client is answered, and what its shard is told.
+pub(super) struct Granted<E: Endpoint> {
+    answer: String,
+    shard: Option<u16>,
+    format: Format,
+    inflate: Option<InflateMode>,
+    arrival: Arrival<E>,
+}
+
+impl<E: Endpoint> Granted<E> {
+    /// Judges a request whose path the endpoint owns.
+    pub(super) fn judge(edge: &Edge<E>, head: &Head<'_>, peer: SocketAddr) -> Result<Self, Refusal> {
+        let host = host(head)?;
+        let upgrade = Upgrade::from_request(head.method, head.minor, head.headers())?;
+        if head.has_body() {
+            return Err(Refusal::new(
+                ErrorCode::InvalidRequest,
+                "a request for a WebSocket has no body: bytes before the answer are not frames",
+            ));
+        }
+        if !edge.connect_rate.take(peer.ip(), Instant::now()) {
+            return Err(Refusal::new(
+                ErrorCode::TooManyConnections,
+                "too many connections from this address",
+            ));
+        }
+        if edge.switchboard.counters().connections >= edge.settings.connections as u64 {
+            let message = "the server has as many connections as it may have";
+            return Err(Refusal::new(ErrorCode::TooManyConnections, message));
+        }
+        let asked = Asked { head, upgrade: &upgrade, host, peer, listener: edge.address };
+        let welcome = edge.endpoint.receive(&asked)?;
+        let deflate = edge.settings.deflate.as_ref().and_then(|policy| upgrade.negotiate_deflate(policy));
+        let mut format = welcome.format;
+        format.deflate = deflate.map_or(0, |params| params.server_max_window_bits);
+        Ok(Granted {
+            answer: response_head(upgrade.accept_key(), welcome.protocol, deflate.as_ref()),
+            shard: welcome.shard,
+            format,
+            inflate: deflate.map(|params| params.inflate_mode(Role::Server)),
+            arrival: welcome.arrival,
+        })
+    }
+
+    /// Answers the client, and gives its socket to the shard with the bytes that were read behind the request.
+    pub(super) fn hand_over(self, edge: &Edge<E>, stream: TcpStream, leftover: Vec<u8>) {
+        // Nothing else was sent on this socket that the client has not read, so there is room for a few hundred bytes.
+        if let Err(error) = write_whole(&stream, self.answer.as_bytes()) {
+            tracing::debug!(%error, "A client was gone before its connection was open.");
+            return;
+        }
+        let Granted { shard, format, inflate, arrival, .. } = self;
+        let adoption = Adoption { stream, leftover, format, inflate, arrival };
+        match edge.switchboard.adopt(shard, adoption) {
+            Ok(()) => drop(edge.tally.upgraded.fetch_add(1, Ordering::Relaxed)),
+            Err(error) => tracing::error!(%error, "A connection could not be given to its shard."),
+        }
+    }
+}
+
+/// Writes to a socket that does not block: all, or it is an error.
+fn write_whole(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
+    let written = stream.write(bytes)?;
+    if written == bytes.len() { Ok(()) } else { Err(ErrorKind::WriteZero.into()) }
+}
+
+/// The one `Host` header, which HTTP/1.1 demands (RFC 9112, 3.2). Older clients, such as the health checks of some load balancers,
+/// may send none; they cannot ask for a WebSocket.
+pub(super) fn host<'a>(head: &Head<'a>) -> Result<&'a str, Refusal> {
+    let refusal = |message: &'static str| Err(Refusal::new(ErrorCode::InvalidRequest, message));
+    match head.header("host") {
+        Found::Once(Some(host)) if admission::is_authority(host) => Ok(host),
+        Found::Once(_) => refusal("the Host header is malformed"),
+        Found::Absent if head.minor == 0 => Ok(""),
+        Found::Absent => refusal("the request has no Host header"),
+        Found::Repeated => refusal("the request has more than one Host header"),
+    }
+}

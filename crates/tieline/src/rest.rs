@@ -1,0 +1,161 @@
+//! The REST API: what a back end asks of the connections of a hub, and sends to them.
+//!
+//! `/api/hubs/{hub}/…` is the data plane of Web PubSub, as its official libraries speak it, with exactly the success codes that
+//! they expect; `/api/v1/…` is ours. Nobody is told anything, not even which paths there are, before the request is found to be
+//! allowed. What a path asks for is decided in `rest/call.rs`, its parameters and body are read in `rest/parameters.rs` and
+//! `rest/body.rs`, and carried out in `rest/carry.rs`, which knows of nothing but [`Node::answer`] and [`Node::send`]. Tested
+//! in `tests/program/rest.rs` by requests as bytes, and by the official libraries.
+
+mod body;
+mod call;
+mod carry;
+mod parameters;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Extension, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use hyper::StatusCode;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use serde::Serialize;
+use tieline_core::{Node, Overloaded, unix_ms};
+use tieline_proto::ErrorCode;
+use tieline_proto::rest::{NodeItem, NodeState, NodesPage};
+
+use crate::client::bearer;
+use crate::http::{Caller, Head, HttpTally, Refusal};
+use crate::routes;
+use body::Content;
+use call::{Call, NoCall};
+use parameters::Parameters;
+
+/// The header by which a library finds its request again in a log; it gets it back.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+
+/// What the handlers share.
+pub struct Rest {
+    /// The node that is asked.
+    node: Arc<Node>,
+    /// Counts refusals.
+    http: Arc<HttpTally>,
+    /// Largest body, in bytes.
+    max_body: usize,
+}
+
+impl Rest {
+    /// The API of a node, with bodies of at most so many bytes.
+    pub fn new(node: Arc<Node>, http: Arc<HttpTally>, max_body: usize) -> Self {
+        Rest { node, http, max_body }
+    }
+
+    /// The routes, to be merged with others.
+    pub fn router(self) -> Router {
+        Router::new().route("/api/{*path}", any(answer)).with_state(Arc::new(self))
+    }
+}
+
+/// Answers any request.
+async fn answer(
+    State(rest): State<Arc<Rest>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
+    let (parts, mut body) = request.into_parts();
+    let request = Request::from_parts(parts, ());
+    let request_id = request.headers().get(REQUEST_ID).cloned();
+    let mut response = match respond(&rest, &caller, &request, &mut body).await {
+        Ok(response) => response,
+        Err(no) => {
+            let (refusal, allowed) = match no {
+                NoCall::Refused(refusal) => (refusal, None),
+                NoCall::Method(allowed) => (ErrorCode::MethodNotAllowed.into(), Some(allowed)),
+            };
+            rest.http.count_refused(refusal.code);
+            body::drain(&request, body).await;
+            let mut response = refusal.response();
+            if let Some(allowed) = allowed.and_then(|allowed| HeaderValue::try_from(allowed).ok()) {
+                response.headers_mut().insert(ALLOW, allowed);
+            }
+            response
+        }
+    };
+    if let Some(id) = request_id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+async fn respond(
+    rest: &Rest,
+    caller: &Caller,
+    request: &Request<()>,
+    body: &mut axum::body::Body,
+) -> Result<Response, NoCall> {
+    let head = Head::of(request);
+    permit(&rest.node, caller, &head)?;
+    let call = Call::of(head.method, head.path())?;
+    let parameters = Parameters::new(head.query());
+    let body =
+        if call.has_body() { body::read(&head, body, rest.max_body).await? } else { Content::default() };
+    Ok(carry::out(&rest.node, &head, call, &parameters, &body).await?)
+}
+
+/// Whether a request may be carried out: it has a token for its own address, or it comes from this machine to a node without a key.
+/// That clients may connect without a token elsewhere says nothing of this API, which can do more than they.
+fn permit(node: &Node, caller: &Caller, head: &Head<'_>) -> Result<(), Refusal> {
+    if let Some(token) = bearer(head.header("authorization"))? {
+        return Ok(node.keys().verify_rest(token, head.target(), unix_ms() / 1000)?);
+    }
+    if node.keys().is_empty() && routes::is_local(caller, head) {
+        return Ok(());
+    }
+    Err(Refusal::new(ErrorCode::Unauthorized, "this request needs a token in its Authorization header"))
+}
+
+/// The nodes of the cluster, as this one sees them: itself.
+pub(crate) fn nodes(node: &Node) -> Response {
+    let id = node.id();
+    let this = NodeItem {
+        name: id.name.clone(),
+        incarnation: id.incarnation,
+        state: NodeState::Alive,
+        is_self: true,
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        client_url: None,
+        connections: Some(node.counters().connections),
+        silent_ms: 0,
+    };
+    json(&NodesPage { nodes: vec![this] })
+}
+
+/// A success with a body.
+fn json(body: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(body).expect("names and numbers are always JSON");
+    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body).into_response()
+}
+
+/// A success without one.
+fn empty(status: StatusCode) -> Response {
+    status.into_response()
+}
+
+impl From<Overloaded> for Refusal {
+    fn from(_: Overloaded) -> Self {
+        Refusal::new(ErrorCode::RateLimited, "the node has too much waiting; try again in a moment")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overload_says_when_to_come_back() {
+        let response = Refusal::from(Overloaded).response();
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()["retry-after"], "1");
+        assert_eq!(response.headers()["x-ms-error-code"], "RateLimited");
+    }
+}
