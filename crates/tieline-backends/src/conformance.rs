@@ -108,13 +108,21 @@ impl Recorder {
         self.until("a peer to be unreachable", is_over).await;
     }
 
+    /// Waits for so many envelopes, or more.
+    ///
+    /// # Panics
+    /// When they do not come within [`PATIENCE`].
+    pub async fn until_count(&self, count: usize) {
+        let is_envelope = |heard: &&Heard| matches!(heard, Heard::Envelope(_));
+        self.until("envelopes", |heard| heard.iter().filter(is_envelope).count() >= count).await;
+    }
+
     /// Waits for so many envelopes, and gives them.
     ///
     /// # Panics
     /// When they do not come within [`PATIENCE`], or more come.
     pub async fn until_envelopes(&self, count: usize) -> Vec<Vec<u8>> {
-        let is_envelope = |heard: &&Heard| matches!(heard, Heard::Envelope(_));
-        self.until("envelopes", |heard| heard.iter().filter(is_envelope).count() >= count).await;
+        self.until_count(count).await;
         let envelopes = self.envelopes();
         assert_eq!(envelopes.len(), count, "too many envelopes");
         envelopes

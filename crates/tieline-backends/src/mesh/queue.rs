@@ -98,12 +98,13 @@ impl Queue {
 
     /// Puts something in its one place, unless nothing is taken any more.
     fn place(&self, place: impl FnOnce(&mut Batch)) {
-        let placed =
-            self.change(
-                |state| {
-                    if state.closed { Err(NotTaken::Unreachable) } else { Ok(place(&mut state.batch)) }
-                },
-            );
+        let placed = self.change(|state| {
+            if state.closed {
+                return Err(NotTaken::Unreachable);
+            }
+            place(&mut state.batch);
+            Ok(())
+        });
         // The link is over; so is what it was for.
         let _ = placed;
     }
@@ -125,8 +126,13 @@ impl Queue {
 
     /// Takes nothing more; the writer writes what waits, and says goodbye.
     pub(super) fn finish(&self) {
-        self.place(|batch| batch.last = true);
-        self.lock().closed = true;
+        let finished = self.change(|state| {
+            state.batch.last |= !state.closed;
+            state.closed = true;
+            Ok(())
+        });
+        // It was closed before, or it is now.
+        let _ = finished;
     }
 
     /// Takes nothing more, and forgets what waits.

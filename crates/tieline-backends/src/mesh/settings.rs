@@ -127,6 +127,8 @@ pub(super) fn check_address(address: &str) -> Result<(), MeshError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -162,5 +164,19 @@ mod tests {
     fn a_secret_is_not_empty_and_not_shown() {
         assert!(matches!(Secret::new(""), Err(MeshError::EmptySecret)));
         assert_eq!(format!("{:?}", Secret::new("hush").unwrap()), "Secret(***)");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_what_was_written(url in "(mesh:/{0,2})?[a-z0-9.:,\\[\\] _/-]{0,60}") {
+            if let Ok(seeds) = parse_seeds(&url) {
+                let again = parse_seeds(&format!("mesh://{}", seeds.join(","))).unwrap();
+                prop_assert_eq!(&again, &seeds);
+                for seed in seeds {
+                    let (host, port) = seed.rsplit_once(':').unwrap();
+                    prop_assert!(url.contains(&seed) && !host.is_empty() && port.parse::<u16>().unwrap() > 0);
+                }
+            }
+        }
     }
 }

@@ -4,27 +4,22 @@ use tieline_proto::Incarnation;
 use tieline_websocket::Role;
 use tokio::net::{TcpListener, TcpStream};
 
+use super::strangers::until_refused;
 use super::*;
+use crate::mesh::dial::{Wish, want};
 use crate::mesh::proof::{Prover, Side};
 use crate::mesh::upgrade;
 use crate::mesh::wire::Wire;
 use crate::mesh::words::{Hello, VERSION, Word};
-
-/// Two addresses that nobody listens on, each free a moment ago.
-async fn two_free_addresses() -> [SocketAddr; 2] {
-    let a = TcpListener::bind(anywhere()).await.unwrap();
-    let b = TcpListener::bind(anywhere()).await.unwrap();
-    [a.local_addr().unwrap(), b.local_addr().unwrap()]
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_dial_at_once_and_one_link_remains_with_nothing_lost_or_doubled() {
     const ENVELOPES: u32 = 50;
     let mut refused = 0;
     for round in 0..100 {
-        let [at_a, at_b] = two_free_addresses().await;
-        let a = start("a", MeshSettings { listen: at_a, ..settings(&[at_b]) });
-        let b = start("b", MeshSettings { listen: at_b, ..settings(&[at_a]) });
+        let [a, b] = ["a", "b"].map(|name| start(name, settings(&[])));
+        want(&a.broker.0, &b.address.to_string(), Wish::Seed);
+        want(&b.broker.0, &a.address.to_string(), Wish::Seed);
         // Each sends as soon as it may, while the second link is perhaps being refused.
         for (from, to) in [(&a, &b), (&b, &a)] {
             from.recorder.until_reachable(to.node.incarnation).await;
@@ -74,14 +69,13 @@ async fn a_third_node_is_learned_through_a_seed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_seed_that_is_oneself_does_no_harm() {
-    let [at_a, at_b] = two_free_addresses().await;
-    // By another name than the one it advertises, so that only the handshake can tell.
-    let named = format!("localhost:{}", at_a.port());
-    let mut with_itself = MeshSettings { listen: at_a, ..settings(&[at_b, at_a]) };
-    with_itself.seeds.push(named);
-    with_itself.advertise = Some(format!("127.0.0.1:{}", at_a.port()));
-    let a = start("a", with_itself);
-    let b = start("b", MeshSettings { listen: at_b, ..settings(&[at_b]) });
+    let a = start("a", settings(&[]));
+    let b = start("b", settings(&[a.address]));
+    // By its address, and by a name, so that only the handshake can tell.
+    for itself in [a.address.to_string(), format!("localhost:{}", a.address.port())] {
+        want(&a.broker.0, &itself, Wish::Seed);
+    }
+    until_refused(&a, Refusal::Itself, 4).await;
     a.meets(&b).await;
     // Envelopes to all do not come back.
     a.broker.send(To::All, &b"x"[..].into()).unwrap();
@@ -93,11 +87,14 @@ async fn a_seed_that_is_oneself_does_no_harm() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_started_again_is_dialled_again_and_is_a_new_one() {
-    let [at_a, _] = two_free_addresses().await;
-    let b = start("b", settings(&[at_a]));
+    // A host of its own, so that nobody else is given its port between two lives.
+    let mut at_a = SocketAddr::from(([127, 0, 0, 2], 0));
+    let b = start("b", settings(&[]));
     let mut before: Option<Incarnation> = None;
     for round in 0..5u8 {
         let a = start("a", MeshSettings { listen: at_a, ..settings(&[]) });
+        at_a = a.address;
+        want(&b.broker.0, &at_a.to_string(), Wish::Seed);
         a.meets(&b).await;
         if let Some(before) = before {
             assert!(b.recorder.with(|heard| heard.contains(&Heard::Unreachable(before))));
@@ -177,7 +174,7 @@ async fn a_peer_that_stops_reading_fills_its_own_queue_alone() {
     for number in 0..ENVELOPES {
         last = a.broker.send(To::All, &envelope);
         refused += u64::from(last.is_err());
-        b.recorder.until_envelopes(number + 1).await;
+        b.recorder.until_count(number + 1).await;
     }
     assert_eq!(last, Err(NotTaken::Full));
     assert_eq!(a.broker.overflows(), refused);
@@ -186,7 +183,7 @@ async fn a_peer_that_stops_reading_fills_its_own_queue_alone() {
     assert!(queued(stuck.incarnation) <= QUEUE && queued(stuck.incarnation) > QUEUE - 2 * SIZE);
     assert_eq!(queued(b.node.incarnation), 0);
     assert_eq!(a.send(&b, b"and alone"), Ok(()));
-    b.recorder.until_envelopes(ENVELOPES + 1).await;
+    b.recorder.until_count(ENVELOPES + 1).await;
     drop(wire);
     a.recorder.until_unreachable(stuck.incarnation).await;
 }

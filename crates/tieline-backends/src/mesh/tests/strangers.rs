@@ -12,7 +12,7 @@ use crate::mesh::wire::Wire;
 use crate::mesh::words::{Hello, VERSION, Word};
 
 /// Waits until the count of a refusal is as wished. Counting tells nobody, so this looks again whenever others ran.
-async fn until_refused(peer: &Peer, refusal: Refusal, count: u64) {
+pub(super) async fn until_refused(peer: &Peer, refusal: Refusal, count: u64) {
     let counted = async {
         while peer.broker.refusals(refusal) < count {
             tokio::task::yield_now().await;
