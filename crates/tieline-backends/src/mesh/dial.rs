@@ -41,6 +41,12 @@ impl Targets {
     fn with<T>(&self, change: impl FnOnce(&mut HashSet<String>) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// Whether this address is dialled.
+    #[cfg(test)]
+    pub(super) fn has(&self, address: &str) -> bool {
+        self.with(|targets| targets.contains(address))
+    }
 }
 
 /// Dials `address` from now on, unless it is dialled already.
