@@ -274,7 +274,9 @@ impl Cluster {
         let peers = self.peer_view();
         let nodes: Nodes = match ask.connection() {
             Some(id) => Nodes::from_iter(peers.is_reached(id.incarnation()).then(|| id.incarnation())),
-            None => peers.all().iter().filter(|peer| peer.reached).map(|peer| peer.id.incarnation).collect(),
+            None => {
+                peers.all().iter().filter(|peer| peer.is_reached()).map(|peer| peer.id.incarnation).collect()
+            }
         };
         if nodes.is_empty() {
             return Ok(own);

@@ -11,6 +11,7 @@ pub mod config;
 pub mod echo;
 pub mod http;
 pub mod log;
+pub mod membership;
 pub mod metrics;
 pub mod mint;
 pub mod rest;
@@ -56,6 +57,9 @@ pub enum Failure {
     /// A load run failed.
     #[error(transparent)]
     Bench(#[from] tieline_bench::BenchError),
+    /// The node could not become a member of its cluster.
+    #[error(transparent)]
+    Membership(#[from] membership::MembershipError),
     /// The system does not hand out its signals.
     #[error("signals cannot be waited for: {0}")]
     Signals(#[source] io::Error),

@@ -127,7 +127,22 @@ pub(crate) fn nodes(node: &Node) -> Response {
         connections: Some(node.counters().connections),
         silent_ms: 0,
     };
-    json(&NodesPage { nodes: vec![this] })
+    let mut nodes = vec![this];
+    for peer in node.cluster().map(|cluster| cluster.peers()).unwrap_or_default() {
+        let silent_ms = peer.lost.map_or(0, |lost| lost.elapsed().as_millis() as u64);
+        nodes.push(NodeItem {
+            name: peer.id.name,
+            incarnation: peer.id.incarnation,
+            state: if peer.lost.is_none() { NodeState::Alive } else { NodeState::Unreachable },
+            is_self: false,
+            version: None,
+            client_url: Some(peer.client_url),
+            connections: Some(peer.connections),
+            silent_ms,
+        });
+    }
+    nodes.sort_by(|one, other| one.name.cmp(&other.name));
+    json(&NodesPage { nodes })
 }
 
 /// A success with a body.

@@ -16,8 +16,9 @@ use tokio::sync::watch;
 
 use crate::Failure;
 use crate::client::ClientEndpoint;
-use crate::config::Settings;
+use crate::config::{Broker, Settings};
 use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Welcome};
+use crate::membership::Membership;
 use crate::rest::Rest;
 use crate::routes::{self, Station};
 use crate::stop;
@@ -35,6 +36,8 @@ pub struct Addresses {
     pub clients: SocketAddr,
     /// For operators.
     pub admin: Option<SocketAddr>,
+    /// For other nodes.
+    pub peers: Option<SocketAddr>,
 }
 
 impl Addresses {
@@ -47,6 +50,9 @@ impl Addresses {
         writeln!(out, "listening on http://{}", self.clients)?;
         if let Some(admin) = self.admin {
             writeln!(out, "operators on http://{admin}")?;
+        }
+        if let Some(peers) = self.peers {
+            writeln!(out, "peers on {peers}")?;
         }
         out.flush()
     }
@@ -75,11 +81,23 @@ pub async fn serve(
     let station = Arc::new(Station {
         node: Arc::clone(&node),
         http: Arc::clone(&tally),
-        broker: settings.server.broker,
+        broker: settings.server.broker.clone(),
         has_admin: admin.is_some(),
         is_stopping: AtomicBool::new(false),
     });
-    let addresses = Addresses { clients: address, admin: admin.as_ref().map(|(_, address)| *address) };
+    let membership = Membership::begin(&settings.server, &node, address).await;
+    let membership = match membership {
+        Ok(membership) => membership,
+        Err(error) => {
+            stop::switchboard(switchboard).await?;
+            return Err(error.into());
+        }
+    };
+    let addresses = Addresses {
+        clients: address,
+        admin: admin.as_ref().map(|(_, address)| *address),
+        peers: membership.as_ref().map(|membership| membership.peers),
+    };
     let endpoint = ClientEndpoint::new(Arc::clone(&node), &settings.server);
     let edge_settings = EdgeSettings::of(&settings);
     let handle = node.handle();
@@ -108,6 +126,9 @@ pub async fn serve(
         let _ = stopping.send(true);
     };
     let (served, operated, ()) = tokio::join!(serving, operating, ending);
+    if let Some(membership) = membership {
+        membership.end().await;
+    }
     stop::switchboard(switchboard).await?;
     served.and(operated).map_err(Failure::Runtime)
 }
@@ -209,7 +230,7 @@ fn warn_of_exposure(settings: &Settings, keys: &Keys, address: SocketAddr) {
             "Nobody can connect: there is no access key, and the address is not this machine's alone."
         );
     }
-    if settings.server.peer_listen.is_some() {
+    if settings.server.peer_listen.is_some() && settings.server.broker == Broker::Memory {
         tracing::warn!("No node will connect to `peer_listen`: the broker does not join nodes directly.");
     }
 }

@@ -59,8 +59,6 @@ struct Known {
     roster: Roster,
     /// The version of this node's roster that it has read.
     read: u64,
-    /// Since when there is no way to it.
-    lost: Option<Instant>,
     /// When it was last asked for its whole roster.
     wanted: Option<Instant>,
     gap_notice: Option<Instant>,
@@ -140,8 +138,7 @@ impl Attendant {
             Word::Reachable(node) => self.reachable(node),
             Word::Unreachable(node) => {
                 if let Some(known) = self.known.get_mut(&node) {
-                    known.lost = Some(Instant::now());
-                    known.peer.reached = false;
+                    known.peer.lost = Some(Instant::now());
                     self.peers_changed = true;
                 }
             }
@@ -176,17 +173,15 @@ impl Attendant {
                 id: NodeId { name: unnamed(node), incarnation: node },
                 client_url: String::new(),
                 connections: 0,
-                reached: true,
+                lost: None,
                 complete: false,
             },
             roster: Roster::default(),
             read: 0,
-            lost: None,
             wanted: None,
             gap_notice: None,
         });
-        known.lost = None;
-        known.peer.reached = true;
+        known.peer.lost = None;
         self.peers_changed = true;
         self.say_beat(To::One(node));
         self.tell_tail(node);
@@ -297,7 +292,7 @@ impl Attendant {
             reached.into_iter().for_each(|node| self.tell_tail(node));
         }
         let expired = |(id, known): (&Incarnation, &Known)| {
-            known.lost.is_some_and(|lost| lost.elapsed() >= times.lease).then_some(*id)
+            known.peer.lost.is_some_and(|lost| lost.elapsed() >= times.lease).then_some(*id)
         };
         let expired: Vec<_> = self.known.iter().filter_map(expired).collect();
         expired.into_iter().for_each(|node| self.forget(node));
@@ -312,7 +307,7 @@ impl Attendant {
     }
 
     fn reached(&self) -> impl Iterator<Item = Incarnation> {
-        self.known.iter().filter(|(_, known)| known.peer.reached).map(|(id, _)| *id)
+        self.known.iter().filter(|(_, known)| known.peer.is_reached()).map(|(id, _)| *id)
     }
 
     // ---- telling ----
@@ -388,7 +383,8 @@ impl Attendant {
 
     /// Lets those go on whose statements were read by all that can be reached, or who waited long enough.
     fn let_go_on(&mut self) {
-        let reached = self.known.values().filter(|known| known.peer.reached).map(|known| known.read).min();
+        let reached =
+            self.known.values().filter(|known| known.peer.is_reached()).map(|known| known.read).min();
         let read = {
             let mut own = lock(&self.cluster.own);
             own.read = reached.unwrap_or(own.roster.version());

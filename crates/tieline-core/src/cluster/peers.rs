@@ -1,5 +1,7 @@
 //! [`Peers`]: the other nodes as everybody sees them, made anew by the cluster's task at each change.
 
+use std::time::Instant;
+
 use tieline_proto::{Incarnation, NodeId};
 
 /// Another node.
@@ -11,10 +13,17 @@ pub struct Peer {
     pub client_url: String,
     /// Its connections, as of its last sign of life.
     pub connections: u64,
-    /// Whether the broker has a way to it now.
-    pub reached: bool,
+    /// Since when the broker has no way to it; none where it has one.
+    pub lost: Option<Instant>,
     /// Whether all that it holds is known here.
     pub complete: bool,
+}
+
+impl Peer {
+    /// Whether the broker has a way to it now.
+    pub fn is_reached(&self) -> bool {
+        self.lost.is_none()
+    }
 }
 
 /// The nodes whose lease runs, this one not among them.
@@ -46,6 +55,6 @@ impl Peers {
     }
 
     pub(crate) fn is_reached(&self, node: Incarnation) -> bool {
-        self.0.iter().any(|peer| peer.id.incarnation == node && peer.reached)
+        self.0.iter().any(|peer| peer.id.incarnation == node && peer.is_reached())
     }
 }

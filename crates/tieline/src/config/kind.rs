@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tieline_backends::mesh;
 use tieline_proto::NodeName;
 
 use super::layers::Written;
@@ -193,6 +194,18 @@ impl Kind for String {
     }
 }
 
+impl Kind for Option<String> {
+    const TAKES: &'static str = String::TAKES;
+
+    fn read(written: &Written) -> Option<Self> {
+        String::read(written).map(Some)
+    }
+
+    fn write(&self) -> String {
+        self.as_ref().map_or_else(|| ABSENT.to_owned(), Kind::write)
+    }
+}
+
 impl Kind for SocketAddr {
     const TAKES: &'static str = "an IP address and a port, such as \"127.0.0.1:7800\" or \"[::]:7800\"";
 
@@ -306,31 +319,54 @@ impl Kind for Vec<Masked> {
     }
 }
 
+impl Kind for Option<Masked> {
+    const TAKES: &'static str = "a string that is not empty";
+    const IS_SECRET: bool = true;
+
+    fn read(written: &Written) -> Option<Self> {
+        text(written).filter(|text| !text.is_empty()).map(|text| Some(Masked(text.to_owned())))
+    }
+
+    fn write(&self) -> String {
+        self.as_ref().map_or_else(|| ABSENT.to_owned(), |secret| format!("{secret:?}"))
+    }
+}
+
 /// What carries messages between nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Broker {
     /// Nothing: the node is alone.
     #[default]
     Memory,
+    /// The nodes themselves, each a WebSocket client of the others; these addresses are asked for the rest.
+    Mesh(Vec<String>),
 }
 
 impl Kind for Broker {
-    const TAKES: &'static str = "the address of a broker; known is `memory:`";
+    const TAKES: &'static str =
+        "the address of a broker; known are `memory:` and `mesh://HOST:PORT,HOST:PORT`";
 
     fn read(written: &Written) -> Option<Self> {
-        matches!(text(written)?, "memory:" | "memory://").then_some(Broker::Memory)
+        match text(written)? {
+            "memory:" | "memory://" => Some(Broker::Memory),
+            address => mesh::parse_seeds(address).ok().map(Broker::Mesh),
+        }
     }
 
     fn write(&self) -> String {
-        quote(self.name())
+        match self {
+            Broker::Memory => quote("memory:"),
+            Broker::Mesh(seeds) => quote(&format!("mesh://{}", seeds.join(","))),
+        }
     }
 }
 
 impl Broker {
-    /// The broker as it is shown: scheme and nothing secret.
-    pub fn name(self) -> &'static str {
+    /// The broker as it is shown: its scheme and nothing secret.
+    pub fn name(&self) -> &'static str {
         match self {
             Broker::Memory => "memory:",
+            Broker::Mesh(_) => "mesh:",
         }
     }
 }

@@ -116,12 +116,18 @@ section! {
     admin_listen: Option<SocketAddr> = None, "address";
     /// Address on which other nodes connect to this one, where the broker joins nodes directly.
     peer_listen: Option<SocketAddr> = None, "address";
+    /// `host:port` under which the other nodes reach this one, where `peer_listen` is not that.
+    peer_advertise: Option<String> = None, "address";
+    /// Secret that the nodes of a cluster prove to each other that they know, never sent; without one only nodes of this machine are joined.
+    cluster_secret: Option<Masked> = None, "secret";
+    /// Address under which clients reach this node, as the other nodes are told; without one it is made of `listen`.
+    client_url: Option<String> = None, "address";
     /// Name of the cluster: nodes of equal names form one, and everything they declare at a broker begins with it.
     cluster: String = "tieline".to_owned(), "name",
         "a name of 1 to 64 ASCII letters, digits and _ -" |name| is_cluster_name(name);
     /// Stable name of this node within its cluster; without one it is the host's name and the port.
     node: Option<NodeName> = None, "name";
-    /// What carries messages between nodes; `memory:` joins nobody, the node is alone.
+    /// What carries messages between nodes: `memory:` joins nobody, the node is alone; `mesh://HOST:PORT,…` joins nodes directly, given the peer addresses of some.
     broker: Broker = Broker::Memory, "address";
     /// Keys that access tokens are signed with; several while they are being changed, the first one signs.
     access_key: Vec<Masked> = Vec::new(), "secrets";

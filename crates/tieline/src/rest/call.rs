@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use tieline_core::ask::Who;
-use tieline_core::ask::sending::Recipient;
+use tieline_core::delivery::Target;
 use tieline_proto::claims::decode_segment;
 use tieline_proto::{ConnectionId, ErrorCode, GroupName, HubName, Permission, UserId};
 
@@ -27,7 +27,7 @@ pub(super) enum Call {
 /// What is asked of a hub.
 #[derive(Debug, PartialEq)]
 pub(super) enum HubCall {
-    Send(Recipient),
+    Send(Target),
     /// To the targets in the body.
     SendToMany,
     Close(Who),
@@ -100,10 +100,10 @@ fn find(method: &str, path: &str) -> Result<Option<Call>, Refusal> {
 
 fn find_in_hub(method: &str, segments: &[&str]) -> Result<Option<HubCall>, Refusal> {
     Ok(Some(match (method, segments) {
-        ("POST", [":send"]) => HubCall::Send(Recipient::Everyone),
-        ("POST", ["users", user, ":send"]) => HubCall::Send(Recipient::User(self::user(user)?)),
-        ("POST", ["groups", group, ":send"]) => HubCall::Send(Recipient::Group(self::group(group)?)),
-        ("POST", ["connections", id, ":send"]) => HubCall::Send(Recipient::Connection(connection(id)?)),
+        ("POST", [":send"]) => HubCall::Send(Target::Everyone),
+        ("POST", ["users", user, ":send"]) => HubCall::Send(Target::User(self::user(user)?)),
+        ("POST", ["groups", group, ":send"]) => HubCall::Send(Target::Group(self::group(group)?)),
+        ("POST", ["connections", id, ":send"]) => HubCall::Send(Target::Connection(connection(id)?)),
 
         ("POST", [":closeConnections"]) => HubCall::Close(Who::Everyone),
         ("POST", ["users", user, ":closeConnections"]) => HubCall::Close(Who::User(self::user(user)?)),
@@ -203,7 +203,7 @@ mod tests {
             ("/users/%252F/:send", "%2F"),
             ("/users/a%2Fb%20%3F%23%25%C3%BC/:send", "a/b ?#%ü"),
         ] {
-            assert_eq!(call("POST", path), Ok(HubCall::Send(Recipient::User(user(name)))), "{path}");
+            assert_eq!(call("POST", path), Ok(HubCall::Send(Target::User(user(name)))), "{path}");
         }
         assert_eq!(call("HEAD", "/users/:send"), Ok(HubCall::Exists(Who::User(user(":send")))));
         assert_eq!(call("HEAD", "/users/groups"), Ok(HubCall::Exists(Who::User(user("groups")))));

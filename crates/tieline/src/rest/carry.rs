@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::response::Response;
 use hyper::StatusCode;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tieline_core::ask::sending::{Recipient, Sending, Wants};
+use tieline_core::ask::sending::{Sending, Wants};
 use tieline_core::ask::{Answer, Ask, MAX_PAGE, Page, Right, Who};
+use tieline_core::delivery::Target;
 use tieline_core::token::Grant;
 use tieline_core::{Node, unix_ms};
 use tieline_proto::reply::Receipt;
@@ -42,36 +43,36 @@ pub(super) async fn out(
         HubCall::Send(to) => send(node, &hub, to, parameters, body).await,
         HubCall::SendToMany => send_to_many(node, &hub, body).await,
         HubCall::Close(who) => close(node, &hub, who, parameters).await,
-        HubCall::Exists(who) => found(node.answer(&hub, Ask::Exists(who)).await?),
+        HubCall::Exists(who) => found(node.answer_everywhere(&hub, Ask::Exists(who)).await?),
         HubCall::Join(who, group) => {
             // A user without a connection is not an error, a connection that is not there is one.
             let must_exist = matches!(who, Who::Connection(_));
-            let answer = node.answer(&hub, Ask::Join { who, groups: vec![group] }).await?;
+            let answer = node.answer_everywhere(&hub, Ask::Join { who, groups: vec![group] }).await?;
             if must_exist { found(answer) } else { Ok(empty(StatusCode::OK)) }
         }
         HubCall::Leave(who, group) => done(node, &hub, Ask::Leave { who, groups: vec![group] }).await,
         HubCall::LeaveAll(who) => done(node, &hub, Ask::LeaveAll(who)).await,
         HubCall::JoinByFilter => {
             let (who, groups) = groups_by_filter(body)?;
-            node.answer(&hub, Ask::Join { who, groups }).await?;
+            node.answer_everywhere(&hub, Ask::Join { who, groups }).await?;
             Ok(empty(StatusCode::OK))
         }
         HubCall::LeaveByFilter => {
             let (who, groups) = groups_by_filter(body)?;
-            node.answer(&hub, Ask::Leave { who, groups }).await?;
+            node.answer_everywhere(&hub, Ask::Leave { who, groups }).await?;
             Ok(empty(StatusCode::OK))
         }
         HubCall::Members(group) => members(node, head, &hub, group, parameters).await,
         HubCall::Grant(permission, connection) => {
             let right = right(permission, connection, parameters)?;
-            found(node.answer(&hub, Ask::Grant(right)).await?)
+            found(node.answer_everywhere(&hub, Ask::Grant(right)).await?)
         }
         HubCall::Revoke(permission, connection) => {
             done(node, &hub, Ask::Revoke(right(permission, connection, parameters)?)).await
         }
         HubCall::Holds(permission, connection) => {
             let right = right(permission, connection, parameters)?;
-            found(node.answer(&hub, Ask::Holds(right)).await?)
+            found(node.answer_everywhere(&hub, Ask::Holds(right)).await?)
         }
         HubCall::GenerateToken => generate_token(node, head, hub, parameters),
     }
@@ -84,14 +85,14 @@ fn found(answer: Answer) -> Result<Response, Refusal> {
 
 /// 204, also when there was nothing to be done.
 async fn done(node: &Node, hub: &HubName, ask: Ask) -> Result<Response, Refusal> {
-    node.answer(hub, ask).await?;
+    node.answer_everywhere(hub, ask).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
 async fn send(
     node: &Node,
     hub: &HubName,
-    to: Recipient,
+    to: Target,
     parameters: &Parameters<'_>,
     body: &Content,
 ) -> Result<Response, Refusal> {
@@ -99,7 +100,7 @@ async fn send(
     let payload = Payload::from_body(body.data_type()?, &body.bytes)
         .map_err(|error| Refusal::new(ErrorCode::InvalidData, error.to_string()))?;
     // One connection is chosen already.
-    let chosen = matches!(to, Recipient::Connection(_));
+    let chosen = matches!(to, Target::Connection(_));
     let (except, filter) =
         if chosen { (Vec::new(), None) } else { (parameters.excluded()?, parameters.filter()?) };
     node.send(hub, Sending { to: vec![to], except, filter, payload }, Wants::Nothing).await?;
@@ -111,13 +112,12 @@ async fn send_to_many(node: &Node, hub: &HubName, body: &Content) -> Result<Resp
     let SendBody { to, all, filter, data, .. } = SendBody::parse(&body.bytes).map_err(refusal)?;
     let mut recipients = Vec::new();
     if all {
-        recipients.push(Recipient::Everyone);
+        recipients.push(Target::Everyone);
     } else {
         // Their rules were checked as the body was read.
-        recipients.extend(to.users.iter().filter_map(|user| UserId::new(user).ok()).map(Recipient::User));
-        recipients
-            .extend(to.groups.iter().filter_map(|group| GroupName::new(group).ok()).map(Recipient::Group));
-        recipients.extend(to.connections.into_iter().map(Recipient::Connection));
+        recipients.extend(to.users.iter().filter_map(|user| UserId::new(user).ok()).map(Target::User));
+        recipients.extend(to.groups.iter().filter_map(|group| GroupName::new(group).ok()).map(Target::Group));
+        recipients.extend(to.connections.into_iter().map(Target::Connection));
     }
     let sending = Sending {
         to: recipients,
@@ -126,7 +126,9 @@ async fn send_to_many(node: &Node, hub: &HubName, body: &Content) -> Result<Resp
         payload: data.to_payload(),
     };
     let outcome = node.send(hub, sending, Wants::Outcome).await?;
-    Ok(json(&Receipt { delivered: Some(outcome.delivered), queued: 0, unknown: Some(outcome.unknown) }))
+    let delivered = outcome.map(|outcome| outcome.delivered);
+    let unknown = outcome.map(|outcome| outcome.unknown);
+    Ok(json(&Receipt { delivered, queued: 0, unknown }))
 }
 
 async fn close(
@@ -174,7 +176,7 @@ async fn members(
     };
     let limit = size.unwrap_or(MAX_PAGE.into()).min(top.unwrap_or(u64::MAX));
     let limit = u32::try_from(limit).unwrap_or(MAX_PAGE);
-    let Answer::Page(page) = node.answer(hub, Ask::Members { group, after, limit }).await? else {
+    let Answer::Page(page) = node.answer_everywhere(hub, Ask::Members { group, after, limit }).await? else {
         return Err(ErrorCode::InternalServerError.into());
     };
     let next_link = next_link(head, &page, size, top, parameters)?;
