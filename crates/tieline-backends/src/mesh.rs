@@ -2,7 +2,7 @@
 //!
 //! A node listens for peers, and dials its seeds. Peers prove to each other that they know the cluster's secret, then tell
 //! each other of the members they know, and dial those. Between two nodes there is **one link**, whoever dialled it
-//! ([`peers`] says why, and how two become one). An envelope is a binary frame; it goes over one link and no further, so
+//! (`peers.rs` says why, and how two become one). An envelope is a binary frame; it goes over one link and no further, so
 //! nothing can circulate.
 //!
 //! ```text

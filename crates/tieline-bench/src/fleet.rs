@@ -214,7 +214,8 @@ impl Fleet {
                 && let Some(source) = connection.stream.take_error()?
             {
                 // Only a connection that was there before can break; its peer's address is forgotten by then.
-                let broken = matches!(source.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+                let broken =
+                    matches!(source.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
                 if broken || connection.stream.peer_addr().is_ok() {
                     return Err(lost(number, &source));
                 }

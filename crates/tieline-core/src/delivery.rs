@@ -13,7 +13,7 @@ use crate::hub::Hub;
 use crate::message::Message;
 
 /// Who gets a message. A connection that several targets name gets it once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Everybody in the hub.
     Everyone,

@@ -51,7 +51,8 @@ impl Membership {
         let connect = async |inbound: Arc<dyn Inbound>| -> Result<Arc<dyn broker::Broker>, MeshError> {
             let (mesh, address) = MeshBroker::start(settings, node.id().clone(), inbound)?;
             bound = address;
-            Ok(Arc::new(mesh))
+            let mesh: Arc<dyn broker::Broker> = Arc::new(mesh);
+            Ok(mesh)
         };
         let (_, task) =
             Cluster::start(Arc::clone(node), ClusterTimes::default(), client_url, connect).await?;

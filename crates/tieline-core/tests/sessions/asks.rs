@@ -221,32 +221,72 @@ fn a_message_reaches_each_target_once_and_tells_its_outcome() {
     assert_eq!(outcome, Some(Outcome { delivered: 0, unknown: 1 }));
 }
 
-#[test]
-fn a_full_shard_says_so() {
-    let house = House::with(1, Default::default(), Settings { max_mailbox: 1024, ..Settings::default() });
-    let (mut alice, _) = connect(&house, 0, Subprotocol::Azure, "alice");
-    // The shard stands still, so that what is sent meanwhile stays in its mailbox.
-    let (go, gone) = std::sync::mpsc::channel::<()>();
+/// Makes a shard stand still until what is given back is dropped: what is posted meanwhile stays in its mailbox.
+fn hold(house: &House, shard: u16) -> std::sync::mpsc::Sender<()> {
+    let (go, gone) = std::sync::mpsc::channel();
     let (reached, reaching) = std::sync::mpsc::channel();
     let node = Arc::clone(&house.node);
-    let still = std::thread::spawn(move || {
-        block_on(node.ask(0, move |_, _| {
+    std::thread::spawn(move || {
+        block_on(node.ask(shard, move |_, _| {
             reached.send(()).unwrap();
             let _ = gone.recv();
         }))
     });
     reaching.recv().unwrap();
-    let text = "x".repeat(600);
-    let attempt = || {
-        let sending = sending(vec![Target::Everyone], &text);
-        block_on(house.node.send(&hub(), sending, Wants::Nothing))
-    };
+    go
+}
+
+/// With mailboxes that one message of 600 bytes fills.
+fn narrow(shards: usize) -> House {
+    House::with(shards, Default::default(), Settings { max_mailbox: 1024, ..Settings::default() })
+}
+
+fn send_blindly(node: &tieline_core::Node, to: Target) -> Result<Option<Outcome>, Overloaded> {
+    block_on(node.send(&hub(), sending(vec![to], &"x".repeat(600)), Wants::Nothing))
+}
+
+#[test]
+fn a_full_shard_says_so() {
+    let house = narrow(1);
+    let (mut alice, _) = connect(&house, 0, Subprotocol::Azure, "alice");
+    let attempt = || send_blindly(&house.node, Target::Everyone);
+    let held = hold(&house, 0);
     assert_eq!(attempt(), Ok(Some(Outcome::default())));
     assert_eq!(attempt(), Err(Overloaded));
-    drop(go);
-    still.join().unwrap().unwrap();
-    assert_eq!(alice.receive()["data"].as_str(), Some(&*text));
-    assert_eq!(attempt(), Ok(Some(Outcome::default())));
-    assert_eq!(alice.receive()["data"].as_str(), Some(&*text));
+    let close = Ask::Close { who: Who::Everyone, excluded: vec![], reason: String::new() };
+    // Small commands fit until they do not.
+    let answers = (0..8).map(|_| {
+        let node = Arc::clone(&house.node);
+        let close = close.clone();
+        std::thread::spawn(move || block_on(node.answer(&hub(), close)))
+    });
+    let answers: Vec<_> = answers.collect();
+    while !answers.iter().any(std::thread::JoinHandle::is_finished) {
+        std::thread::yield_now();
+    }
+    drop(held);
+    let answers: Vec<_> = answers.into_iter().map(|answer| answer.join().unwrap()).collect();
+    assert!(answers.contains(&Err(Overloaded)) && answers.iter().any(Result::is_ok), "{answers:?}");
+    assert_eq!(alice.receive()["data"].as_str().map(str::len), Some(600));
+    assert_eq!(alice.receive()["event"], "disconnected");
+}
+
+#[test]
+fn what_one_shard_has_taken_waits_for_the_others() {
+    let house = narrow(2);
+    let (mut alice, _) = connect(&house, 0, Subprotocol::Azure, "alice");
+    let (mut bob, _) = connect(&house, 1, Subprotocol::Azure, "bob");
+    let held = hold(&house, 1);
+    let to_bob = Target::User(UserId::new("bob").unwrap());
+    assert_eq!(send_blindly(&house.node, to_bob), Ok(Some(Outcome::default())));
+    let node = Arc::clone(&house.node);
+    let to_all = std::thread::spawn(move || send_blindly(&node, Target::Everyone));
+    assert_eq!(alice.receive()["data"].as_str().map(str::len), Some(600));
+    drop(held);
+    assert_eq!(to_all.join().unwrap(), Ok(Some(Outcome::default())));
+    for _ in 0..2 {
+        assert_eq!(bob.receive()["data"].as_str().map(str::len), Some(600));
+    }
     alice.expect_nothing();
+    bob.expect_nothing();
 }

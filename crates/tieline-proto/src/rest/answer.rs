@@ -134,6 +134,6 @@ pub enum NodeState {
     Alive,
     /// It serves, but moves its connections elsewhere and takes no new ones.
     Draining,
-    /// This node cannot reach it, but another vouches for it.
+    /// The node that answers cannot reach it, and still believes it to hold what it held.
     Unreachable,
 }

@@ -15,6 +15,8 @@ use tokio::sync::oneshot;
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) admin: Option<SocketAddr>,
+    /// Where other nodes connect.
+    pub(crate) peers: Option<SocketAddr>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), Failure>>>,
 }
@@ -52,7 +54,7 @@ impl Server {
             Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(echo::serve(
                 settings,
                 move |clients| {
-                    ready.send(Addresses { clients, admin: None }).unwrap();
+                    ready.send(Addresses { clients, admin: None, peers: None }).unwrap();
                     Ok(())
                 },
                 async { drop(stop.await) },
@@ -66,8 +68,8 @@ impl Server {
         let (ready, addresses) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || serve(ready, stopped));
-        let Addresses { clients, admin } = addresses.recv().expect("the server started");
-        Server { address: clients, admin, stop: Some(stop), thread: Some(thread) }
+        let Addresses { clients, admin, peers } = addresses.recv().expect("the server started");
+        Server { address: clients, admin, peers, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Stops the server and waits for its end.
