@@ -11,7 +11,7 @@ RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/tieline
 .NOTPARALLEL:
 
 run:
-	cargo run --release -p tieline -- serve
+	cargo run --release -p tieline -- dev
 
 test: lint unit doc tidy autobahn-part sdk
 	@tests/left-out.sh report

@@ -78,8 +78,16 @@ start() {
 
 if [ -z "${TIELINE_A:-}" ]; then
   export TIELINE_KEY=${TIELINE_KEY:-a-key-for-tests-that-is-long-enough-for-hs256}
-  start a
-  export TIELINE_A=$address TIELINE_B=$address
+  # Two nodes of one cluster: what is asked of one is about the clients of both.
+  start a --node a --broker mesh:// --peer-listen 127.0.0.1:0
+  export TIELINE_A=$address
+  peers=$(sed -n 's|.*peers on \([^ ]*\).*|\1|p' "$run/a.log" | head -1)
+  start b --node b --broker "mesh://$peers" --peer-listen 127.0.0.1:0
+  export TIELINE_B=$address
+  for _ in $(seq 100); do
+    ! grep -q "peer is linked" "$run/a.log" || break
+    sleep 0.1
+  done
 fi
 : "${TIELINE_B:=$TIELINE_A}" "${TIELINE_KEY:?TIELINE_KEY must hold the access key of the named nodes}"
 export TIELINE_B

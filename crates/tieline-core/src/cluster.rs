@@ -163,11 +163,11 @@ impl Cluster {
     ///
     /// # Errors
     /// What `connect` gives.
-    pub async fn start<E>(
+    pub async fn start<E, F: Future<Output = Result<Arc<dyn Broker>, E>>>(
         node: Arc<Node>,
         times: ClusterTimes,
         client_url: String,
-        connect: impl AsyncFnOnce(Arc<dyn Inbound>) -> Result<Arc<dyn Broker>, E>,
+        connect: impl FnOnce(Arc<dyn Inbound>) -> F,
     ) -> Result<(Arc<Cluster>, ClusterTask), E> {
         let (words, heard) = mpsc::channel(WORDS);
         let cluster = Arc::new(Cluster {

@@ -12,6 +12,7 @@ use tieline_proto::{GroupName, HubName, UserId};
 
 use crate::admission::is_origin;
 use crate::config::{self, CONFIG_VARIABLE, ConfigErrors, Layers, Row, rows};
+use crate::dev::DevArgs;
 
 /// Joins WebSocket servers into one: a client of any node reaches every user, every group and everybody.
 #[derive(Debug, Parser)]
@@ -27,6 +28,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a node
     Serve(SettingArgs),
+    /// Run a whole cluster on this machine, to try things on
+    Dev(DevArgs),
     /// Check a configuration and print what is in effect, without running a node
     CheckConfig(SettingArgs),
     /// Make a client's access token

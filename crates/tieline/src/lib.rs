@@ -8,6 +8,7 @@ pub mod admission;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod dev;
 pub mod echo;
 pub mod http;
 pub mod log;
@@ -89,6 +90,7 @@ impl Failure {
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve(&args),
+        Command::Dev(args) => dev(&args),
         Command::CheckConfig(args) => check_config(&args),
         Command::Token(args) => {
             mint::mint(&args).map_err(Failure::from).and_then(|text| print(&format!("{text}\n")))
@@ -116,6 +118,15 @@ fn serve(args: &SettingArgs) -> Result<(), Failure> {
     run_async(async {
         let signals = Signals::new().map_err(Failure::Signals)?;
         serve::serve(settings, serve::Addresses::announce, signals.stop()).await
+    })
+}
+
+fn dev(args: &dev::DevArgs) -> Result<(), Failure> {
+    log::start(&config::Log { filter: "warn".to_owned(), ..config::Log::default() });
+    run_async(async {
+        let signals = Signals::new().map_err(Failure::Signals)?;
+        let ready = |nodes: &[_]| io::stdout().write_all(dev::describe(nodes).as_bytes());
+        dev::run(args, ready, signals.stop()).await
     })
 }
 

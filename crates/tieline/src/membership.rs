@@ -48,11 +48,13 @@ impl Membership {
         };
         let client_url = server.client_url.clone().unwrap_or_else(|| format!("ws://{clients}"));
         let mut bound = listen;
-        let connect = async |inbound: Arc<dyn Inbound>| -> Result<Arc<dyn broker::Broker>, MeshError> {
-            let (mesh, address) = MeshBroker::start(settings, node.id().clone(), inbound)?;
-            bound = address;
-            let mesh: Arc<dyn broker::Broker> = Arc::new(mesh);
-            Ok(mesh)
+        let connect = |inbound: Arc<dyn Inbound>| {
+            let started = MeshBroker::start(settings, node.id().clone(), inbound);
+            std::future::ready(started.map(|(mesh, address)| {
+                bound = address;
+                let mesh: Arc<dyn broker::Broker> = Arc::new(mesh);
+                mesh
+            }))
         };
         let (_, task) =
             Cluster::start(Arc::clone(node), ClusterTimes::default(), client_url, connect).await?;

@@ -65,8 +65,9 @@ impl House {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (node, id) = (Arc::clone(&self.node), self.node.id().incarnation);
-        let connect = async |inbound| {
-            Ok::<_, std::convert::Infallible>(Arc::new(exchange.join(id, inbound)) as Arc<dyn Broker>)
+        let connect = |inbound| {
+            let broker: Arc<dyn Broker> = Arc::new(exchange.join(id, inbound));
+            std::future::ready(Ok::<_, std::convert::Infallible>(broker))
         };
         let url = format!("ws://{}", self.listener.local_addr().unwrap());
         let (_, task) = runtime.block_on(Cluster::start(node, times, url, connect)).unwrap();
