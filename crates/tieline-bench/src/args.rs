@@ -46,6 +46,9 @@ pub(crate) const COMMANDS: [&str; 8] =
 pub(crate) struct Connecting {
     /// Where clients connect, such as ws://127.0.0.1:7800/client/hubs/bench
     pub(crate) url: String,
+    /// Another node of the same cluster, where receivers connect: messages then cross from node to node
+    #[arg(long, value_name = "URL")]
+    pub(crate) other_url: Option<String>,
     /// Subprotocol of all connections [default: tieline.v1; for `reliable` the reliable one]
     #[arg(long, value_enum)]
     pub(crate) protocol: Option<Dialect>,

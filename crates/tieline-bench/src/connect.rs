@@ -39,7 +39,7 @@ pub(crate) fn run(
     }
     enough_files(options.count, files)?;
     let title = format!("connect, {} at a time kept open", options.count);
-    let seats: Vec<Seat> = (0..options.count).map(|user| Seat { user, groups: Vec::new() }).collect();
+    let seats: Vec<Seat> = (0..options.count).map(|user| Seat { user, ..Seat::default() }).collect();
     let floor = match measuring.floor {
         true => Some(Server::floor(FLOOR_FRAME, Mode::Direct, measuring.pin_server)?),
         false => None,

@@ -41,6 +41,8 @@ pub(crate) struct Seat {
     pub(crate) user: u32,
     /// The groups it joins before the load begins; their names are `g` and the number.
     pub(crate) groups: Vec<u32>,
+    /// Whether it connects to the other node, where there is one.
+    pub(crate) is_far: bool,
 }
 
 /// Where one message goes.
@@ -270,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_target_keeps_the_urls_query_and_names_the_user_or_brings_a_token() {
-        let seat = Seat { user: 4, groups: vec![1, 2] };
+        let seat = Seat { user: 4, groups: vec![1, 2], is_far: false };
         let endpoint = Endpoint::parse("ws://127.0.0.1:1/client/hubs/bench?a=b").unwrap();
         assert_eq!(Dialect::Json.target(&endpoint, &seat, None).unwrap(), "/client/hubs/bench?a=b&user=u4");
         let with_token = Dialect::Json.target(&endpoint, &seat, Some("key")).unwrap();

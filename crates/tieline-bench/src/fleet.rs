@@ -35,6 +35,8 @@ static MADE: AtomicUsize = AtomicUsize::new(0);
 pub(crate) struct Service {
     /// Where it listens.
     pub(crate) endpoint: Endpoint,
+    /// Another node of the same cluster, for the seats that are far.
+    pub(crate) other: Option<Endpoint>,
     /// What it speaks.
     pub(crate) dialect: Dialect,
     /// The access key that tokens are signed with; without it connections are anonymous.
@@ -145,7 +147,8 @@ impl Fleet {
     /// Begins one connection.
     fn begin(&mut self, seat: &Seat) -> Result<(), BenchError> {
         let made = MADE.fetch_add(1, Ordering::Relaxed);
-        let Service { endpoint, dialect, access_key } = &self.service;
+        let Service { endpoint, other, dialect, access_key } = &self.service;
+        let endpoint = other.as_ref().filter(|_| seat.is_far).unwrap_or(endpoint);
         let target = dialect.target(endpoint, seat, access_key.as_deref())?;
         let mut stream = TcpStream::from_std(endpoint.connect(made)?);
         let number = self.connections.len();

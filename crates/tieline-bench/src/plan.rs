@@ -52,7 +52,14 @@ pub(crate) enum Plan {
     Unicast {
         /// How many there are.
         users: usize,
+        /// Whether those of one node send to those of the other alone.
+        across: bool,
     },
+}
+
+/// A user who is in no group yet; every second one connects to the other node.
+fn every_second_far(user: u32) -> Seat {
+    Seat { user, groups: Vec::new(), is_far: !user.is_multiple_of(2) }
 }
 
 /// Equal groups cut from the users; when there are more groups than one cut gives, from the users shuffled anew.
@@ -109,21 +116,19 @@ impl Plan {
     pub(crate) fn seats(&self) -> Vec<Seat> {
         match self {
             Self::Fanout { subscribers } => {
-                let publisher = Seat { user: 0, groups: Vec::new() };
-                let others = (1..=*subscribers as u32).map(|user| Seat { user, groups: vec![0] });
+                let publisher = Seat::default();
+                let others =
+                    (1..=*subscribers as u32).map(|user| Seat { user, groups: vec![0], is_far: true });
                 std::iter::once(publisher).chain(others).collect()
             }
             Self::Groups(groups) => {
-                let mut seats: Vec<Seat> =
-                    (0..groups.users as u32).map(|user| Seat { user, groups: Vec::new() }).collect();
+                let mut seats: Vec<Seat> = (0..groups.users as u32).map(every_second_far).collect();
                 for (group, members) in groups.members.iter().enumerate() {
                     members.iter().for_each(|user| seats[*user as usize].groups.push(group as u32));
                 }
                 seats
             }
-            Self::Unicast { users } => {
-                (0..*users as u32).map(|user| Seat { user, groups: Vec::new() }).collect()
-            }
+            Self::Unicast { users, .. } => (0..*users as u32).map(every_second_far).collect(),
         }
     }
 
@@ -143,7 +148,12 @@ impl Plan {
                 let sender = groups.members[group][dice.below(groups.size)] as usize;
                 Sending { sender, to: Destination::Group(group as u32), recipients: groups.size - 1 }
             }
-            Self::Unicast { users } => {
+            Self::Unicast { users, across: true } => {
+                let sender = dice.below(*users / 2) * 2;
+                let target = dice.below(*users / 2) as u32 * 2 + 1;
+                Sending { sender, to: Destination::User(target), recipients: 1 }
+            }
+            Self::Unicast { users, across: false } => {
                 let sender = dice.below(*users);
                 let target = dice.below(*users) as u32;
                 Sending { sender, to: Destination::User(target), recipients: 1 }
@@ -156,7 +166,7 @@ impl Plan {
         match self {
             Self::Fanout { .. } => 1,
             Self::Groups(groups) => groups.members.len() * groups.size,
-            Self::Unicast { users } => users * users,
+            Self::Unicast { users, .. } => users * users,
         }
     }
 
@@ -166,7 +176,9 @@ impl Plan {
             (Self::Groups(groups), Destination::Group(group)) => {
                 group as usize * groups.size + groups.position(group as usize, sending.sender).unwrap_or(0)
             }
-            (Self::Unicast { users }, Destination::User(target)) => sending.sender * users + target as usize,
+            (Self::Unicast { users, .. }, Destination::User(target)) => {
+                sending.sender * users + target as usize
+            }
             _ => 0,
         }
     }
@@ -248,7 +260,8 @@ mod tests {
     #[test]
     fn a_fanout_reaches_all_but_the_publisher_and_a_unicast_one() {
         check(&Plan::Fanout { subscribers: 7 }, 3);
-        check(&Plan::Unicast { users: 9 }, 100);
+        check(&Plan::Unicast { users: 9, across: false }, 100);
+        check(&Plan::Unicast { users: 10, across: true }, 100);
     }
 
     #[test]

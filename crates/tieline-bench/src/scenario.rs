@@ -65,7 +65,8 @@ impl Scenario {
         let users = options.users as usize;
         let pace = pace(&options.lasting, options.outstanding, 1);
         let title = format!("unicast among {users}, {}", in_words(pace, 1));
-        Self::new(title, &options.lasting, pace, Mode::Direct, move || Ok(Plan::Unicast { users }))
+        let across = options.connecting.other_url.is_some();
+        Self::new(title, &options.lasting, pace, Mode::Direct, move || Ok(Plan::Unicast { users, across }))
     }
 
     /// Any of them.
@@ -152,6 +153,7 @@ impl Scenario {
 pub(crate) fn service(connecting: &Connecting, default: Dialect) -> Result<Service, BenchError> {
     Ok(Service {
         endpoint: Endpoint::parse(&connecting.url)?,
+        other: connecting.other_url.as_deref().map(Endpoint::parse).transpose()?,
         dialect: connecting.protocol.unwrap_or(default),
         access_key: connecting.access_key.clone(),
     })
@@ -160,7 +162,7 @@ pub(crate) fn service(connecting: &Connecting, default: Dialect) -> Result<Servi
 /// The service of a floor server.
 pub(crate) fn floor_service(process: &Server) -> Result<Service, BenchError> {
     let endpoint = Endpoint::parse(&format!("ws://{}/", process.address))?;
-    Ok(Service { endpoint, dialect: Dialect::Floor, access_key: None })
+    Ok(Service { endpoint, other: None, dialect: Dialect::Floor, access_key: None })
 }
 
 /// The limits that the command line sets.

@@ -270,6 +270,7 @@ impl Contender {
         progress: &mut Progress,
     ) -> Result<Outcome, BenchError> {
         let connecting = Connecting {
+            other_url: None,
             url: format!("ws://{}{}", server.address, self.path),
             protocol: match load {
                 Load::Reliable(_) => Some(Dialect::Reliable),
