@@ -4,9 +4,10 @@
 //! running node's.
 
 use std::fmt::{Display, Write};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use tieline_core::Node;
+use tieline_core::cluster::ClusterCounters;
+use tieline_core::{Cluster, Node};
 use tieline_switchboard::Counters;
 
 use crate::http::HttpTally;
@@ -57,6 +58,28 @@ const REASONS: &[(&str, Value)] = &[
     ("protocol", |c| c.ended_protocol),
 ];
 
+/// A count of the cluster: name, meaning, value.
+type ClusterRow = (&'static str, &'static str, fn(&ClusterCounters) -> &AtomicU64);
+
+/// The cluster's counts.
+const CLUSTER: &[ClusterRow] = &[
+    ("envelopes_sent_total", "Envelopes handed to the broker.", |c| &c.sent),
+    ("envelopes_not_taken_total", "Envelopes that the broker did not take for some receiver.", |c| {
+        &c.not_taken
+    }),
+    ("envelopes_received_total", "Envelopes that arrived.", |c| &c.received),
+    ("envelopes_malformed_total", "Envelopes that could not be read.", |c| &c.malformed),
+    ("envelopes_again_total", "Envelopes that had been seen before and were dropped.", |c| &c.again),
+    ("envelopes_missing_total", "Envelopes of other nodes that never arrived.", |c| &c.missing),
+    ("cluster_dropped_total", "Messages of other nodes that a full shard did not take.", |c| &c.dropped),
+    ("cluster_words_dropped_total", "Words of other nodes that this one was too busy to read.", |c| {
+        &c.words_dropped
+    }),
+    ("cluster_unread_total", "Joins and logins answered before every other node had read of them.", |c| {
+        &c.unread
+    }),
+];
+
 /// The whole text.
 pub fn render(node: &Node, http: &HttpTally) -> String {
     let mut text = String::with_capacity(8 * 1024);
@@ -101,7 +124,23 @@ pub fn render(node: &Node, http: &HttpTally) -> String {
     for (code, count) in http.refused() {
         line(&mut text, "http_refused_total", format_args!("{{code=\"{code}\"}}"), count);
     }
+    if let Some(cluster) = node.cluster() {
+        render_cluster(&mut text, cluster);
+    }
     text
+}
+
+/// What a member of a cluster has counted.
+fn render_cluster(text: &mut String, cluster: &Cluster) {
+    let peers = cluster.peers();
+    let reached = peers.iter().filter(|peer| peer.is_reached()).count() as u64;
+    head(text, "peers", Kind::Gauge, "Other nodes of the cluster, by whether there is a way to them.");
+    line(text, "peers", "{state=\"reached\"}", reached);
+    line(text, "peers", "{state=\"lost\"}", peers.len() as u64 - reached);
+    for (name, help, value) in CLUSTER {
+        head(text, name, Kind::Counter, help);
+        line(text, name, "", value(cluster.counters()).load(Ordering::Relaxed));
+    }
 }
 
 fn head(text: &mut String, name: &str, kind: Kind, help: &str) {

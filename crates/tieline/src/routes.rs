@@ -43,6 +43,9 @@ struct Health {
     node: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     broker: Option<&'static str>,
+    /// Other nodes that there is no way to, though they may live.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peers_lost: Option<usize>,
 }
 
 /// The routes of the listener for clients.
@@ -72,18 +75,25 @@ fn finish(routes: Router<Arc<Station>>, station: &Arc<Station>) -> Router {
 async fn is_alive(State(station): State<Arc<Station>>) -> Response {
     health_response(
         StatusCode::OK,
-        Health { status: "ok", node: station.node.id().to_string(), broker: None },
+        Health { status: "ok", node: station.node.id().to_string(), broker: None, peers_lost: None },
     )
 }
 
 async fn is_ready(State(station): State<Arc<Station>>) -> Response {
+    let peers_lost = station
+        .node
+        .cluster()
+        .map(|cluster| cluster.peers().iter().filter(|peer| !peer.is_reached()).count());
     let (status, word) = if station.is_stopping.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping")
+    } else if peers_lost.is_some_and(|lost| lost > 0) {
+        // It serves its own clients, and those of the nodes it reaches.
+        (StatusCode::OK, "degraded")
     } else {
         (StatusCode::OK, "ok")
     };
     let node = station.node.id().to_string();
-    health_response(status, Health { status: word, node, broker: Some(station.broker.name()) })
+    health_response(status, Health { status: word, node, broker: Some(station.broker.name()), peers_lost })
 }
 
 fn health_response(status: StatusCode, health: Health) -> Response {
