@@ -91,7 +91,7 @@ fn each_wrong_value_is_an_error_that_says_what_is_taken() {
         ),
         (
             "broker = \"redis://x\"",
-            "`broker` takes the address of a broker; known are `memory:` and, not \"redis://x\"",
+            "`broker` takes the address of a broker; known are `memory:` and `mesh://HOST:PORT,HOST:PORT`, not \"redis://x\"",
         ),
         ("cluster = \"\"", "`cluster` takes a name of 1 to 64"),
         ("cluster = \"a b\"", "`cluster` takes a name of 1 to 64"),

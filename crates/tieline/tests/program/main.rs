@@ -11,6 +11,8 @@ mod command;
 #[cfg(test)]
 mod echo;
 #[cfg(test)]
+mod member;
+#[cfg(test)]
 mod rest;
 #[cfg(test)]
 mod serve;

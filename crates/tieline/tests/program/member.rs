@@ -1,0 +1,56 @@
+//! Two servers that are nodes of one cluster: what they say of each other.
+
+use serde_json::Value;
+
+use crate::server::Server;
+use crate::socket::{ask, get};
+
+fn member(name: &str, seed: Option<&Server>) -> Server {
+    let seed = seed.and_then(|seed| seed.peers).map(|peers| peers.to_string()).unwrap_or_default();
+    let broker = format!("broker = \"mesh://{seed}\"\npeer_listen = \"127.0.0.1:0\"\n");
+    Server::start(&format!("{broker}cluster_secret = \"the tests' own\"\nnode = \"{name}\"\n"))
+}
+
+/// Asks again and again until the answer is so; the sockets' patience bounds each attempt.
+fn eventually(address: std::net::SocketAddr, path: &str, so: impl Fn(&str) -> bool) -> String {
+    for _ in 0..10_000 {
+        let body = get(address, path, "").body;
+        if so(&body) {
+            return body;
+        }
+    }
+    panic!("{path} never came to be so: {}", get(address, path, "").body)
+}
+
+#[test]
+fn nodes_list_and_count_each_other() {
+    let first = member("first", None);
+    let mut second = member("second", Some(&first));
+    for (server, own, other) in [(&first, "first", "second"), (&second, "second", "first")] {
+        let listed = eventually(server.address, "/api/v1/nodes", |body| body.contains(other));
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        let nodes = listed["nodes"].as_array().unwrap();
+        let names: Vec<&str> = nodes.iter().map(|node| node["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["first", "second"]);
+        for node in nodes {
+            assert_eq!(node["self"], node["name"] == own);
+            assert_eq!(node["state"], "alive");
+        }
+    }
+    let other = second.address.to_string();
+    eventually(first.address, "/api/v1/nodes", |body| body.contains(&format!("ws://{other}")));
+    let metrics =
+        eventually(first.address, "/metrics", |body| body.contains("tieline_peers{state=\"reached\"} 1"));
+    assert!(metrics.contains("tieline_envelopes_malformed_total 0"));
+    assert!(get(first.address, "/readyz", "").body.contains("\"status\":\"ok\""));
+
+    // A send that reaches nobody there is answered by both, and so known.
+    let body = r#"{"to":{"users":["nobody"]},"dataType":"text","data":"x"}"#;
+    let head = "POST /api/v1/hubs/chat/:send HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
+    let answer = ask(first.address, &format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"delivered":0,"queued":0,"unknown":1}"#));
+
+    // Who says goodbye is gone at once, without a lease.
+    second.stop();
+    eventually(first.address, "/api/v1/nodes", |body| !body.contains("second"));
+}
