@@ -18,6 +18,8 @@ pub(crate) struct Client {
     /// Bytes that were read and not decoded yet.
     unread: Vec<u8>,
     last_ack: u64,
+    /// Notices of a gap that came, where they are expected; otherwise they are handed out as any frame.
+    pub(crate) gaps: Option<u32>,
 }
 
 impl Client {
@@ -49,6 +51,7 @@ impl Client {
             shared: Shared::new(Limits { max_frame: 1 << 24, max_message: 1 << 24, max_fragments: 1 }),
             unread: read.split_off(head),
             last_ack: 0,
+            gaps: None,
         };
         let connected = client.next();
         assert_eq!(connected["event"], "connected");
@@ -108,8 +111,10 @@ impl Client {
             };
             let used = before - input.len();
             self.unread.drain(..used);
-            if frame.is_some() {
-                return frame;
+            match (&mut self.gaps, &frame) {
+                (Some(gaps), Some(frame)) if frame["event"] == "gap" => *gaps += 1,
+                (_, Some(_)) => return frame,
+                (_, None) => {}
             }
         }
     }

@@ -200,8 +200,14 @@ pub(crate) fn any() -> SocketAddr {
 
 /// Looks until something is so.
 #[track_caller]
-pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn eventually(what: &str, is_so: impl FnMut() -> bool) {
+    eventually_within(PATIENCE, what, is_so);
+}
+
+/// The same with more patience, or less.
+#[track_caller]
+pub(crate) fn eventually_within(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !is_so() {
         assert!(Instant::now() < deadline, "never: {what}");
         thread::park_timeout(LOOK_EVERY);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::client::{assert_ack, to_group, to_user};
-use crate::processes::TestCluster;
+use crate::processes::{TestCluster, eventually_within};
 
 /// Well below the time after which a silent link is dead.
 const STANDSTILL: Duration = Duration::from_secs(3);
@@ -63,4 +63,40 @@ fn a_stopped_node_delays_nobody_and_gets_what_was_sent_meanwhile() {
     assert_eq!(still.next_data(), "c");
     assert_ack(&still.ask(to_group("late", "d")), 1, 0);
     assert_eq!(anna.next_data(), "d");
+}
+
+/// After so long the link was silent for too long, and the lease after that is over.
+const FORGOTTEN: Duration = Duration::from_secs(31);
+
+#[test]
+fn a_node_that_was_forgotten_while_it_stood_still_is_reached_both_ways_again() {
+    let cluster = TestCluster::start(2);
+    let mut anna = cluster.nodes[0].connect("h", "anna");
+    let mut still = cluster.nodes[1].connect("h", "still");
+    // Numbers of the channels are well beyond those of a new acquaintance.
+    for number in 0..100 {
+        assert_ack(&anna.ask(to_user("still", number)), 1, 0);
+        assert_eq!(still.next_data(), number);
+        assert_ack(&still.ask(to_user("anna", number)), 1, 0);
+        assert_eq!(anna.next_data(), number);
+    }
+    cluster.stop(1);
+    eventually_within(2 * FORGOTTEN, "the node that stands still is forgotten", || {
+        cluster.nodes[0].nodes().len() == 1
+    });
+    assert_ack(&anna.ask(to_user("still", 0)), 0, 1);
+    // What went to all in between is lost to it, and its clients are told.
+    still.gaps = Some(0);
+    anna.gaps = Some(0);
+    cluster.cont(1);
+    cluster.wait_for_all();
+    for number in 0..10 {
+        assert_ack(&anna.ask(to_user("still", number)), 1, 0);
+        assert_eq!(still.next_data(), number);
+        assert_ack(&still.ask(to_user("anna", number)), 1, 0);
+        assert_eq!(anna.next_data(), number);
+    }
+    let asked = Instant::now();
+    still.join("room");
+    assert!(asked.elapsed() < PROMPT, "the join took {:?}", asked.elapsed());
 }
