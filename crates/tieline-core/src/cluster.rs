@@ -102,6 +102,27 @@ pub struct ClusterCounters {
 struct Numbers {
     to_all: u64,
     to_one: HashMap<Incarnation, u64>,
+    /// Where a new channel to one node begins: not below the last number of any that was forgotten. A node that was
+    /// forgotten here may remember what it has seen, and would take lower numbers for envelopes that come again.
+    one_begins: u64,
+}
+
+impl Numbers {
+    /// The next number on a channel.
+    fn next(&mut self, to: To) -> u64 {
+        let last = match to {
+            To::All => &mut self.to_all,
+            To::One(node) => self.to_one.entry(node).or_insert(self.one_begins),
+        };
+        *last += 1;
+        *last
+    }
+
+    /// Forgets a node that is gone.
+    fn forget(&mut self, node: Incarnation) {
+        let last = self.to_one.remove(&node).unwrap_or(0);
+        self.one_begins = self.one_begins.max(last);
+    }
 }
 
 /// This node's place in the cluster.
@@ -315,13 +336,9 @@ impl Cluster {
     fn say(&self, to: To, envelope: &Envelope<'_>) -> Result<(), NotTaken> {
         let mut bytes = Vec::with_capacity(256);
         let mut numbers = lock(&self.numbers);
-        let number = match to {
-            To::All => &mut numbers.to_all,
-            To::One(node) => numbers.to_one.entry(node).or_default(),
-        };
-        *number += 1;
+        let number = numbers.next(to);
         let origin = self.node.id().incarnation;
-        Header { origin, to_all: to == To::All, number: *number }.write(&mut bytes);
+        Header { origin, to_all: to == To::All, number }.write(&mut bytes);
         envelope.write(&mut bytes);
         let result = self.broker().send(to, &bytes.into());
         drop(numbers);

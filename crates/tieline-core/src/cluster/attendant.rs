@@ -276,7 +276,7 @@ impl Attendant {
             self.cluster.routes.remove(hub, what, node);
         }
         lock(&self.cluster.seen).forget(node);
-        lock(&self.cluster.numbers).to_one.remove(&node);
+        lock(&self.cluster.numbers).forget(node);
         self.told_tails.remove(&node);
         self.to_confirm.remove(&node);
         self.peers_changed = true;

@@ -1,0 +1,26 @@
+//! Clusters as their users meet them: real processes on free ports of this machine, joined by mesh, and clients of each.
+//!
+//! Every message is counted: each test knows who has to get what, and that nobody gets anything else. Nothing sleeps: a test
+//! waits for a frame, for a line of a node's log, or asks a node over HTTP until it answers as expected, all with a time limit.
+
+// Marked as tests for the lints' sake: what a test may unwrap, its tools may too.
+#[cfg(test)]
+mod client;
+#[cfg(test)]
+mod deaths;
+#[cfg(test)]
+mod dice;
+#[cfg(test)]
+mod joins;
+#[cfg(test)]
+mod messages;
+#[cfg(test)]
+mod processes;
+#[cfg(test)]
+mod request;
+#[cfg(test)]
+mod rest;
+#[cfg(test)]
+mod standstill;
+#[cfg(test)]
+mod strangers;

@@ -1,0 +1,195 @@
+//! Many messages at random targets across three nodes, against a model that knows who has to get each.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Barrier;
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::client::{Client, to_group, to_user};
+use crate::dice::Dice;
+use crate::processes::{PATIENCE, TestCluster};
+
+const MESSAGES: usize = 2000;
+const HUBS: [&str; 2] = ["left", "right"];
+/// Six connections of a hub for four users: two users have connections on two nodes.
+const USERS: [&str; 4] = ["anna", "ben", "cleo", "dora"];
+const GROUPS: [&str; 3] = ["red", "green", "blue"];
+/// Has no connection in any hub, though each is named like someone somewhere else.
+const NOBODY: [&str; 3] = ["red", "left", "anna "];
+
+/// What the model knows of a connection.
+struct Member {
+    hub: usize,
+    user: &'static str,
+    groups: BTreeSet<&'static str>,
+    id: String,
+}
+
+/// A message and what has to become of it.
+struct Sent {
+    sender: usize,
+    frame: Value,
+    /// Sender and target, within which order is promised.
+    series: String,
+    recipients: BTreeSet<usize>,
+    unknown: u64,
+}
+
+/// What a client got.
+#[derive(Default)]
+struct Got {
+    /// Numbers of messages in the order they came.
+    messages: Vec<usize>,
+    /// By ack number.
+    acks: HashMap<u64, Value>,
+}
+
+/// Some of the items, at random.
+fn some<T: Clone>(dice: &mut Dice, of: &[T], one_in: usize) -> Vec<T> {
+    of.iter().filter(|_| dice.one_in(one_in)).cloned().collect()
+}
+
+/// The message of a number, from a random sender to a random target.
+fn draw(dice: &mut Dice, members: &[Member], number: usize) -> Sent {
+    let sender = dice.throw(members.len());
+    let hub = members[sender].hub;
+    let here = |test: &dyn Fn(usize, &Member) -> bool| -> BTreeSet<usize> {
+        let of_hub = members.iter().enumerate().filter(|(_, member)| member.hub == hub);
+        of_hub.filter(|(index, member)| test(*index, member)).map(|(index, _)| index).collect()
+    };
+    let (mut frame, recipients, unknown) = match dice.throw(5) {
+        0 => {
+            let user = USERS[dice.throw(USERS.len())];
+            (to_user(user, 0), here(&|_, member| member.user == user), 0)
+        }
+        1 => (to_user(NOBODY[dice.throw(NOBODY.len())], 0), BTreeSet::new(), 1),
+        2 => {
+            let group = GROUPS[dice.throw(GROUPS.len())];
+            let (no_echo, users) = (dice.one_in(2), some(dice, &USERS, 2));
+            let mut frame = to_group(group, 0);
+            frame["noEcho"] = no_echo.into();
+            if !users.is_empty() {
+                frame["users"] = json!(users);
+            }
+            let gets = |index: usize, member: &Member| {
+                member.groups.contains(group)
+                    && !(no_echo && index == sender)
+                    && (users.is_empty() || users.contains(&member.user))
+            };
+            (frame, here(&gets), 0)
+        }
+        3 => (json!({"type": "sendToAll", "dataType": "json"}), here(&|_, _| true), 0),
+        _ => {
+            let (users, groups) = (some(dice, &USERS, 3), some(dice, &GROUPS, 3));
+            let nobody = some(dice, &NOBODY, 4);
+            let ids: Vec<_> = members.iter().map(|member| &*member.id).collect();
+            let (connections, mut excluded) = (some(dice, &ids, 6), some(dice, &ids, 8));
+            // Who is named and excluded as well is a question of its own.
+            excluded.retain(|id| !connections.contains(id));
+            let gets = |_: usize, member: &Member| {
+                (users.contains(&member.user)
+                    || groups.iter().any(|group| member.groups.contains(group))
+                    || connections.contains(&&*member.id))
+                    && !excluded.contains(&&*member.id)
+            };
+            let recipients = here(&gets);
+            let strange = members
+                .iter()
+                .filter(|member| member.hub != hub && connections.contains(&&*member.id))
+                .count();
+            let unknown = nobody.len() + strange;
+            let users: Vec<_> = users.iter().chain(&nobody).collect();
+            if users.is_empty() && groups.is_empty() && connections.is_empty() {
+                (json!({"type": "sendToAll", "dataType": "json"}), here(&|_, _| true), 0)
+            } else {
+                let to = json!({"users": users, "groups": groups, "connections": connections, "excluded": excluded});
+                (json!({"type": "send", "dataType": "json", "to": to}), recipients, unknown as u64)
+            }
+        }
+    };
+    frame["data"] = Value::Null;
+    let series = format!("{sender} {frame}");
+    frame["data"] = number.into();
+    Sent { sender, frame, series, recipients, unknown }
+}
+
+impl Got {
+    fn take(&mut self, frame: Value) {
+        if frame["type"] == "ack" {
+            let before = self.acks.insert(frame["ackId"].as_u64().unwrap(), frame);
+            assert!(before.is_none(), "acknowledged twice: {before:?}");
+        } else {
+            assert_eq!(frame["type"], "message", "{frame}");
+            self.messages.push(frame["data"].as_u64().unwrap() as usize);
+        }
+    }
+}
+
+#[test]
+fn every_message_reaches_exactly_its_audience_once_and_in_order() {
+    let cluster = TestCluster::start(3);
+    let mut dice = Dice::new(1);
+    let (mut members, mut clients): (Vec<Member>, Vec<Client>) = (Vec::new(), Vec::new());
+    for index in 0..12 {
+        let (node, hub, user) = (index % 3, index / 3 % 2, USERS[(index / 6 * 3 + index % 3) % USERS.len()]);
+        let mut client = cluster.nodes[node].connect(HUBS[hub], user);
+        let groups: BTreeSet<_> = some(&mut dice, &GROUPS, 2).into_iter().collect();
+        groups.iter().for_each(|group| client.join(group));
+        members.push(Member { hub, user, groups, id: client.id.clone() });
+        clients.push(client);
+    }
+    let sent: Vec<_> = (0..MESSAGES).map(|number| draw(&mut dice, &members, number)).collect();
+    let all_heard = Barrier::new(clients.len());
+    let run = |index: usize, mut client: Client| {
+        let own: Vec<_> = sent.iter().filter(|sent| sent.sender == index).collect();
+        let acks: Vec<_> = own.iter().map(|sent| client.send_acked(sent.frame.clone())).collect();
+        let due = sent.iter().filter(|sent| sent.recipients.contains(&index)).count();
+        let mut got = Got::default();
+        while got.messages.len() < due || got.acks.len() < acks.len() {
+            match client.next_within(PATIENCE) {
+                Some(frame) => got.take(frame),
+                // What is missing is told below, when everybody has stopped to wait.
+                None => break,
+            }
+        }
+        // Whatever any node was to hand out has been handed out when every ack is there.
+        all_heard.wait();
+        client.send(&json!({"type": "ping"}));
+        loop {
+            match client.next_within(PATIENCE) {
+                Some(frame) if frame["type"] == "pong" => break,
+                Some(frame) => got.take(frame),
+                None => panic!("the node does not answer client {index} any more"),
+            }
+        }
+        for (sent, number) in own.iter().zip(acks) {
+            let ack = got.acks.get(&number).unwrap_or_else(|| panic!("no ack for {}", sent.frame));
+            let became = (sent.recipients.len() as u64, sent.unknown);
+            let said = (ack["delivered"].as_u64(), ack["unknown"].as_u64());
+            assert_eq!(said, (Some(became.0), Some(became.1)), "{ack} for {}", sent.frame);
+        }
+        got.messages
+    };
+    let got: Vec<_> = thread::scope(|scope| {
+        let run = &run;
+        let start = |(index, client)| scope.spawn(move || run(index, client));
+        let threads: Vec<_> = clients.into_iter().enumerate().map(start).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("the client's thread asserts nothing false"))
+            .collect()
+    });
+    for (index, got) in got.iter().enumerate() {
+        let mut numbers = got.clone();
+        numbers.sort_unstable();
+        let due: Vec<_> = (0..MESSAGES).filter(|number| sent[*number].recipients.contains(&index)).collect();
+        assert_eq!(numbers, due, "what client {index} has got");
+        let mut last: HashMap<&str, usize> = HashMap::new();
+        for number in got {
+            let before = last.insert(&sent[*number].series, *number);
+            assert!(before < Some(*number), "{before:?} before {number} at client {index}");
+        }
+    }
+    assert!(sent.iter().map(|sent| sent.recipients.len()).sum::<usize>() > MESSAGES, "the dice are loaded");
+}

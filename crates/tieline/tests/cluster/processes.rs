@@ -1,0 +1,215 @@
+//! [`TestCluster`]: nodes as processes of their own, which can be killed, restarted, stopped and continued.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::request::{Answer, request, try_request};
+
+/// How long anything is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Time between two looks at something that takes time.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The secret of a cluster that has no other.
+pub(crate) const SECRET: &str = "a secret of the cluster under test";
+
+/// A node's process. Dropped, it is killed, and what it logged is printed if the test has failed.
+pub(crate) struct Process {
+    pub(crate) name: String,
+    /// Where clients connect.
+    pub(crate) address: SocketAddr,
+    /// Where other nodes connect.
+    pub(crate) peers: SocketAddr,
+    child: Child,
+    log: mpsc::Receiver<String>,
+    logged: Vec<String>,
+}
+
+impl Process {
+    /// Starts a node. `listen` and `peers` are its addresses, `args` come after all others and prevail.
+    pub(crate) fn start(
+        name: &str,
+        listen: SocketAddr,
+        peers: SocketAddr,
+        seeds: &[SocketAddr],
+        args: &[&str],
+    ) -> Process {
+        let seeds: Vec<_> = seeds.iter().map(SocketAddr::to_string).collect();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tieline"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIELINE_")) {
+            command.env_remove(name);
+        }
+        command.env("TIELINE_LIMITS_MESSAGE_RATE", "0").args(["serve", "--node", name, "--shards", "2"]);
+        command.args(["--listen", &listen.to_string(), "--peer-listen", &peers.to_string()]);
+        command.args(["--broker", &format!("mesh://{}", seeds.join(","))]).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (lines, log) = mpsc::channel();
+        thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+        let mut address = |label: &str| {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            match line.trim_end().strip_prefix(label) {
+                Some(address) => address.parse().unwrap(),
+                None => panic!("{line:?} in place of {label:?}: {:?}", log.iter().collect::<Vec<_>>()),
+            }
+        };
+        let (address, peers) = (address("listening on http://"), address("peers on "));
+        Process { name: name.to_owned(), address, peers, child, log, logged: Vec::new() }
+    }
+
+    /// Waits for a line of the log that contains a text.
+    pub(crate) fn wait_for_log(&mut self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.logged.iter().any(|line| line.contains(text)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.log.recv_timeout(left) {
+                Ok(line) => self.logged.push(line),
+                Err(_) => panic!("{} does not log {text:?}", self.name),
+            }
+        }
+    }
+
+    /// What the node says of the cluster: name, state and incarnation of every node.
+    pub(crate) fn nodes(&self) -> Vec<(String, String, String)> {
+        let answer = request(self.address, "GET", "/api/v1/nodes", "", "").json();
+        let text = |node: &Value, key: &str| node[key].as_str().unwrap().to_owned();
+        let nodes = answer["nodes"].as_array().unwrap();
+        nodes
+            .iter()
+            .map(|node| (text(node, "name"), text(node, "state"), text(node, "incarnation")))
+            .collect()
+    }
+
+    /// The names of the nodes that it reaches, in order, itself among them.
+    pub(crate) fn reaches(&self) -> Vec<String> {
+        let alive = |(name, state, _): (String, String, String)| (state == "alive").then_some(name);
+        self.nodes().into_iter().filter_map(alive).collect()
+    }
+
+    pub(crate) fn connect(&self, hub: &str, user: &str) -> Client {
+        Client::connect(self.address, hub, user)
+    }
+
+    /// A request to the REST API for the hub `h`, without a body.
+    pub(crate) fn call(&self, method: &str, path: &str) -> Answer {
+        request(self.address, method, &format!("/api/hubs/h{path}"), "", "")
+    }
+
+    /// Sends a JSON value to what a path of the hub `h` names.
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
+        let target = format!("/api/hubs/h{path}");
+        request(self.address, "POST", &target, "application/json", &body.to_string())
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    fn kill(&mut self) {
+        // A process that has ended already is as good as killed.
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            // The log ends with the process, and so does this.
+            self.logged.extend(self.log.iter());
+            println!("{} at {}:\n{}\n", self.name, self.address, self.logged.join("\n"));
+        }
+    }
+}
+
+/// Nodes `n0`, `n1` … of one cluster; the first is the others' seed.
+pub(crate) struct TestCluster {
+    pub(crate) nodes: Vec<Process>,
+}
+
+impl TestCluster {
+    /// Starts so many nodes and waits until each reaches all.
+    pub(crate) fn start(count: usize) -> TestCluster {
+        let mut cluster = TestCluster { nodes: Vec::new() };
+        for index in 0..count {
+            let seeds: Vec<_> = cluster.nodes.first().map(|node| node.peers).into_iter().collect();
+            let node =
+                Process::start(&format!("n{index}"), any(), any(), &seeds, &["--cluster-secret", SECRET]);
+            cluster.nodes.push(node);
+        }
+        cluster.wait_for_all();
+        cluster
+    }
+
+    /// Waits until every node reaches all.
+    pub(crate) fn wait_for_all(&self) {
+        let names: Vec<_> = self.nodes.iter().map(|node| node.name.clone()).collect();
+        for node in &self.nodes {
+            eventually(&format!("{} reaches all", node.name), || node.reaches() == names);
+        }
+    }
+
+    /// Ends a node without a word, as by SIGKILL.
+    pub(crate) fn kill(&mut self, index: usize) {
+        self.nodes[index].kill();
+    }
+
+    /// Starts a killed node again: same name, same addresses, and the next node as its seed.
+    pub(crate) fn restart(&mut self, index: usize) {
+        let seed = self.nodes[(index + 1) % self.nodes.len()].peers;
+        let former = &self.nodes[index];
+        let args = ["--cluster-secret", SECRET];
+        let node = Process::start(&former.name, former.address, former.peers, &[seed], &args);
+        self.nodes[index] = node;
+    }
+
+    /// Keeps a node from running; its sockets stay open.
+    pub(crate) fn stop(&self, index: usize) {
+        self.nodes[index].signal(Signal::SIGSTOP);
+    }
+
+    /// Lets a stopped node run on.
+    pub(crate) fn cont(&self, index: usize) {
+        self.nodes[index].signal(Signal::SIGCONT);
+    }
+
+    /// Asserts that a killed node is gone.
+    pub(crate) fn expect_closed(&self, index: usize) {
+        assert!(try_request(self.nodes[index].address, "GET", "/healthz", "", "").is_err());
+    }
+}
+
+/// A free port of this machine.
+pub(crate) fn any() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+/// Looks until something is so.
+#[track_caller]
+pub(crate) fn eventually(what: &str, is_so: impl FnMut() -> bool) {
+    eventually_within(PATIENCE, what, is_so);
+}
+
+/// The same with more patience, or less.
+#[track_caller]
+pub(crate) fn eventually_within(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::park_timeout(LOOK_EVERY);
+    }
+}
