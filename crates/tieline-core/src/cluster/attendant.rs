@@ -1,7 +1,7 @@
 //! [`Attendant`]: the cluster's one task. It knows who is there, reads what the others state, tells them what this
 //! node states, and lets those go on who waited for that.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -77,8 +77,8 @@ pub(super) struct Attendant {
     cluster: Arc<Cluster>,
     client_url: String,
     known: HashMap<Incarnation, Known>,
-    /// In the order of their versions, nearly: versions are given out by several threads.
-    waits: VecDeque<Wait>,
+    /// Connections that wait, the longest first.
+    waits: Vec<Wait>,
     /// Nodes whose roster was read further than they were told.
     to_confirm: HashSet<Incarnation>,
     /// Whether what everybody sees of the peers is old.
@@ -96,7 +96,7 @@ impl Attendant {
             cluster,
             client_url,
             known: HashMap::new(),
-            waits: VecDeque::new(),
+            waits: Vec::new(),
             to_confirm: HashSet::new(),
             peers_changed: false,
             last_beat: None,
@@ -161,7 +161,7 @@ impl Attendant {
             Word::Gap(node) => self.gap(node),
             Word::Goodbye(node) => self.forget(node),
             Word::Wait(version, address, then) => {
-                self.waits.push_back(Wait { version, since: Instant::now(), address, then });
+                self.waits.push(Wait { version, since: Instant::now(), address, then });
             }
         }
     }
@@ -299,7 +299,7 @@ impl Attendant {
         for settled in self.cluster.receipts.give_up(times.receipt) {
             self.cluster.node.settle(settled);
         }
-        let waiting = self.waits.front().is_some_and(|wait| wait.since.elapsed() >= NUDGE);
+        let waiting = self.waits.first().is_some_and(|wait| wait.since.elapsed() >= NUDGE);
         if waiting && self.last_nudge.elapsed() >= NUDGE {
             self.last_nudge = Instant::now();
             self.say_beat(To::All);
@@ -392,22 +392,20 @@ impl Attendant {
         };
         self.cluster.read.send_if_modified(|shown| std::mem::replace(shown, read) != read);
         let limit = self.cluster.times.read;
-        let mut at = 0;
-        while at < self.waits.len() {
-            let wait = &self.waits[at];
-            let late = wait.since.elapsed() >= limit;
-            if wait.version > read && !late {
-                at += 1;
+        for wait in std::mem::take(&mut self.waits) {
+            let is_read = wait.version <= read;
+            if !is_read && wait.since.elapsed() < limit {
+                self.waits.push(wait);
                 continue;
             }
-            if wait.version > read {
-                self.cluster.counters.unread.fetch_add(1, Ordering::Relaxed);
-            }
-            let Some(wait) = self.waits.remove(at) else { break };
-            if let Err(then) = self.cluster.node.go_on(wait.address, wait.then) {
+            let Wait { since, address, then, .. } = wait;
+            match self.cluster.node.go_on(address, then) {
+                Ok(()) if is_read => {}
+                Ok(()) => {
+                    self.cluster.counters.unread.fetch_add(1, Ordering::Relaxed);
+                }
                 // Its shard has no room now: tried again with the next turn.
-                self.waits.insert(at, Wait { version: 0, then, ..wait });
-                break;
+                Err(then) => self.waits.push(Wait { version: wait.version, since, address, then }),
             }
         }
     }
