@@ -18,9 +18,12 @@ test: lint unit doc tidy autobahn-part sdk
 
 test-full: test autobahn
 
-# The table of measurements for this machine. Nothing else should run meanwhile.
+# The table of measurements for this machine, socket.io beside it where node is there. Nothing else should run meanwhile.
+SOCKETIO := crates/tieline-bench/socketio
 bench:
-	TIELINE_LIMITS_MESSAGE_RATE=0 cargo run --release -p tieline -- bench suite
+	cargo build --release -p tieline
+	! command -v npm >/dev/null || (cd $(SOCKETIO) && npm ci --ignore-scripts --no-audit --no-fund --loglevel error)
+	TIELINE_LIMITS_MESSAGE_RATE=0 $(RELEASE) bench suite $$(! command -v npm >/dev/null || echo --socketio $(SOCKETIO))
 
 lint: fmt clippy
 
