@@ -1,7 +1,7 @@
 //! The application of these tests: a room over all shards, an echo, and notes of what ended.
 
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 
 use tieline_switchboard::{
     Address, Application, Cause, Encode, Frames, GroupId, Handle, Placement, Publication, Recipients, Shard,
@@ -53,13 +53,15 @@ impl Encode for Said {
 pub(crate) enum Command {
     Say(Arc<Said>),
     Unpark(Address),
+    /// The shard stands still until the other end of the second channel is dropped; it says so on the first.
+    StandStill(Sender<()>, Receiver<()>),
 }
 
 impl Weigh for Command {
     fn weight(&self) -> usize {
         match self {
             Command::Say(said) => said.payload.len(),
-            Command::Unpark(_) => 1,
+            Command::Unpark(_) | Command::StandStill(..) => 1,
         }
     }
 }
@@ -145,6 +147,10 @@ impl Application for Chat {
         match command {
             Command::Say(said) => Self::publish(shard, &said),
             Command::Unpark(address) => shard.unpark(shard.find(address).unwrap()),
+            Command::StandStill(reached, gone) => {
+                reached.send(()).unwrap();
+                let _ = gone.recv();
+            }
         }
     }
 

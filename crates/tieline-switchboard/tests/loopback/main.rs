@@ -218,6 +218,11 @@ fn a_full_mailbox_holds_up_the_publisher_and_loses_nothing() {
         (0..2).map(|shard| house.connect(shard, Some(shard as u16), PLAIN).0).collect();
     let mut speakers: Vec<_> =
         (0..2).map(|shard| house.connect(10 + shard, Some(shard as u16), PLAIN).0).collect();
+    // The second shard stands still until the first has found its mailbox full and held up its speaker.
+    let (reached, reaching) = std::sync::mpsc::channel();
+    let (go, gone) = std::sync::mpsc::channel();
+    house.switchboard.handle().post(1, Command::StandStill(reached, gone)).unwrap();
+    reaching.recv().unwrap();
     // Both directions at once: neither shard may wait for the other.
     let speaking: Vec<_> = speakers
         .iter_mut()
@@ -234,6 +239,12 @@ fn a_full_mailbox_holds_up_the_publisher_and_loses_nothing() {
             })
         })
         .collect();
+    let started = Instant::now();
+    while house.switchboard.handle().counters().parked == 0 {
+        assert!(started.elapsed() < Duration::from_secs(10), "nobody was ever held up");
+        std::thread::yield_now();
+    }
+    drop(go);
     for client in listeners.iter_mut().chain(&mut speakers) {
         let mut heard = [0, 0];
         while heard != [2_000, 2_000] {
@@ -245,7 +256,6 @@ fn a_full_mailbox_holds_up_the_publisher_and_loses_nothing() {
         }
     }
     speaking.into_iter().for_each(|thread| thread.join().unwrap());
-    assert!(house.switchboard.handle().counters().parked > 0, "nobody was ever held up");
 }
 
 #[test]
