@@ -485,7 +485,9 @@ impl Cluster {
             Envelope::Changes(version, changes) => self.tell(Word::Changes(header.origin, version, changes)),
             Envelope::Read(version) => self.tell(Word::Read(header.origin, version)),
             Envelope::RosterWanted => self.tell(Word::RosterWanted(header.origin)),
-            Envelope::Roster(version, held) => self.tell(Word::Roster(header.origin, version, held)),
+            Envelope::Roster(version, left, held) => {
+                self.tell(Word::Roster(header.origin, version, left, held));
+            }
             Envelope::Ask(number, hub, ask) => self.tell(Word::Ask(header.origin, number, hub, ask)),
             Envelope::Answer(number, answer) => self.asks.answered(number, answer),
             Envelope::Tail(number) => self.note_tail(header.origin, Channel::One, number),

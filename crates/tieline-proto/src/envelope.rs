@@ -144,8 +144,8 @@ pub enum Envelope<'a> {
     Read(u64),
     /// The receiver is asked for its whole roster.
     RosterWanted,
-    /// The origin's whole roster, of version `.0`.
-    Roster(u64, Vec<(HubName, Held)>),
+    /// A part of the origin's whole roster, of version `.0`, which so many parts follow.
+    Roster(u64, u32, Vec<(HubName, Held)>),
     /// Something asked of the receiver about its connections of a hub, under a number: the ask as JSON.
     Ask(u64, HubName, String),
     /// The answer to an ask, as JSON; none where the receiver could not carry it out.
@@ -172,7 +172,7 @@ enum Rare {
     Changes(u64, Vec<Change>),
     Read(u64),
     RosterWanted,
-    Roster(u64, Vec<(HubName, Held)>),
+    Roster(u64, u32, Vec<(HubName, Held)>),
     Ask(u64, HubName, String),
     Answer(u64, Option<String>),
     Tail(u64),
@@ -226,7 +226,7 @@ impl<'a> Envelope<'a> {
             Envelope::Changes(version, changes) => Rare::Changes(*version, changes.clone()),
             Envelope::Read(version) => Rare::Read(*version),
             Envelope::RosterWanted => Rare::RosterWanted,
-            Envelope::Roster(version, held) => Rare::Roster(*version, held.clone()),
+            Envelope::Roster(version, left, held) => Rare::Roster(*version, *left, held.clone()),
             Envelope::Ask(number, hub, ask) => Rare::Ask(*number, hub.clone(), ask.clone()),
             Envelope::Answer(number, answer) => Rare::Answer(*number, answer.clone()),
             Envelope::Tail(number) => Rare::Tail(*number),
@@ -259,7 +259,7 @@ impl<'a> Envelope<'a> {
                     Rare::Changes(version, changes) => Envelope::Changes(version, changes),
                     Rare::Read(version) => Envelope::Read(version),
                     Rare::RosterWanted => Envelope::RosterWanted,
-                    Rare::Roster(version, held) => Envelope::Roster(version, held),
+                    Rare::Roster(version, left, held) => Envelope::Roster(version, left, held),
                     Rare::Ask(number, hub, ask) => Envelope::Ask(number, hub, ask),
                     Rare::Answer(number, answer) => Envelope::Answer(number, answer),
                     Rare::Tail(number) => Envelope::Tail(number),

@@ -46,7 +46,7 @@ pub(super) enum Word {
     Changes(Incarnation, u64, Vec<Change>),
     Read(Incarnation, u64),
     RosterWanted(Incarnation),
-    Roster(Incarnation, u64, Vec<Entry>),
+    Roster(Incarnation, u64, u32, Vec<Entry>),
     Ask(Incarnation, u64, HubName, String),
     Gap(Incarnation),
     Goodbye(Incarnation),
@@ -59,6 +59,8 @@ struct Known {
     roster: Roster,
     /// The version of this node's roster that it has read.
     read: u64,
+    /// Parts of its whole roster that have arrived, all of one version.
+    parts: (u64, Vec<Entry>),
     /// When it was last asked for its whole roster.
     wanted: Option<Instant>,
     gap_notice: Option<Instant>,
@@ -150,7 +152,7 @@ impl Attendant {
                 }
             }
             Word::RosterWanted(node) => self.tell_roster(node),
-            Word::Roster(node, version, entries) => self.roster(node, version, entries),
+            Word::Roster(node, version, left, part) => self.roster_part(node, version, left, part),
             Word::Ask(node, number, hub, ask) => {
                 // Beyond the limit an ask is not answered, and its node tells its caller to try again.
                 if self.answering.len() < ASKS {
@@ -178,6 +180,7 @@ impl Attendant {
             },
             roster: Roster::default(),
             read: 0,
+            parts: (0, Vec::new()),
             wanted: None,
             gap_notice: None,
         });
@@ -241,6 +244,22 @@ impl Attendant {
             }
         }
         self.to_confirm.insert(node);
+    }
+
+    /// Parts come in order; of a roster that was begun anew only the new parts count. One with a part missing has
+    /// another digest than the next beat, and is asked for again.
+    fn roster_part(&mut self, node: Incarnation, version: u64, left: u32, part: Vec<Entry>) {
+        let Some(known) = self.known.get_mut(&node) else { return };
+        let (of, entries) = &mut known.parts;
+        if *of != version {
+            *of = version;
+            entries.clear();
+        }
+        entries.extend(part);
+        if left == 0 {
+            let (_, entries) = std::mem::take(&mut known.parts);
+            self.roster(node, version, entries);
+        }
     }
 
     fn roster(&mut self, node: Incarnation, version: u64, entries: Vec<Entry>) {
@@ -359,10 +378,16 @@ impl Attendant {
             self.tell_changes();
             let own = lock(&self.cluster.own);
             if own.untold.is_empty() {
-                break (own.roster.version(), own.roster.entries().cloned().collect());
+                break (own.roster.version(), own.roster.entries().cloned().collect::<Vec<Entry>>());
             }
         };
-        let _ = self.cluster.say(To::One(node), &Envelope::Roster(version, entries));
+        let mut left = entries.len().div_ceil(CHANGES_PER_ENVELOPE).max(1) as u32;
+        let mut parts = entries.chunks(CHANGES_PER_ENVELOPE);
+        while left > 0 {
+            left -= 1;
+            let part = parts.next().unwrap_or_default().to_vec();
+            let _ = self.cluster.say(To::One(node), &Envelope::Roster(version, left, part));
+        }
     }
 
     fn confirm(&mut self) {

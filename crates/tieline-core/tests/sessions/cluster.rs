@@ -8,8 +8,9 @@ use tieline_core::ask::sending::{Sending, Wants};
 use tieline_core::ask::{Answer, Ask, Who};
 use tieline_core::broker::{Inbound, MemoryExchange};
 use tieline_core::delivery::{Outcome, Target};
-use tieline_core::{ClusterTimes, Subprotocol};
+use tieline_core::{ClusterTimes, Limits, Subprotocol};
 use tieline_proto::{GroupName, HubName, Incarnation, Payload, UserId};
+use tieline_switchboard::Settings;
 
 use crate::house::{Guest, Heard, House, Peer, eventually};
 
@@ -237,4 +238,27 @@ impl Inbound for Mute {
     fn envelope(&self, _bytes: &[u8]) {}
     fn reachable(&self, _node: Incarnation) {}
     fn unreachable(&self, _node: Incarnation) {}
+}
+
+#[test]
+fn a_roster_of_many_parts_is_learned_whole() {
+    const GROUPS: usize = 6_000;
+    let exchange = MemoryExchange::default();
+    let limits = Limits { messages_per_second: 0, groups_per_connection: GROUPS, ..Limits::default() };
+    let mut first = House::with(1, limits, Settings::default());
+    first.join(&exchange, ClusterTimes::default());
+    let mut member = tieline(&first, 0, "member");
+    for n in 0..GROUPS {
+        member.send(json!({"type": "joinGroup", "group": format!("g{n}")}));
+    }
+    member.expect_nothing();
+    let mut late = House::named(1);
+    late.join(&exchange, ClusterTimes::default());
+    late.wait_for_peers(1);
+    let mut sender = tieline(&late, 0, "sender");
+    for n in [0, 4_999, 5_000, GROUPS - 1] {
+        sender.send(json!({"type": "sendToGroup", "group": format!("g{n}"), "data": n, "ackId": n}));
+        assert_eq!(sender.receive()["delivered"], 1, "group {n}");
+        assert_eq!(member.receive()["data"], n);
+    }
 }

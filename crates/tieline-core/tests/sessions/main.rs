@@ -252,8 +252,11 @@ fn plain_json_names_the_sender_and_says_who_is_not_there() {
     let mut alice = house.user(0, Subprotocol::Plain, "alice");
     let mut bob = house.user(1, Subprotocol::Plain, "bob");
     bob.send(json!({"join": "room"}));
-    // Joined when its own message to a user comes back, as a shard keeps the order of a connection's requests.
-    bob.send(json!({"receiver": "bob", "msg": "to myself"}));
+    // Plain clients are told neither that they are connected nor that they joined: their node's tables show it.
+    house::eventually(|| {
+        let hub = house.node.hubs().all();
+        hub.first().is_some_and(|hub| hub.users() == 2 && hub.group("room").is_some())
+    });
     alice.send_text(" \n ");
     alice.send(json!({"receiver": "nobody", "msg": "hi"}));
     assert_eq!(alice.receive()["error"], "NotFound");

@@ -1,3 +1,5 @@
+//! What is written reads back, no part of it does, and no bytes panic.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -45,6 +47,7 @@ fn what_is_written_reads_back_and_no_part_of_it() {
     round_trip(&Envelope::Changes(4, vec![Change { hub: hub(), what: user(), held: true }]));
     round_trip(&Envelope::Roster(
         4,
+        1,
         vec![(hub(), Held::Group(GroupName::new("g").unwrap())), (hub(), user())],
     ));
     round_trip(&Envelope::Beat(Beat {
