@@ -1,7 +1,7 @@
 //! What a node is told by its operator: one table of settings, read from a TOML file, overridden by `TIELINE_…` variables,
 //! overridden by flags.
 //!
-//! The way of a value: [`Layers`](layers::Layers) gathers what was written, each value with the place it came from; [`Settings::read`] turns
+//! The way of a value: [`Layers`] gathers what was written, each value with the place it came from; [`Settings::read`] turns
 //! it, once, into checked values of the types the program works with. Every mistake is reported, with its place, not only the
 //! first. Tested by `config/tests.rs`, which also compares the table with `docs/configuration.md`.
 

@@ -116,7 +116,7 @@ impl<E: Endpoint> Edge<E> {
     }
 
     /// Serves until `stop` is ready; then accepts nothing more, and returns when the last request is answered or its
-    /// [grace](GRACE) is over. Connections of the switchboard are not its business.
+    /// grace is over. Connections of the switchboard are not its business.
     ///
     /// # Errors
     /// When the runtime cannot watch the listener.
