@@ -110,10 +110,11 @@ fn serve(mut stream: TcpStream, shared: &Mutex<Reference>) -> Option<()> {
     let reliable = protocol.is_some_and(|name| name.contains("reliable"));
     // In one write with the head: the first frame comes before the client has treated the upgrade.
     encode(&mut answer, Opcode::Text, br#"{"type":"system","event":"connected","connectionId":"c"}"#);
-    stream.write_all(&answer).unwrap();
     let user = target.rsplit_once("user=").map_or(String::new(), |(_, user)| user.to_owned());
     let number = {
+        // Under the lock: who reads that it is connected can be sent to, and nothing overtakes that word.
         let mut reference = shared.lock().unwrap();
+        stream.write_all(&answer).unwrap();
         let stream = stream.try_clone().unwrap();
         reference.clients.push(Client { stream, user, reliable, sequence: 0, held: None });
         reference.clients.len() - 1
