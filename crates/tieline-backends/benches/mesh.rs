@@ -35,6 +35,10 @@ impl Inbound for Count {
     }
 
     fn unreachable(&self, _node: Incarnation) {}
+
+    fn away(&self) {}
+
+    fn back(&self) {}
 }
 
 impl Count {

@@ -35,6 +35,10 @@ pub enum Heard {
     Reachable(Incarnation),
     /// A peer went.
     Unreachable(Incarnation),
+    /// The broker carries nothing.
+    Away,
+    /// It carries again.
+    Back,
 }
 
 /// An [`Inbound`] that keeps all it hears, and checks that peers come and go in turn.
@@ -154,6 +158,7 @@ pub fn check_turns(heard: &[Heard]) {
                 assert!(reachable.remove(peer), "{peer} was unreachable without having been reachable");
             }
             Heard::Envelope(_) => assert!(!reachable.is_empty(), "an envelope came from nobody"),
+            Heard::Away | Heard::Back => {}
         }
     }
 }
@@ -169,6 +174,14 @@ impl Inbound for Recorder {
 
     fn unreachable(&self, node: Incarnation) {
         self.hear(Heard::Unreachable(node));
+    }
+
+    fn away(&self) {
+        self.hear(Heard::Away);
+    }
+
+    fn back(&self) {
+        self.hear(Heard::Back);
     }
 }
 

@@ -331,6 +331,10 @@ impl Broker for MeshBroker {
         }
     }
 
+    fn reports_peers(&self) -> bool {
+        true
+    }
+
     fn close(&self) {
         self.0.peers.close();
         self.0.phase.send_if_modified(|phase| {

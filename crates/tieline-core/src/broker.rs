@@ -44,6 +44,11 @@ pub trait Broker: Send + Sync + 'static {
     /// [`NotTaken`]; with [`To::All`] when at least one receiver does not get it, while the others do.
     fn send(&self, to: To, envelope: &Arc<[u8]>) -> Result<(), NotTaken>;
 
+    /// Whether it tells of each node when there is a way to it and when that is gone, as links do. A medium such as
+    /// pub/sub does not: there a node is reached from its first sign of life until it says goodbye or its lease is
+    /// over.
+    fn reports_peers(&self) -> bool;
+
     /// Begins to stop: what was taken is handed to the network for at most a second more, then its tasks end.
     fn close(&self);
 }
@@ -58,4 +63,11 @@ pub trait Inbound: Send + Sync + 'static {
 
     /// The way to this node is gone. It may be back soon.
     fn unreachable(&self, node: Incarnation);
+
+    /// The broker carries nothing from now on, to and from nobody: its server is gone or silent. Nobody is thought
+    /// dead because of that. Said again it changes nothing.
+    fn away(&self);
+
+    /// The broker carries again. Envelopes of the meantime may be lost. Said again it changes nothing.
+    fn back(&self);
 }

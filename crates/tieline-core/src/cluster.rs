@@ -16,7 +16,7 @@ mod routes;
 mod sequence;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -141,6 +141,9 @@ pub struct Cluster {
     /// The version of this node's roster that every node it reaches has read.
     read: watch::Sender<u64>,
     words: mpsc::Sender<Word>,
+    /// Whether the broker carries nothing now. Kept apart from the words, so that it is never lost among them.
+    is_away: AtomicBool,
+    /// Wakes the task: there is something to tell, or the broker went or came.
     changed: Notify,
     counters: ClusterCounters,
 }
@@ -204,6 +207,7 @@ impl Cluster {
             asks: Asks::default(),
             read: watch::Sender::new(0),
             words,
+            is_away: AtomicBool::new(false),
             changed: Notify::new(),
             counters: ClusterCounters::default(),
         });
@@ -224,6 +228,11 @@ impl Cluster {
     /// The nodes that are reached, as they were a moment ago.
     pub fn peers(&self) -> Vec<Peer> {
         self.peer_view().all().to_vec()
+    }
+
+    /// Whether the broker carries envelopes, as it said last.
+    pub fn is_broker_up(&self) -> bool {
+        !self.is_away.load(Ordering::Acquire)
     }
 
     fn peer_view(&self) -> Arc<Peers> {
@@ -591,6 +600,16 @@ impl Inbound for Cluster {
 
     fn unreachable(&self, node: Incarnation) {
         self.tell(Word::Unreachable(node));
+    }
+
+    fn away(&self) {
+        self.is_away.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    fn back(&self) {
+        self.is_away.store(false, Ordering::Release);
+        self.changed.notify_one();
     }
 }
 

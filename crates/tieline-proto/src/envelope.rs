@@ -127,6 +127,9 @@ pub struct Beat {
     pub digest: u64,
     /// Its connections.
     pub connections: u64,
+    /// Whether it asks the others for a beat of their own, because it may have missed what they said.
+    #[serde(default)]
+    pub wants_answer: bool,
 }
 
 /// Anything that nodes say to each other.

@@ -137,6 +137,8 @@ fn render_cluster(text: &mut String, cluster: &Cluster) {
     head(text, "peers", Kind::Gauge, "Other nodes of the cluster, by whether there is a way to them.");
     line(text, "peers", "{state=\"reached\"}", reached);
     line(text, "peers", "{state=\"lost\"}", peers.len() as u64 - reached);
+    head(text, "broker_up", Kind::Gauge, "Whether the broker carries envelopes: 1, or 0 while it is away.");
+    line(text, "broker_up", "", u64::from(cluster.is_broker_up()));
     for (name, help, value) in CLUSTER {
         head(text, name, Kind::Counter, help);
         line(text, name, "", value(cluster.counters()).load(Ordering::Relaxed));

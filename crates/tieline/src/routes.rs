@@ -43,6 +43,9 @@ struct Health {
     node: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     broker: Option<&'static str>,
+    /// Whether the broker carries anything now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker_up: Option<bool>,
     /// Other nodes that there is no way to, though they may live.
     #[serde(skip_serializing_if = "Option::is_none")]
     peers_lost: Option<usize>,
@@ -75,25 +78,31 @@ fn finish(routes: Router<Arc<Station>>, station: &Arc<Station>) -> Router {
 async fn is_alive(State(station): State<Arc<Station>>) -> Response {
     health_response(
         StatusCode::OK,
-        Health { status: "ok", node: station.node.id().to_string(), broker: None, peers_lost: None },
+        Health {
+            status: "ok",
+            node: station.node.id().to_string(),
+            broker: None,
+            broker_up: None,
+            peers_lost: None,
+        },
     )
 }
 
 async fn is_ready(State(station): State<Arc<Station>>) -> Response {
-    let peers_lost = station
-        .node
-        .cluster()
-        .map(|cluster| cluster.peers().iter().filter(|peer| !peer.is_reached()).count());
+    let cluster = station.node.cluster();
+    let peers_lost = cluster.map(|cluster| cluster.peers().iter().filter(|peer| !peer.is_reached()).count());
+    let broker_up = cluster.map(|cluster| cluster.is_broker_up());
     let (status, word) = if station.is_stopping.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping")
-    } else if peers_lost.is_some_and(|lost| lost > 0) {
+    } else if peers_lost.is_some_and(|lost| lost > 0) || broker_up == Some(false) {
         // It serves its own clients, and those of the nodes it reaches.
         (StatusCode::OK, "degraded")
     } else {
         (StatusCode::OK, "ok")
     };
     let node = station.node.id().to_string();
-    health_response(status, Health { status: word, node, broker: Some(station.broker.name()), peers_lost })
+    let broker = Some(station.broker.name());
+    health_response(status, Health { status: word, node, broker, broker_up, peers_lost })
 }
 
 fn health_response(status: StatusCode, health: Health) -> Response {

@@ -1,4 +1,5 @@
-//! The broker within one process: nodes that are started side by side, as tests do.
+//! The broker within one process: nodes that are started side by side, as tests do. An exchange is one of two kinds,
+//! as engines are: links between every two nodes, whose ends are told, or a medium that tells of nobody and can be away.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -13,47 +14,98 @@ use super::{Broker, Inbound, NotTaken, To};
 const QUEUE: usize = 65_536;
 
 /// What a node's thread hands up.
+#[derive(Clone)]
 enum News {
     Envelope(Arc<[u8]>),
     Reachable(Incarnation),
     Unreachable(Incarnation),
+    Away,
+    Back,
 }
 
-type Nodes = HashMap<Incarnation, SyncSender<News>>;
+#[derive(Default)]
+struct State {
+    nodes: HashMap<Incarnation, SyncSender<News>>,
+    is_medium: bool,
+    /// Whether the medium carries nothing now.
+    is_away: bool,
+}
 
 /// Joins the nodes of one process.
 #[derive(Clone, Default)]
-pub struct MemoryExchange(Arc<Mutex<Nodes>>);
+pub struct MemoryExchange(Arc<Mutex<State>>);
 
 impl MemoryExchange {
-    fn lock(&self) -> MutexGuard<'_, Nodes> {
+    /// Links between every two nodes; each hears of the others.
+    #[must_use]
+    pub fn links() -> Self {
+        MemoryExchange::default()
+    }
+
+    /// A medium between all nodes; nobody hears of anybody but by what it says.
+    #[must_use]
+    pub fn medium() -> Self {
+        MemoryExchange(Arc::new(Mutex::new(State { is_medium: true, ..State::default() })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins a node: it and all others hear that they reach each other.
+    /// Joins a node. Of links, it and all others hear that they reach each other.
     pub fn join(&self, node: Incarnation, inbound: Arc<dyn Inbound>) -> MemoryBroker {
         let (news, heard) = sync_channel(QUEUE);
         let thread = std::thread::spawn(move || hand_up(&heard, &*inbound));
-        let mut nodes = self.lock();
-        for (id, other) in nodes.iter() {
-            // A queue that is full of envelopes is one that nobody empties any more.
-            let _ = other.send(News::Reachable(node));
-            let _ = news.send(News::Reachable(*id));
+        let mut state = self.lock();
+        if state.is_away {
+            tell(&news, News::Away);
         }
-        nodes.insert(node, news);
-        drop(nodes);
-        MemoryBroker { exchange: self.clone(), node, thread: Mutex::new(Some(thread)) }
+        if !state.is_medium {
+            for (id, other) in &state.nodes {
+                tell(other, News::Reachable(node));
+                tell(&news, News::Reachable(*id));
+            }
+        }
+        state.nodes.insert(node, news);
+        let is_medium = state.is_medium;
+        drop(state);
+        MemoryBroker { exchange: self.clone(), node, is_medium, thread: Mutex::new(Some(thread)) }
     }
 
-    /// Cuts a node off: the others hear that it is gone, and it that they are.
+    /// Cuts a node off for good. Of links, the others hear that it is gone, and it that they are; of a medium, it
+    /// alone hears that it carries nothing for it any more.
     pub fn cut(&self, node: Incarnation) {
-        let mut nodes = self.lock();
-        let Some(gone) = nodes.remove(&node) else { return };
-        for (id, other) in nodes.iter() {
-            let _ = other.send(News::Unreachable(node));
-            let _ = gone.send(News::Unreachable(*id));
+        let mut state = self.lock();
+        let Some(gone) = state.nodes.remove(&node) else { return };
+        if state.is_medium {
+            return tell(&gone, News::Away);
+        }
+        for (id, other) in &state.nodes {
+            tell(other, News::Unreachable(node));
+            tell(&gone, News::Unreachable(*id));
         }
     }
+
+    /// From now on a medium carries nothing; what is on its way still arrives.
+    pub fn go_away(&self) {
+        self.switch(true, &News::Away);
+    }
+
+    /// It carries again.
+    pub fn come_back(&self) {
+        self.switch(false, &News::Back);
+    }
+
+    fn switch(&self, is_away: bool, news: &News) {
+        let mut state = self.lock();
+        state.is_away = is_away;
+        state.nodes.values().for_each(|node| tell(node, news.clone()));
+    }
+}
+
+/// Waits for room: a queue that stays full is one that nobody empties any more.
+fn tell(node: &SyncSender<News>, news: News) {
+    let _ = node.send(news);
 }
 
 fn hand_up(heard: &Receiver<News>, inbound: &dyn Inbound) {
@@ -62,6 +114,8 @@ fn hand_up(heard: &Receiver<News>, inbound: &dyn Inbound) {
             News::Envelope(bytes) => inbound.envelope(&bytes),
             News::Reachable(node) => inbound.reachable(node),
             News::Unreachable(node) => inbound.unreachable(node),
+            News::Away => inbound.away(),
+            News::Back => inbound.back(),
         }
     }
 }
@@ -70,25 +124,35 @@ fn hand_up(heard: &Receiver<News>, inbound: &dyn Inbound) {
 pub struct MemoryBroker {
     exchange: MemoryExchange,
     node: Incarnation,
+    is_medium: bool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Broker for MemoryBroker {
     fn send(&self, to: To, envelope: &Arc<[u8]>) -> Result<(), NotTaken> {
-        let nodes = self.exchange.lock();
-        if !nodes.contains_key(&self.node) {
+        let state = self.exchange.lock();
+        if state.is_away || !state.nodes.contains_key(&self.node) {
             return Err(NotTaken::Unreachable);
         }
         let give = |node: &SyncSender<News>| {
             node.try_send(News::Envelope(Arc::clone(envelope))).map_err(|_| NotTaken::Full)
         };
         match to {
-            To::One(id) => give(nodes.get(&id).ok_or(NotTaken::Unreachable)?),
+            To::One(id) => match state.nodes.get(&id) {
+                Some(node) => give(node),
+                // A medium does not know who listens.
+                None if state.is_medium => Ok(()),
+                None => Err(NotTaken::Unreachable),
+            },
             To::All => {
-                let others = nodes.iter().filter(|(id, _)| **id != self.node);
+                let others = state.nodes.iter().filter(|(id, _)| **id != self.node);
                 others.map(|(_, node)| give(node)).fold(Ok(()), Result::and)
             }
         }
+    }
+
+    fn reports_peers(&self) -> bool {
+        !self.is_medium
     }
 
     fn close(&self) {

@@ -56,6 +56,8 @@ pub(super) enum Word {
 /// What is known of another node.
 struct Known {
     peer: Peer,
+    /// On a medium: when anything of it was last known to have arrived, or the medium came back.
+    heard: Instant,
     roster: Roster,
     /// The version of this node's roster that it has read.
     read: u64,
@@ -78,7 +80,13 @@ struct Wait {
 pub(super) struct Attendant {
     cluster: Arc<Cluster>,
     client_url: String,
+    /// Whether the broker tells who is reached; otherwise beats do.
+    reports_peers: bool,
+    /// Whether the broker was away when that was last looked at.
+    is_away: bool,
     known: HashMap<Incarnation, Known>,
+    /// On a medium: nodes that have said goodbye, so that a beat which comes late does not bring them back.
+    departed: HashMap<Incarnation, Instant>,
     /// Connections that wait, the longest first.
     waits: Vec<Wait>,
     /// Nodes whose roster was read further than they were told.
@@ -95,9 +103,12 @@ pub(super) struct Attendant {
 impl Attendant {
     pub(super) fn new(cluster: Arc<Cluster>, client_url: String) -> Self {
         Attendant {
+            reports_peers: cluster.broker().reports_peers(),
             cluster,
             client_url,
+            is_away: false,
             known: HashMap::new(),
+            departed: HashMap::new(),
             waits: Vec::new(),
             to_confirm: HashSet::new(),
             peers_changed: false,
@@ -126,6 +137,7 @@ impl Attendant {
                 _ = ticks.tick() => self.tick(),
                 Some(_) = self.answering.join_next() => {}
             }
+            self.look_at_broker();
             self.tell_changes();
             self.confirm();
             self.show_peers();
@@ -161,7 +173,12 @@ impl Attendant {
                 }
             }
             Word::Gap(node) => self.gap(node),
-            Word::Goodbye(node) => self.forget(node),
+            Word::Goodbye(node) => {
+                self.forget(node);
+                if !self.reports_peers {
+                    self.departed.insert(node, Instant::now());
+                }
+            }
             Word::Wait(version, address, then) => {
                 self.waits.push(Wait { version, since: Instant::now(), address, then });
             }
@@ -178,6 +195,7 @@ impl Attendant {
                 lost: None,
                 complete: false,
             },
+            heard: Instant::now(),
             roster: Roster::default(),
             read: 0,
             parts: (0, Vec::new()),
@@ -186,12 +204,72 @@ impl Attendant {
         });
         known.peer.lost = None;
         self.peers_changed = true;
-        self.say_beat(To::One(node));
+        self.answer_with_beat(node);
+    }
+
+    /// Whether the broker went or came since the last turn. While it is away nobody is reached and no lease runs;
+    /// when it is back everybody has a fresh one, and what was missed is asked for at once.
+    fn look_at_broker(&mut self) {
+        let is_away = !self.cluster.is_broker_up();
+        if std::mem::replace(&mut self.is_away, is_away) == is_away {
+            return;
+        }
+        let now = Instant::now();
+        if is_away {
+            tracing::warn!("The broker carries nothing; this node serves its own clients meanwhile.");
+        } else {
+            tracing::info!("The broker carries again.");
+        }
+        self.peers_changed = true;
+        if self.reports_peers {
+            return;
+        }
+        for known in self.known.values_mut() {
+            known.peer.lost = is_away.then_some(now);
+            known.heard = now;
+            known.gap_notice = Some(now);
+        }
+        if !is_away {
+            // Told once for all peers; the numbers that follow tell it again only where more is lost later.
+            self.cluster.node.announce_gap();
+            self.hail();
+        }
+    }
+
+    /// A beat that asks everybody for theirs, and the tails.
+    fn hail(&mut self) {
+        self.last_beat = Some(Instant::now());
+        self.say_beat(To::All, true);
+        let reached: Vec<_> = self.reached().collect();
+        reached.into_iter().for_each(|node| self.tell_tail(node));
+    }
+
+    fn answer_with_beat(&mut self, node: Incarnation) {
+        self.say_beat(To::One(node), false);
         self.tell_tail(node);
+    }
+
+    /// On a medium a beat makes its origin known. One that is late, of a node that said goodbye or was started again
+    /// since, does not.
+    fn meet(&mut self, node: Incarnation, beat: &Beat) -> bool {
+        let is_former = |known: (&Incarnation, &Known)| *known.0 > node && known.1.peer.id.name == beat.name;
+        if self.reports_peers
+            || self.is_away
+            || self.known.contains_key(&node)
+            || self.departed.contains_key(&node)
+            || self.known.iter().any(is_former)
+        {
+            return false;
+        }
+        self.reachable(node);
+        true
     }
 
     fn beat(&mut self, node: Incarnation, beat: Beat) {
         self.cluster.note_tail(node, Channel::All, beat.last_to_all);
+        if !self.meet(node, &beat) && beat.wants_answer && self.known.contains_key(&node) {
+            self.answer_with_beat(node);
+        }
         let Some(known) = self.known.get_mut(&node) else { return };
         known.peer.id.name = beat.name;
         known.peer.client_url = beat.client_url;
@@ -305,15 +383,13 @@ impl Attendant {
     fn tick(&mut self) {
         let times = self.cluster.times;
         if self.last_beat.is_none_or(|beat| beat.elapsed() >= times.beat) {
+            let is_first = self.last_beat.is_none();
             self.last_beat = Some(Instant::now());
-            self.say_beat(To::All);
+            self.say_beat(To::All, is_first && !self.reports_peers);
             let reached: Vec<_> = self.reached().collect();
             reached.into_iter().for_each(|node| self.tell_tail(node));
         }
-        let expired = |(id, known): (&Incarnation, &Known)| {
-            known.peer.lost.is_some_and(|lost| lost.elapsed() >= times.lease).then_some(*id)
-        };
-        let expired: Vec<_> = self.known.iter().filter_map(expired).collect();
+        let expired = self.expired(times.lease);
         expired.into_iter().for_each(|node| self.forget(node));
         for settled in self.cluster.receipts.give_up(times.receipt) {
             self.cluster.node.settle(settled);
@@ -321,8 +397,30 @@ impl Attendant {
         let waiting = self.waits.first().is_some_and(|wait| wait.since.elapsed() >= NUDGE);
         if waiting && self.last_nudge.elapsed() >= NUDGE {
             self.last_nudge = Instant::now();
-            self.say_beat(To::All);
+            self.say_beat(To::All, false);
         }
+    }
+
+    /// Nodes whose lease is over. On a medium it runs from the last envelope, and not while the medium is away.
+    fn expired(&mut self, lease: Duration) -> Vec<Incarnation> {
+        if self.reports_peers {
+            let is_over = |known: &Known| known.peer.lost.is_some_and(|lost| lost.elapsed() >= lease);
+            return self.known.iter().filter(|(_, known)| is_over(known)).map(|(id, _)| *id).collect();
+        }
+        self.departed.retain(|_, since| since.elapsed() < lease);
+        if self.is_away {
+            return Vec::new();
+        }
+        let mut seen = lock(&self.cluster.seen);
+        let mut expired = Vec::new();
+        for (id, known) in &mut self.known {
+            if seen.take_heard(*id) {
+                known.heard = Instant::now();
+            } else if known.heard.elapsed() >= lease {
+                expired.push(*id);
+            }
+        }
+        expired
     }
 
     fn reached(&self) -> impl Iterator<Item = Incarnation> {
@@ -331,7 +429,7 @@ impl Attendant {
 
     // ---- telling ----
 
-    fn say_beat(&self, to: To) {
+    fn say_beat(&self, to: To, wants_answer: bool) {
         let (version, digest) = loop {
             // A beat must not be ahead of what was told: its readers would ask for what is on its way.
             self.tell_changes();
@@ -348,6 +446,7 @@ impl Attendant {
             version,
             digest,
             connections: node.counters().connections,
+            wants_answer,
         };
         let _ = self.cluster.say(to, &Envelope::Beat(beat));
     }

@@ -25,26 +25,38 @@ pub(crate) enum Arrived {
     Again,
 }
 
+/// What a receiver has seen of one origin.
+#[derive(Debug, Default)]
+struct Origin {
+    to_all: Option<u64>,
+    to_one: Option<u64>,
+    /// Whether anything of it arrived since that was last asked.
+    is_heard: bool,
+}
+
 /// What a receiver has seen of every origin.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
-    last: HashMap<(Incarnation, Channel), u64>,
-}
+pub(crate) struct Seen(HashMap<Incarnation, Origin>);
 
 impl Seen {
     /// Takes note of an envelope. Numbers start at 1; the first one seen of an origin sets the mark, because a
     /// node that comes to a cluster has missed nothing it was promised.
     pub(crate) fn envelope(&mut self, origin: Incarnation, channel: Channel, number: u64) -> Arrived {
-        match self.last.get_mut(&(origin, channel)) {
+        let origin = self.0.entry(origin).or_default();
+        origin.is_heard = true;
+        let seen = origin.last(channel);
+        match *seen {
             None => {
-                self.last.insert((origin, channel), number);
+                *seen = Some(number);
                 Arrived::InOrder
             }
-            Some(last) if number <= *last => Arrived::Again,
+            Some(last) if number <= last => Arrived::Again,
             Some(last) => {
-                let missing = number - *last - 1;
-                *last = number;
-                if missing == 0 { Arrived::InOrder } else { Arrived::AfterGap(missing) }
+                *seen = Some(number);
+                match number - last - 1 {
+                    0 => Arrived::InOrder,
+                    missing => Arrived::AfterGap(missing),
+                }
             }
         }
     }
@@ -52,14 +64,28 @@ impl Seen {
     /// The origin says what it numbered last on a channel. Returns how many are missing at the tail: the same
     /// channel carried them before this word, so they will not come any more.
     pub(crate) fn last_number(&mut self, origin: Incarnation, channel: Channel, number: u64) -> u64 {
-        let last = self.last.entry((origin, channel)).or_insert(number);
-        let missing = number.saturating_sub(*last);
-        *last = number.max(*last);
-        missing
+        let seen = self.0.entry(origin).or_default().last(channel);
+        let last = seen.unwrap_or(number);
+        *seen = Some(number.max(last));
+        number.saturating_sub(last)
+    }
+
+    /// Whether anything of an origin arrived since this was last asked.
+    pub(crate) fn take_heard(&mut self, origin: Incarnation) -> bool {
+        self.0.get_mut(&origin).is_some_and(|origin| std::mem::take(&mut origin.is_heard))
     }
 
     /// Forgets a node that is gone.
     pub(crate) fn forget(&mut self, origin: Incarnation) {
-        self.last.retain(|(of, _), _| *of != origin);
+        self.0.remove(&origin);
+    }
+}
+
+impl Origin {
+    fn last(&mut self, channel: Channel) -> &mut Option<u64> {
+        match channel {
+            Channel::All => &mut self.to_all,
+            Channel::One => &mut self.to_one,
+        }
     }
 }

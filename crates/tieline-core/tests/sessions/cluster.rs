@@ -238,6 +238,8 @@ impl Inbound for Mute {
     fn envelope(&self, _bytes: &[u8]) {}
     fn reachable(&self, _node: Incarnation) {}
     fn unreachable(&self, _node: Incarnation) {}
+    fn away(&self) {}
+    fn back(&self) {}
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod asks;
 mod cluster;
 mod house;
+mod medium;
 mod reliable;
 
 use house::{Guest, Heard, House};

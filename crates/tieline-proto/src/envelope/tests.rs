@@ -57,6 +57,7 @@ fn what_is_written_reads_back_and_no_part_of_it() {
         version: 2,
         digest: u64::MAX,
         connections: 3,
+        wants_answer: true,
     }));
     round_trip(&Envelope::Ask(1, hub(), "{}".into()));
     round_trip(&Envelope::Answer(1, None));

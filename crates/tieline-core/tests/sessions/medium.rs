@@ -1,0 +1,130 @@
+//! Nodes on a medium, which tells of nobody and can be away: who is known, and what an outage does and does not do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tieline_core::broker::MemoryExchange;
+use tieline_core::cluster::ClusterCounters;
+use tieline_core::{Cluster, ClusterTimes, Subprotocol};
+
+use crate::house::{House, Peer, eventually};
+
+/// Beats that are quick, and a lease that a few of them fit into.
+fn quick() -> ClusterTimes {
+    let (beat, lease) = (Duration::from_millis(100), Duration::from_millis(600));
+    ClusterTimes { beat, lease, ..ClusterTimes::default() }
+}
+
+fn houses(count: usize, times: ClusterTimes) -> (Vec<House>, MemoryExchange) {
+    let exchange = MemoryExchange::medium();
+    let mut houses: Vec<House> = (0..count).map(|_| House::named(1)).collect();
+    houses.iter_mut().for_each(|house| house.join(&exchange, times));
+    houses.iter().for_each(|house| house.wait_for_peers(count - 1));
+    (houses, exchange)
+}
+
+fn cluster(house: &House) -> &Arc<Cluster> {
+    house.node.cluster().unwrap()
+}
+
+fn count(house: &House, count: fn(&ClusterCounters) -> &AtomicU64) -> u64 {
+    count(cluster(house).counters()).load(Ordering::Relaxed)
+}
+
+fn tieline(house: &House, user: &str) -> Peer {
+    house.user(0, Subprotocol::Tieline, user)
+}
+
+#[test]
+fn who_starts_is_met_at_once_and_learns_who_is_where() {
+    // The next beat would come far too late for this test.
+    let slow = ClusterTimes { beat: Duration::from_secs(600), ..ClusterTimes::default() };
+    let (mut houses, exchange) = houses(2, slow);
+    let mut member = tieline(&houses[0], "member");
+    member.join("room", 1);
+    let mut late = House::named(1);
+    late.join(&exchange, slow);
+    late.wait_for_peers(2);
+    houses.push(late);
+    houses.iter().for_each(|house| house.wait_for_peers(2));
+    let mut sender = tieline(&houses[2], "sender");
+    sender.join("room", 1);
+    sender.send(json!({"type": "sendToGroup", "group": "room", "noEcho": true, "data": 1, "ackId": 2}));
+    assert_eq!(sender.receive()["delivered"], 1);
+    assert_eq!(member.receive()["data"], 1);
+    let mut back = tieline(&houses[1], "back");
+    back.send(json!({"type": "sendToGroup", "group": "room", "data": 2, "ackId": 1}));
+    assert_eq!(back.receive()["delivered"], 2);
+}
+
+#[test]
+fn who_falls_silent_is_forgotten_after_its_lease_and_who_says_goodbye_at_once() {
+    let (mut houses, exchange) = houses(3, quick());
+    exchange.cut(houses[2].node.id().incarnation);
+    let since = Instant::now();
+    houses[..2].iter().for_each(|house| house.wait_for_peers(1));
+    assert!(since.elapsed() >= Duration::from_millis(400), "a lease is not cut short");
+    let long = Duration::from_secs(600);
+    let (fresh, _exchange) = self::houses(2, ClusterTimes { lease: long, ..quick() });
+    let mut fresh = fresh.into_iter();
+    let (stays, goes) = (fresh.next().unwrap(), fresh.next().unwrap());
+    drop(goes);
+    stays.wait_for_peers(0);
+    // One that was cut off alone keeps whom it knew, however long that lasts.
+    let cut = houses.pop().unwrap();
+    assert!(!cluster(&cut).is_broker_up());
+    assert_eq!(cluster(&cut).peers().len(), 2);
+}
+
+#[test]
+fn an_outage_expires_nobody_and_what_it_lost_is_noticed_at_once() {
+    // Beats are so rare that only the one said at the return can tell of the loss in time.
+    let times = ClusterTimes { beat: Duration::from_secs(600), ..quick() };
+    let lasting = ClusterTimes { lease: Duration::from_secs(600), ..times };
+    let (houses, exchange) = houses(2, lasting);
+    let mut alice = tieline(&houses[0], "alice");
+    let mut bob = tieline(&houses[1], "bob");
+    exchange.go_away();
+    houses.iter().for_each(|house| eventually(|| !cluster(house).is_broker_up()));
+    for house in &houses {
+        eventually(|| cluster(house).peers().iter().all(|peer| !peer.is_reached()));
+    }
+    // Its own clients are served meanwhile, and nobody waits for who cannot answer.
+    bob.join("room", 1);
+    assert_eq!(count(&houses[1], |c| &c.unread), 0);
+    exchange.come_back();
+    houses.iter().for_each(|house| eventually(|| cluster(house).is_broker_up()));
+    for client in [&mut alice, &mut bob] {
+        assert_eq!(client.receive(), json!({"type": "system", "event": "gap"}));
+    }
+    // Alice's node has read by now, or soon reads, what bob joined in the meantime.
+    let mut ack_id = 1;
+    eventually(|| {
+        ack_id += 1;
+        alice.send(json!({"type": "sendToGroup", "group": "room", "data": 2, "ackId": ack_id}));
+        alice.receive()["delivered"] == 1
+    });
+    assert_eq!(bob.receive()["data"], 2);
+    assert!(count(&houses[0], |c| &c.missing) > 0, "what was stated in the meantime was missed");
+}
+
+#[test]
+fn leases_do_not_run_while_the_medium_is_away() {
+    let (houses, exchange) = houses(2, quick());
+    let _bob = tieline(&houses[1], "bob");
+    exchange.go_away();
+    let since = Instant::now();
+    eventually(|| since.elapsed() > quick().lease * 2);
+    exchange.come_back();
+    let gone = || houses.iter().any(|house| cluster(house).peers().len() != 1);
+    let back = Instant::now();
+    while back.elapsed() < quick().lease / 2 {
+        assert!(!gone(), "everybody has a fresh lease");
+        std::thread::yield_now();
+    }
+    let mut alice = tieline(&houses[0], "alice");
+    alice.send(json!({"type": "sendToUser", "user": "bob", "data": 1, "ackId": 1}));
+    assert_eq!(alice.receive()["delivered"], 1);
+}
