@@ -7,10 +7,14 @@
 //! proxy on this machine makes every caller look local, so a forwarding header shuts it, as does a `Host` that is no local
 //! name (which is also what a page gets that makes its own name resolve to this machine).
 
+mod members;
 #[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;
+use std::time::Instant;
+
+pub use members::{MemberOrigins, is_client_url};
 
 /// Headers that a proxy leaves behind. One of them, or one that begins with a [prefix](FORWARDING_PREFIXES), means that the peer is not the client.
 const FORWARDING_HEADERS: &[&str] = &[
@@ -34,6 +38,8 @@ pub enum Standing {
     Absent,
     /// A page of the host that is asked.
     Own,
+    /// A page of a node of the cluster, this one by another name among them.
+    Member,
     /// A page of a site that the configuration lists.
     Listed,
     /// Any other page.
@@ -59,30 +65,40 @@ pub struct Facts<'a> {
     pub standing: Standing,
 }
 
-/// Whether a client without a token may connect.
-pub fn admits_anonymous(facts: &Facts<'_>) -> bool {
-    if facts.standing == Standing::Foreign {
-        return false;
+/// Whether a page may connect at all, with a token or without. The page of another node may on the machine of both; elsewhere
+/// its origin has to be listed like any other.
+pub fn admits_page(facts: &Facts<'_>) -> bool {
+    match facts.standing {
+        Standing::Absent | Standing::Own | Standing::Listed => true,
+        Standing::Member => is_local(facts),
+        Standing::Foreign => false,
     }
-    facts.allow_anonymous || (!facts.has_keys && is_local(facts))
 }
 
-/// Whether a request was made on this machine, for this machine, by nothing but a program of its user or a page of the node itself.
+/// Whether a client without a token may connect.
+pub fn admits_anonymous(facts: &Facts<'_>) -> bool {
+    admits_page(facts) && (facts.allow_anonymous || (!facts.has_keys && is_local(facts)))
+}
+
+/// Whether a request was made on this machine, for this machine, by nothing but a program of its user or a page of a node of the
+/// cluster.
 pub fn is_local(facts: &Facts<'_>) -> bool {
     is_loopback(facts.listener)
         && is_loopback(facts.peer)
         && !facts.is_forwarded
         && is_local_name(facts.host)
-        && matches!(facts.standing, Standing::Absent | Standing::Own)
+        && matches!(facts.standing, Standing::Absent | Standing::Own | Standing::Member)
 }
 
-/// Judges an `Origin` header by the `Host` that was asked and the configuration's list.
-pub fn standing(origin: Option<&str>, host: &str, listed: &[String]) -> Standing {
+/// Judges an `Origin` header by the `Host` that was asked, the configuration's list and the cluster's members.
+pub fn standing(origin: Option<&str>, host: &str, listed: &[String], members: &MemberOrigins) -> Standing {
     let Some(origin) = origin else { return Standing::Absent };
     if is_own(origin, host) {
         Standing::Own
     } else if listed.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(origin)) {
         Standing::Listed
+    } else if members.contains(origin, Instant::now()) {
+        Standing::Member
     } else {
         Standing::Foreign
     }

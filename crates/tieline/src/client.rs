@@ -13,7 +13,7 @@ use tieline_proto::role::Roles;
 use tieline_proto::{ConnectionId, Dialect, ErrorCode, HubName, UserId};
 use tieline_websocket::Upgrade;
 
-use crate::admission::{self, Facts, Standing};
+use crate::admission::{self, Facts, MemberOrigins, Standing};
 use crate::config::Server;
 use crate::http::{Asked, Endpoint, Found, Query, Refusal, Welcome};
 
@@ -30,14 +30,16 @@ pub struct ClientEndpoint {
     allow_anonymous: bool,
     /// Origins that are let in beside the server's own.
     allow_origin: Vec<String>,
+    /// Origins of pages that nodes of the cluster have served.
+    members: Arc<MemberOrigins>,
 }
 
 impl ClientEndpoint {
     /// The endpoint of a node.
-    pub fn new(node: Arc<Node>, settings: &Server) -> Self {
+    pub fn new(node: Arc<Node>, settings: &Server, members: Arc<MemberOrigins>) -> Self {
         let every_role = node.share_roles(Roles::everything());
         let Server { allow_anonymous, allow_origin, .. } = settings.clone();
-        ClientEndpoint { node, every_role, allow_anonymous, allow_origin }
+        ClientEndpoint { node, every_role, allow_anonymous, allow_origin, members }
     }
 }
 
@@ -79,7 +81,7 @@ impl Endpoint for ClientEndpoint {
         let query = Query::parse(asked.head.query())
             .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, error.to_string()))?;
         let standing = self.standing(asked);
-        if standing == Standing::Foreign {
+        if !admission::admits_page(&self.facts(asked, standing)) {
             return Err(ErrorCode::OriginRefused.into());
         }
         let subprotocol = match (dialect, &door) {
@@ -101,7 +103,9 @@ impl ClientEndpoint {
     fn standing(&self, asked: &Asked<'_>) -> Standing {
         match asked.head.header("origin") {
             Found::Absent => Standing::Absent,
-            Found::Once(Some(origin)) => admission::standing(Some(origin), asked.host, &self.allow_origin),
+            Found::Once(Some(origin)) => {
+                admission::standing(Some(origin), asked.host, &self.allow_origin, &self.members)
+            }
             // No browser sends two, or one that is no text.
             Found::Once(None) | Found::Repeated => Standing::Foreign,
         }

@@ -3,7 +3,8 @@
 //! `/api/hubs/{hub}/…` is the data plane of Web PubSub, as its official libraries speak it, with exactly the success codes that
 //! they expect; `/api/v1/…` is ours. Nobody is told anything, not even which paths there are, before the request is found to be
 //! allowed. What a path asks for is decided in `rest/call.rs`, its parameters and body are read in `rest/parameters.rs` and
-//! `rest/body.rs`, and carried out in `rest/carry.rs`, which knows of nothing but [`Node::answer`] and [`Node::send`]. Tested
+//! `rest/body.rs`, and carried out in `rest/carry.rs`, which knows of nothing but [`Node::answer`](tieline_core::Node::answer) and
+//! [`Node::send`](tieline_core::Node::send). Tested
 //! in `tests/program/rest.rs` by requests as bytes, and by the official libraries.
 
 mod body;
@@ -20,13 +21,13 @@ use axum::routing::any;
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Serialize;
-use tieline_core::{Node, Overloaded, unix_ms};
+use tieline_core::{Overloaded, unix_ms};
 use tieline_proto::ErrorCode;
 use tieline_proto::rest::{NodeItem, NodeState, NodesPage};
 
 use crate::client::bearer;
-use crate::http::{Caller, Head, HttpTally, Refusal};
-use crate::routes;
+use crate::http::{Caller, Head, Refusal};
+use crate::routes::{self, Station};
 use body::Content;
 use call::{Call, NoCall};
 use parameters::Parameters;
@@ -36,18 +37,16 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id")
 
 /// What the handlers share.
 pub struct Rest {
-    /// The node that is asked.
-    node: Arc<Node>,
-    /// Counts refusals.
-    http: Arc<HttpTally>,
+    /// The node that is asked, and what is counted.
+    station: Arc<Station>,
     /// Largest body, in bytes.
     max_body: usize,
 }
 
 impl Rest {
     /// The API of a node, with bodies of at most so many bytes.
-    pub fn new(node: Arc<Node>, http: Arc<HttpTally>, max_body: usize) -> Self {
-        Rest { node, http, max_body }
+    pub fn new(station: Arc<Station>, max_body: usize) -> Self {
+        Rest { station, max_body }
     }
 
     /// The routes, to be merged with others.
@@ -72,7 +71,7 @@ async fn answer(
                 NoCall::Refused(refusal) => (refusal, None),
                 NoCall::Method(allowed) => (ErrorCode::MethodNotAllowed.into(), Some(allowed)),
             };
-            rest.http.count_refused(refusal.code);
+            rest.station.http.count_refused(refusal.code);
             body::drain(&request, body).await;
             let mut response = refusal.response();
             if let Some(allowed) = allowed.and_then(|allowed| HeaderValue::try_from(allowed).ok()) {
@@ -94,28 +93,35 @@ async fn respond(
     body: &mut axum::body::Body,
 ) -> Result<Response, NoCall> {
     let head = Head::of(request);
-    permit(&rest.node, caller, &head)?;
+    permit(&rest.station, caller, &head)?;
     let call = Call::of(head.method, head.path())?;
     let parameters = Parameters::new(head.query());
     let body =
         if call.has_body() { body::read(&head, body, rest.max_body).await? } else { Content::default() };
-    Ok(carry::out(&rest.node, &head, call, &parameters, &body).await?)
+    match call {
+        Call::Nodes => Ok(nodes(&rest.station)),
+        Call::Hub(hub, call) => {
+            Ok(carry::out(&rest.station.node, &head, hub, call, &parameters, &body).await?)
+        }
+    }
 }
 
 /// Whether a request may be carried out: it has a token for its own address, or it comes from this machine to a node without a key.
 /// That clients may connect without a token elsewhere says nothing of this API, which can do more than they.
-fn permit(node: &Node, caller: &Caller, head: &Head<'_>) -> Result<(), Refusal> {
+fn permit(station: &Station, caller: &Caller, head: &Head<'_>) -> Result<(), Refusal> {
+    let keys = station.node.keys();
     if let Some(token) = bearer(head.header("authorization"))? {
-        return Ok(node.keys().verify_rest(token, head.target(), unix_ms() / 1000)?);
+        return Ok(keys.verify_rest(token, head.target(), unix_ms() / 1000)?);
     }
-    if node.keys().is_empty() && routes::is_local(caller, head) {
+    if keys.is_empty() && routes::is_local(caller, head, &station.members) {
         return Ok(());
     }
     Err(Refusal::new(ErrorCode::Unauthorized, "this request needs a token in its Authorization header"))
 }
 
-/// The nodes of the cluster, as this one sees them: itself.
-pub(crate) fn nodes(node: &Node) -> Response {
+/// The nodes of the cluster, as this one sees them.
+pub(crate) fn nodes(station: &Station) -> Response {
+    let node = &station.node;
     let id = node.id();
     let this = NodeItem {
         name: id.name.clone(),
@@ -123,7 +129,7 @@ pub(crate) fn nodes(node: &Node) -> Response {
         state: NodeState::Alive,
         is_self: true,
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        client_url: None,
+        client_url: station.client_url.clone(),
         connections: Some(node.counters().connections),
         silent_ms: 0,
     };
@@ -136,7 +142,7 @@ pub(crate) fn nodes(node: &Node) -> Response {
             state: if peer.lost.is_none() { NodeState::Alive } else { NodeState::Unreachable },
             is_self: false,
             version: None,
-            client_url: Some(peer.client_url),
+            client_url: Some(peer.client_url).filter(|url| !url.is_empty()),
             connections: Some(peer.connections),
             silent_ms,
         });

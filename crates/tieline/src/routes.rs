@@ -13,7 +13,7 @@ use serde::Serialize;
 use tieline_core::{Node, unix_ms};
 use tieline_proto::ErrorCode;
 
-use crate::admission::{self, Facts, Standing};
+use crate::admission::{self, Facts, MemberOrigins, Standing};
 use crate::client::bearer;
 use crate::config::Broker;
 use crate::http::{Caller, Found, Head, HttpTally, Refusal};
@@ -30,6 +30,10 @@ pub struct Station {
     pub http: Arc<HttpTally>,
     /// What joins the node to others.
     pub broker: Broker,
+    /// Where clients reach the node, if that is known.
+    pub client_url: Option<String>,
+    /// Origins of pages that nodes of the cluster have served.
+    pub members: Arc<MemberOrigins>,
     /// Whether there is a listener for operators, where `/metrics` then is.
     pub has_admin: bool,
     /// Set when the node no longer accepts connections.
@@ -60,7 +64,7 @@ pub fn public(station: &Arc<Station>) -> Router {
 
 /// The routes of the listener for operators, which only they can reach.
 pub fn admin(station: &Arc<Station>) -> Router {
-    let nodes = async |State(station): State<Arc<Station>>| rest::nodes(&station.node);
+    let nodes = async |State(station): State<Arc<Station>>| rest::nodes(&station);
     finish(health().route("/metrics", get(all_metrics)).route("/api/v1/nodes", get(nodes)), station)
 }
 
@@ -123,7 +127,7 @@ async fn guarded_metrics(
     let head = Head::of(&request);
     if let Some(token) = bearer(head.header("authorization"))? {
         state.node.keys().verify_rest(token, head.target(), unix_ms() / 1000)?;
-    } else if !is_local(&caller, &head) {
+    } else if !is_local(&caller, &head, &state.members) {
         let message = "metrics are for this machine, or for a token of the REST API";
         return Err(Refusal::new(ErrorCode::Unauthorized, message));
     }
@@ -131,11 +135,11 @@ async fn guarded_metrics(
 }
 
 /// Whether a request comes from this machine.
-pub(crate) fn is_local(caller: &Caller, head: &Head<'_>) -> bool {
+pub(crate) fn is_local(caller: &Caller, head: &Head<'_>, members: &MemberOrigins) -> bool {
     let Found::Once(Some(host)) = head.header("host") else { return false };
     let standing = match head.header("origin") {
         Found::Absent => Standing::Absent,
-        Found::Once(Some(origin)) => admission::standing(Some(origin), host, &[]),
+        Found::Once(Some(origin)) => admission::standing(Some(origin), host, &[], members),
         Found::Once(None) | Found::Repeated => Standing::Foreign,
     };
     admission::is_local(&Facts {

@@ -15,10 +15,11 @@ use tieline_websocket::Limits as InboundLimits;
 use tokio::sync::watch;
 
 use crate::Failure;
+use crate::admission::MemberOrigins;
 use crate::client::ClientEndpoint;
 use crate::config::{Broker, Settings};
 use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Welcome};
-use crate::membership::Membership;
+use crate::membership::{self, Membership};
 use crate::rest::Rest;
 use crate::routes::{self, Station};
 use crate::stop;
@@ -78,14 +79,18 @@ pub async fn serve(
     warn_of_exposure(&settings, &keys, address);
 
     let tally = Arc::new(HttpTally::default());
+    let client_url = membership::client_url(&settings.server, address);
+    let members = Arc::new(MemberOrigins::new(client_url.as_deref()));
     let station = Arc::new(Station {
         node: Arc::clone(&node),
         http: Arc::clone(&tally),
         broker: settings.server.broker.clone(),
+        client_url: client_url.clone(),
+        members: Arc::clone(&members),
         has_admin: admin.is_some(),
         is_stopping: AtomicBool::new(false),
     });
-    let membership = Membership::begin(&settings.server, &node, address).await;
+    let membership = Membership::begin(&settings.server, &node, client_url, &members).await;
     let membership = match membership {
         Ok(membership) => membership,
         Err(error) => {
@@ -98,10 +103,10 @@ pub async fn serve(
         admin: admin.as_ref().map(|(_, address)| *address),
         peers: membership.as_ref().map(|membership| membership.peers),
     };
-    let endpoint = ClientEndpoint::new(Arc::clone(&node), &settings.server);
+    let endpoint = ClientEndpoint::new(Arc::clone(&node), &settings.server, members);
     let edge_settings = EdgeSettings::of(&settings);
     let handle = node.handle();
-    let rest = Rest::new(Arc::clone(&node), Arc::clone(&tally), settings.limits.max_message.0);
+    let rest = Rest::new(Arc::clone(&station), settings.limits.max_message.0);
     let public = routes::public(&station).merge(rest.router());
     let edge =
         Edge::new(endpoint, public, handle.clone(), address, edge_settings.clone(), Arc::clone(&tally));

@@ -33,16 +33,56 @@ fn without_a_token_only_this_machine_is_let_in() {
         ("a network written as IPv6", Facts { peer: ip("::ffff:192.168.1.6"), ..LOCAL }, false),
         ("through a proxy", Facts { is_forwarded: true, ..LOCAL }, false),
         ("a page of the node", Facts { standing: Standing::Own, ..LOCAL }, true),
+        ("a page of another node", Facts { standing: Standing::Member, ..LOCAL }, true),
+        (
+            "a page of another node, from a network",
+            Facts { standing: Standing::Member, peer: ip("192.168.1.6"), ..LOCAL },
+            false,
+        ),
         ("a listed page", Facts { standing: Standing::Listed, ..LOCAL }, false),
         ("any page", Facts { standing: Standing::Foreign, ..LOCAL }, false),
     ];
     for (what, facts, expected) in cases {
         assert_eq!(admits_anonymous(&facts), expected, "{what}");
         assert_eq!(is_local(&facts), expected || facts.has_keys, "{what}");
-        // Asked for in words, everybody is let in but pages of other sites.
+        // Asked for in words, everybody is let in but pages of other sites, of other nodes on other machines too.
         let open = Facts { allow_anonymous: true, ..facts };
-        assert_eq!(admits_anonymous(&open), facts.standing != Standing::Foreign, "{what}");
+        assert_eq!(admits_anonymous(&open), admits_page(&facts), "{what}");
     }
+}
+
+#[test]
+fn pages_of_other_nodes_connect_on_the_machine_of_both_alone() {
+    let page = |standing| Facts { standing, ..LOCAL };
+    for (what, facts, expected) in [
+        ("no page", page(Standing::Absent), true),
+        ("the node's", page(Standing::Own), true),
+        ("a listed one", page(Standing::Listed), true),
+        ("a foreign one", page(Standing::Foreign), false),
+        ("a member's", page(Standing::Member), true),
+        ("a member's with a token", Facts { has_keys: true, ..page(Standing::Member) }, true),
+        ("a member's, all may come", Facts { allow_anonymous: true, ..page(Standing::Member) }, true),
+        ("a member's through a proxy", Facts { is_forwarded: true, ..page(Standing::Member) }, false),
+        ("a member's, public listener", Facts { listener: ip("0.0.0.0"), ..page(Standing::Member) }, false),
+        ("a member's, a peer elsewhere", Facts { peer: ip("10.0.0.1"), ..page(Standing::Member) }, false),
+        ("a member's, a public name", Facts { host: "a.example.com", ..page(Standing::Member) }, false),
+        ("a listed one through a proxy", Facts { is_forwarded: true, ..page(Standing::Listed) }, true),
+    ] {
+        assert_eq!(admits_page(&facts), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_page_is_judged_by_host_then_list_then_members() {
+    let members = MemberOrigins::new(Some("ws://127.0.0.1:7800"));
+    members.note(["ws://127.0.0.1:7801"].into_iter(), Instant::now());
+    let listed = ["http://localhost:7801".to_owned()];
+    let judge = |origin, host, listed: &[String]| standing(Some(origin), host, listed, &members);
+    assert_eq!(judge("http://127.0.0.1:7800", "127.0.0.1:7800", &[]), Standing::Own);
+    assert_eq!(judge("http://localhost:7800", "127.0.0.1:7800", &[]), Standing::Member);
+    assert_eq!(judge("http://localhost:7801", "127.0.0.1:7800", &[]), Standing::Member);
+    assert_eq!(judge("http://localhost:7801", "127.0.0.1:7800", &listed), Standing::Listed);
+    assert_eq!(judge("http://localhost:7802", "127.0.0.1:7800", &[]), Standing::Foreign);
 }
 
 #[test]
@@ -88,7 +128,7 @@ fn local_names_are_those_no_name_server_can_claim() {
 
 #[test]
 fn an_origin_is_the_servers_own_when_host_and_port_are() {
-    let own = |origin, host| standing(Some(origin), host, &[]) == Standing::Own;
+    let own = |origin, host| standing(Some(origin), host, &[], &MemberOrigins::default()) == Standing::Own;
     for (origin, host) in [
         ("http://localhost:7800", "localhost:7800"),
         ("http://127.0.0.1:7800", "127.0.0.1:7800"),
@@ -123,7 +163,8 @@ fn an_origin_is_the_servers_own_when_host_and_port_are() {
 #[test]
 fn listed_origins_are_compared_whole() {
     let listed = ["https://app.example.com".to_owned(), "http://localhost:3000".to_owned()];
-    let judge = |origin| standing(origin, "chat.example.com", &listed);
+    let nobody = MemberOrigins::default();
+    let judge = |origin| standing(origin, "chat.example.com", &listed, &nobody);
     assert_eq!(judge(None), Standing::Absent);
     assert_eq!(judge(Some("https://app.example.com")), Standing::Listed);
     assert_eq!(judge(Some("https://APP.example.com")), Standing::Listed);
@@ -134,9 +175,9 @@ fn listed_origins_are_compared_whole() {
         assert_eq!(judge(Some(foreign)), Standing::Foreign, "{foreign}");
     }
     let all = ["*".to_owned()];
-    assert_eq!(standing(Some("https://any.example.com"), "h", &all), Standing::Listed);
+    assert_eq!(standing(Some("https://any.example.com"), "h", &all, &nobody), Standing::Listed);
     let sandboxed = ["null".to_owned()];
-    assert_eq!(standing(Some("null"), "h", &sandboxed), Standing::Listed);
+    assert_eq!(standing(Some("null"), "h", &sandboxed, &nobody), Standing::Listed);
 }
 
 #[test]

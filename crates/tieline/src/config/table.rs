@@ -120,8 +120,8 @@ section! {
     peer_advertise: Option<String> = None, "address";
     /// Secret that the nodes of a cluster prove to each other that they know, never sent; without one only nodes of this machine are joined.
     cluster_secret: Option<Masked> = None, "secret";
-    /// Address under which clients reach this node, as the other nodes are told; without one it is made of `listen`.
-    client_url: Option<String> = None, "address";
+    /// Address under which clients reach this node, such as `wss://a.example.com`: `/api/v1/nodes` of every node tells it, and pages of that origin count as the cluster's own. Without one it is `listen`, unless that is every address of the machine.
+    client_url: Option<String> = None, "address", "an address such as \"wss://a.example.com\", without a path" |url| is_client_url(url);
     /// Name of the cluster: nodes of equal names form one, and everything they declare at a broker begins with it.
     cluster: String = "tieline".to_owned(), "name",
         "a name of 1 to 64 ASCII letters, digits and _ -" |name| is_cluster_name(name);
@@ -225,6 +225,10 @@ fn within(size: &Size, least: usize, most: usize) -> bool {
 fn is_cluster_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     (1..=64).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+fn is_client_url(url: &Option<String>) -> bool {
+    url.as_deref().is_none_or(crate::admission::is_client_url)
 }
 
 fn are_origins(origins: &[String]) -> bool {

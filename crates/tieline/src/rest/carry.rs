@@ -16,9 +16,9 @@ use tieline_proto::role::Roles;
 use tieline_proto::{CloseCode, ConnectionId, ErrorCode, GroupName, HubName, Payload, Permission, UserId};
 
 use super::body::Content;
-use super::call::{Call, HubCall};
+use super::call::HubCall;
 use super::parameters::{Parameters, invalid};
-use super::{empty, json, nodes};
+use super::{empty, json};
 use crate::http::{Found, Head, Refusal};
 
 /// How long a generated token lives when nothing else is asked for, in minutes.
@@ -30,15 +30,15 @@ const MOST_TOKEN_MINUTES: u64 = 366 * 24 * 60;
 /// What is encoded of a parameter's value in a link.
 const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.');
 
-/// Carries a call out. `body` is empty where the call has none.
+/// Carries a call of a hub out. `body` is empty where the call has none.
 pub(super) async fn out(
     node: &Node,
     head: &Head<'_>,
-    call: Call,
+    hub: HubName,
+    call: HubCall,
     parameters: &Parameters<'_>,
     body: &Content,
 ) -> Result<Response, Refusal> {
-    let Call::Hub(hub, call) = call else { return Ok(nodes(node)) };
     match call {
         HubCall::Send(to) => send(node, &hub, to, parameters, body).await,
         HubCall::SendToMany => send_to_many(node, &hub, body).await,

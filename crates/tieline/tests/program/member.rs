@@ -5,14 +5,15 @@ use serde_json::Value;
 use crate::server::Server;
 use crate::socket::{ask, get};
 
-fn member(name: &str, seed: Option<&Server>) -> Server {
+/// A node of the tests' cluster.
+pub(crate) fn member(name: &str, seed: Option<&Server>) -> Server {
     let seed = seed.and_then(|seed| seed.peers).map(|peers| peers.to_string()).unwrap_or_default();
     let broker = format!("broker = \"mesh://{seed}\"\npeer_listen = \"127.0.0.1:0\"\n");
     Server::start(&format!("{broker}cluster_secret = \"the tests' own\"\nnode = \"{name}\"\n"))
 }
 
 /// Asks again and again until the answer is so; the sockets' patience bounds each attempt.
-fn eventually(address: std::net::SocketAddr, path: &str, so: impl Fn(&str) -> bool) -> String {
+pub(crate) fn eventually(address: std::net::SocketAddr, path: &str, so: impl Fn(&str) -> bool) -> String {
     for _ in 0..10_000 {
         let body = get(address, path, "").body;
         if so(&body) {
