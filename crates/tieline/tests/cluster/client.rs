@@ -1,22 +1,18 @@
 //! A blocking client of `tieline.v1` that hides nothing: it hands out every frame in the order it came.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tieline_websocket::{ClientRequest, Decoder, Event, Limits, Opcode, Role, Shared, encode_masked};
+use tieline_websocket::ClientRequest;
 
-use crate::processes::PATIENCE;
+use crate::support::PATIENCE;
+use crate::support::socket::{Frame, Socket};
 
 /// An open connection.
 pub(crate) struct Client {
     pub(crate) id: String,
-    stream: TcpStream,
-    decoder: Decoder,
-    shared: Shared,
-    /// Bytes that were read and not decoded yet.
-    unread: Vec<u8>,
+    socket: Socket,
     last_ack: u64,
     /// Notices of a gap that came, where they are expected; otherwise they are handed out as any frame.
     pub(crate) gaps: Option<u32>,
@@ -27,32 +23,8 @@ impl Client {
     pub(crate) fn connect(node: SocketAddr, hub: &str, user: &str) -> Client {
         let path = format!("/client/hubs/{hub}?user={user}");
         let request = ClientRequest::new(&node.to_string(), &path).unwrap().protocol("tieline.v1");
-        let mut stream = TcpStream::connect(node).expect("the node accepts");
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(&request.to_bytes().unwrap()).unwrap();
-        let mut read = Vec::new();
-        let (_, head) = loop {
-            let parsed = request.parse_response(&read);
-            match parsed.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&read))) {
-                Some(done) => break done,
-                None => {
-                    let mut chunk = [0; 4096];
-                    let length = stream.read(&mut chunk).expect("the node answers");
-                    assert!(length > 0, "the node closed within a head");
-                    read.extend_from_slice(&chunk[..length]);
-                }
-            }
-        };
-        let mut client = Client {
-            id: String::new(),
-            stream,
-            decoder: Decoder::new(Role::Client, None),
-            shared: Shared::new(Limits { max_frame: 1 << 24, max_message: 1 << 24, max_fragments: 1 }),
-            unread: read.split_off(head),
-            last_ack: 0,
-            gaps: None,
-        };
+        let socket = Socket::open(node, request).unwrap_or_else(|answer| panic!("{answer:?}"));
+        let mut client = Client { id: String::new(), socket, last_ack: 0, gaps: None };
         let connected = client.next();
         assert_eq!(connected["event"], "connected");
         client.id = connected["connectionId"].as_str().unwrap().to_owned();
@@ -61,9 +33,7 @@ impl Client {
 
     /// Sends a frame as it is.
     pub(crate) fn send(&mut self, frame: &Value) {
-        let mut bytes = Vec::new();
-        encode_masked(&mut bytes, Opcode::Text, frame.to_string().as_bytes(), [7, 1, 8, 2]);
-        self.stream.write_all(&bytes).expect("the node reads");
+        self.socket.send(&frame.to_string());
     }
 
     /// Sends a frame that asks for an ack, and returns the ack's number.
@@ -92,50 +62,15 @@ impl Client {
     pub(crate) fn next_within(&mut self, limit: Duration) -> Option<Value> {
         let deadline = Instant::now() + limit;
         loop {
-            let mut input = &mut self.unread[..];
-            let before = input.len();
-            let event = self.decoder.decode(&mut input, &mut self.shared).expect("the node speaks WebSocket");
-            let frame = match event {
-                Some(Event::Message { payload, .. }) => Some(serde_json::from_slice(payload).unwrap()),
-                Some(Event::Close(close)) => {
-                    Some(json!({"type": "close", "code": close.map_or(1005, |close| close.code)}))
-                }
-                Some(_) => None,
-                None => {
-                    self.unread.clear();
-                    if !self.read_until(deadline) {
-                        return None;
-                    }
-                    continue;
-                }
+            let frame = match self.socket.next_within(deadline.saturating_duration_since(Instant::now()))? {
+                Frame::Text(text) => serde_json::from_str(&text).unwrap(),
+                Frame::Close(code, _) => json!({"type": "close", "code": code}),
+                Frame::End => return None,
+                Frame::Binary(bytes) => panic!("{bytes:x?} in place of JSON"),
             };
-            let used = before - input.len();
-            self.unread.drain(..used);
-            match (&mut self.gaps, &frame) {
-                (Some(gaps), Some(frame)) if frame["event"] == "gap" => *gaps += 1,
-                (_, Some(_)) => return frame,
-                (_, None) => {}
-            }
-        }
-    }
-
-    /// Reads what there is; false at the end of the stream or of the time.
-    fn read_until(&mut self, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return false;
-        }
-        self.stream.set_read_timeout(Some(left)).unwrap();
-        let mut chunk = [0; 16 << 10];
-        match self.stream.read(&mut chunk) {
-            Ok(length) => {
-                self.unread.extend_from_slice(&chunk[..length]);
-                length > 0
-            }
-            Err(error) => {
-                let known = [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::ConnectionReset];
-                assert!(known.contains(&error.kind()), "{error}");
-                false
+            match &mut self.gaps {
+                Some(gaps) if frame["event"] == "gap" => *gaps += 1,
+                _ => return Some(frame),
             }
         }
     }

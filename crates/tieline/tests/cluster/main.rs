@@ -17,10 +17,11 @@ mod messages;
 #[cfg(test)]
 mod processes;
 #[cfg(test)]
-mod request;
-#[cfg(test)]
 mod rest;
 #[cfg(test)]
 mod standstill;
 #[cfg(test)]
 mod strangers;
+#[cfg(test)]
+#[path = "../support/mod.rs"]
+mod support;

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, to_group, to_user};
 use crate::dice::Dice;
-use crate::processes::{PATIENCE, TestCluster};
+use crate::processes::TestCluster;
+use crate::support::PATIENCE;
 
 const MESSAGES: usize = 2000;
 const HUBS: [&str; 2] = ["left", "right"];

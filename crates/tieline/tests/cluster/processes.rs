@@ -1,8 +1,8 @@
 //! [`TestCluster`]: nodes as processes of their own, which can be killed, restarted, stopped and continued.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,10 +12,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::client::Client;
-use crate::request::{Answer, request, try_request};
-
-/// How long anything is waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::PATIENCE;
+use crate::support::http::{Answer, call, post_json};
+use crate::support::program::tieline;
 
 /// Time between two looks at something that takes time.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -45,14 +44,11 @@ impl Process {
         args: &[&str],
     ) -> Process {
         let seeds: Vec<_> = seeds.iter().map(SocketAddr::to_string).collect();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tieline"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIELINE_")) {
-            command.env_remove(name);
-        }
-        command.env("TIELINE_LIMITS_MESSAGE_RATE", "0").args(["serve", "--node", name, "--shards", "2"]);
+        let mut command = tieline(&["serve", "--node", name, "--shards", "2"]);
+        command.env("TIELINE_LIMITS_MESSAGE_RATE", "0");
         command.args(["--listen", &listen.to_string(), "--peer-listen", &peers.to_string()]);
         command.args(["--broker", &format!("mesh://{}", seeds.join(","))]).args(args);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -84,7 +80,7 @@ impl Process {
 
     /// What the node says of the cluster: name, state and incarnation of every node.
     pub(crate) fn nodes(&self) -> Vec<(String, String, String)> {
-        let answer = request(self.address, "GET", "/api/v1/nodes", "", "").json();
+        let answer = call(self.address, "GET", "/api/v1/nodes", "", "").json();
         let text = |node: &Value, key: &str| node[key].as_str().unwrap().to_owned();
         let nodes = answer["nodes"].as_array().unwrap();
         nodes
@@ -105,13 +101,12 @@ impl Process {
 
     /// A request to the REST API for the hub `h`, without a body.
     pub(crate) fn call(&self, method: &str, path: &str) -> Answer {
-        request(self.address, method, &format!("/api/hubs/h{path}"), "", "")
+        call(self.address, method, &format!("/api/hubs/h{path}"), "", "")
     }
 
     /// Sends a JSON value to what a path of the hub `h` names.
     pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
-        let target = format!("/api/hubs/h{path}");
-        request(self.address, "POST", &target, "application/json", &body.to_string())
+        post_json(self.address, &format!("/api/hubs/h{path}"), &body.to_string())
     }
 
     fn signal(&self, signal: Signal) {
@@ -189,7 +184,7 @@ impl TestCluster {
 
     /// Asserts that a killed node is gone.
     pub(crate) fn expect_closed(&self, index: usize) {
-        assert!(try_request(self.nodes[index].address, "GET", "/healthz", "", "").is_err());
+        assert!(TcpStream::connect(self.nodes[index].address).is_err(), "somebody listens");
     }
 }
 

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use tieline_websocket::ClientRequest;
 
 use crate::server::Server;
-use crate::socket::{Client, Frame, ask, connect, exchange, get};
+use crate::support::http::{ask, connect, exchange, get};
+use crate::support::socket::{Frame, Socket};
 
 /// The headers of a request for a WebSocket, `Host` apart.
 const HANDSHAKE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -19,7 +20,7 @@ fn server() -> Server {
 
 fn assert_serves(address: SocketAddr) {
     let request = ClientRequest::new("localhost", "/client/hubs/h").unwrap().protocol("tieline.v1");
-    let mut client = Client::open(address, request).unwrap();
+    let mut client = Socket::open(address, request).unwrap();
     assert_eq!(client.json()["event"], "connected");
 }
 
@@ -190,7 +191,7 @@ fn broken_frames_close_with_their_code() {
         (fragments, 1009),
     ] {
         let request = ClientRequest::new("localhost", "/client/hubs/h").unwrap().protocol("tieline.v1");
-        let mut client = Client::open(server.address, request).unwrap();
+        let mut client = Socket::open(server.address, request).unwrap();
         assert_eq!(client.json()["event"], "connected");
         client.stream.write_all(&frames).unwrap();
         match client.next() {

@@ -1,22 +1,14 @@
 //! The program itself: its commands, what they print, and how they end.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tieline_websocket::ClientRequest;
 
-use crate::socket::{Client, Frame};
-
-fn tieline(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tieline"));
-    command.args(args).stdin(Stdio::null());
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIELINE_")) {
-        command.env_remove(name);
-    }
-    command
-}
+use crate::support::program::tieline;
+use crate::support::socket::{Frame, Socket};
 
 fn output(args: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = tieline(args).output().unwrap();
@@ -45,7 +37,7 @@ fn a_signal_ends_the_server_well() {
     ] {
         let (mut child, address) = start(args);
         let request = ClientRequest::new("localhost", "/client/?user=u").unwrap().protocol("tieline.v1");
-        let mut client = match Client::open(address, request.clone()) {
+        let mut client = match Socket::open(address, request.clone()) {
             Ok(client) => client,
             Err(answer) => panic!("{answer:?}"),
         };
@@ -64,7 +56,7 @@ fn a_second_signal_ends_it_at_once() {
     let (mut child, address) = start(&["serve", "--listen", "127.0.0.1:0"]);
     let request = ClientRequest::new("localhost", "/client/?user=u").unwrap().protocol("tieline.v1");
     // This client does not answer the close frame, so a proper end would take seconds.
-    let mut client = Client::open(address, request).unwrap();
+    let mut client = Socket::open(address, request).unwrap();
     assert_eq!(client.json()["event"], "connected");
     signal(&child, Signal::SIGTERM);
     assert!(matches!(client.next(), Frame::Close(1001, _)));
@@ -76,7 +68,7 @@ fn a_second_signal_ends_it_at_once() {
 fn tokens_and_what_clients_send_stay_out_of_the_log() {
     let (mut child, address) = start(&["serve", "--listen", "127.0.0.1:0", "--access-key", "a secret key"]);
     let request = ClientRequest::new("localhost", "/client/hubs/h?access_token=SECRET1&user=USER1").unwrap();
-    assert!(Client::open(address, request.protocol("tieline.v1")).is_err());
+    assert!(Socket::open(address, request.protocol("tieline.v1")).is_err());
     signal(&child, Signal::SIGTERM);
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let mut log = String::new();
@@ -161,7 +153,7 @@ fn a_token_made_by_hand_opens_the_door() {
     assert_eq!(code, Some(0));
     let path = stdout.trim_end().strip_prefix(&format!("ws://{address}")).unwrap();
     let request = ClientRequest::new(&address.to_string(), path).unwrap().protocol("tieline.v1");
-    let mut client = Client::open(address, request).unwrap();
+    let mut client = Socket::open(address, request).unwrap();
     assert_eq!(client.json()["userId"], "ü");
     drop(client);
     signal(&child, Signal::SIGTERM);

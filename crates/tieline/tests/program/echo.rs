@@ -5,7 +5,7 @@ use tieline_websocket::{ClientRequest, DeflateOffer, Opcode, encode_masked};
 use tokio_websockets::{ClientBuilder, Limits, Message};
 
 use crate::server::Server;
-use crate::socket::{Client, Frame};
+use crate::support::socket::{Frame, Socket};
 
 #[test]
 fn a_public_client_gets_its_messages_back() {
@@ -46,7 +46,7 @@ fn frames_sent_with_the_handshake_are_not_lost() {
     let (now, later) = last.split_at(5);
     frames.extend_from_slice(now);
     let request = ClientRequest::new("localhost", "/").unwrap();
-    let mut client = Client::open_with(server.address, request, &frames).unwrap();
+    let mut client = Socket::open_with(server.address, b"", request, &frames).unwrap();
     for n in 0..100 {
         assert_eq!(client.next(), Frame::Text(format!("message {n}")));
     }
@@ -63,7 +63,7 @@ fn compression_is_agreed_to_when_it_is_switched_on() {
     for (deflate, shrinks) in [(true, true), (false, false)] {
         let server = Server::echo(deflate, 1 << 20);
         let request = ClientRequest::new("localhost", "/").unwrap().deflate(DeflateOffer::default());
-        let mut client = Client::open(server.address, request).unwrap();
+        let mut client = Socket::open(server.address, request).unwrap();
         client.send(&text);
         // Peeked at, the frame tells whether it is compressed.
         let mut head = [0; 2];
@@ -76,7 +76,7 @@ fn compression_is_agreed_to_when_it_is_switched_on() {
 #[test]
 fn messages_above_the_limit_close_the_connection() {
     let server = Server::echo(false, 1000);
-    let mut client = Client::open(server.address, ClientRequest::new("localhost", "/").unwrap()).unwrap();
+    let mut client = Socket::open(server.address, ClientRequest::new("localhost", "/").unwrap()).unwrap();
     client.send(&"x".repeat(1000));
     assert_eq!(client.next(), Frame::Text("x".repeat(1000)));
     client.send(&"x".repeat(1001));
@@ -87,7 +87,7 @@ fn messages_above_the_limit_close_the_connection() {
 fn stopping_says_goodbye() {
     let mut server = Server::echo(false, 1000);
     let address = server.address;
-    let mut client = Client::open(address, ClientRequest::new("localhost", "/").unwrap()).unwrap();
+    let mut client = Socket::open(address, ClientRequest::new("localhost", "/").unwrap()).unwrap();
     let reader = std::thread::spawn(move || {
         let frame = client.next();
         client.close(1001);

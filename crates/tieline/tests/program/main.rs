@@ -21,4 +21,5 @@ mod serve;
 #[cfg(test)]
 mod server;
 #[cfg(test)]
-mod socket;
+#[path = "../support/mod.rs"]
+mod support;

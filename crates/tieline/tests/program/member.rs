@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::server::Server;
-use crate::socket::{ask, get};
+use crate::support::http::{ask, get};
 
 /// A node of the tests' cluster.
 pub(crate) fn member(name: &str, seed: Option<&Server>) -> Server {

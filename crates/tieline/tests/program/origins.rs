@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::member::{eventually, member};
 use crate::server::Server;
-use crate::socket::get;
+use crate::support::http::get;
 
 /// The headers of a request for a WebSocket, `Host` apart.
 const HANDSHAKE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\

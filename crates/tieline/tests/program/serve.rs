@@ -8,7 +8,8 @@ use tieline_proto::{GroupName, HubName, UserId};
 use tieline_websocket::ClientRequest;
 
 use crate::server::Server;
-use crate::socket::{Client, Frame, ask, exchange, get};
+use crate::support::http::{ask, exchange, get};
+use crate::support::socket::{Frame, Socket};
 
 const KEY: &str = "a key of this test";
 
@@ -49,7 +50,7 @@ fn tieline(server: &Server, path: &str) -> ClientRequest {
 
 /// The user of a connection that is let in, or the status and the code of the refusal.
 fn user(server: &Server, request: ClientRequest) -> Result<Option<String>, (u16, String)> {
-    match Client::open(server.address, request) {
+    match Socket::open(server.address, request) {
         Ok(mut client) => {
             let connected = client.json();
             assert_eq!(connected["event"], "connected");
@@ -187,7 +188,7 @@ fn pages_of_other_sites_are_refused_unless_they_are_listed() {
 fn the_first_known_subprotocol_is_spoken() {
     let server = &*WITHOUT_KEY;
     let path = "/client/hubs/chat?user=u";
-    let open = |request| Client::open(server.address, request).unwrap();
+    let open = |request| Socket::open(server.address, request).unwrap();
     let mut client = open(
         request(server, path).protocol("stomp").protocol("json.webpubsub.azure.v1").protocol("tieline.v1"),
     );
@@ -215,7 +216,7 @@ fn groups_of_the_token_are_joined_and_messages_flow() {
     let open = |user| {
         let token = Keys::new([KEY]).sign_client(&signed(user), now()).unwrap();
         let request = request(server, &format!("/client/hubs/flow?access_token={token}"));
-        let mut client = Client::open(server.address, request.protocol("json.webpubsub.azure.v1")).unwrap();
+        let mut client = Socket::open(server.address, request.protocol("json.webpubsub.azure.v1")).unwrap();
         assert_eq!(client.json()["userId"], user);
         client
     };
@@ -235,7 +236,7 @@ fn a_cut_connection_is_recovered_by_its_own_token_alone() {
         request(server, &format!("/client/hubs/chat?{query}")).protocol("json.reliable.webpubsub.azure.v1")
     };
     let mut client =
-        Client::open(server.address, reliable(&format!("access_token={}", token("chat", Some("u")))))
+        Socket::open(server.address, reliable(&format!("access_token={}", token("chat", Some("u")))))
             .unwrap();
     let connected = client.json();
     let (id, secret) =
@@ -243,7 +244,7 @@ fn a_cut_connection_is_recovered_by_its_own_token_alone() {
     drop(client);
     // The access token is not looked at: it may have expired.
     let query = format!("access_token=expired&awps_connection_id={id}&awps_reconnection_token={secret}");
-    let mut client = Client::open(server.address, reliable(&query)).unwrap();
+    let mut client = Socket::open(server.address, reliable(&query)).unwrap();
     assert_eq!(
         (&client.json()["connectionId"], client.protocol.as_deref()),
         (&connected["connectionId"], Some("json.reliable.webpubsub.azure.v1"))
@@ -252,7 +253,7 @@ fn a_cut_connection_is_recovered_by_its_own_token_alone() {
         format!("awps_connection_id={id}&awps_reconnection_token=forged"),
         "awps_connection_id=nonsense&awps_reconnection_token=x".to_owned(),
     ] {
-        let mut client = Client::open(server.address, reliable(&query)).unwrap();
+        let mut client = Socket::open(server.address, reliable(&query)).unwrap();
         assert!(matches!(client.next(), Frame::Close(1008, _)));
     }
     // On another protocol these parameters mean nothing.
@@ -265,7 +266,7 @@ fn a_cut_connection_is_recovered_by_its_own_token_alone() {
 #[test]
 fn the_limit_of_connections_is_kept() {
     let server = Server::start("[limits]\nconnections = 2\n");
-    let open = || Client::open(server.address, tieline(&server, "/client/?user=u"));
+    let open = || Socket::open(server.address, tieline(&server, "/client/?user=u"));
     let (mut first, mut second) = (open().unwrap(), open().unwrap());
     assert_eq!((&first.json()["event"], &second.json()["event"]), (&"connected".into(), &"connected".into()));
     // The shards have counted them by the time both are greeted and answer again.
@@ -323,7 +324,7 @@ fn metrics_are_for_operators() {
 #[test]
 fn stopping_says_goodbye() {
     let mut server = Server::start("");
-    let mut client = Client::open(server.address, tieline(&server, "/client/?user=u")).unwrap();
+    let mut client = Socket::open(server.address, tieline(&server, "/client/?user=u")).unwrap();
     assert_eq!(client.json()["event"], "connected");
     let reader = std::thread::spawn(move || {
         let frame = client.next();

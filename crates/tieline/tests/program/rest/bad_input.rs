@@ -1,7 +1,8 @@
 //! What no caller should send: each gets its answer, and the node serves on.
 
-use super::{AZURE, ask, call, connect, expect_nothing, raw, send};
+use super::{AZURE, ask, connect, expect_nothing, send};
 use crate::server::Server;
+use crate::support::http::{call, exchange, exchange_one};
 
 const JSON: &str = "Content-Type: application/json\r\n";
 const TEXT: &str = "Content-Type: text/plain\r\n";
@@ -96,7 +97,7 @@ fn each_mistake_has_its_code() {
     let place = call(server.address, "POST", "/api/hubs/h/:send?filter=userId%20eq", TEXT, "x");
     assert!(place.body.contains("character 10"), "{}", place.body);
     let not_text = b"POST /api/hubs/h/:send HTTP/1.1\r\nHost: a.localhost\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\n\xff";
-    let answer = crate::socket::exchange(server.address, not_text);
+    let answer = exchange(server.address, not_text);
     assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
     // Nothing of all this reached anybody.
     expect_nothing(&mut client);
@@ -137,16 +138,16 @@ fn a_body_is_announced_whole_and_bounded() {
     assert_eq!(client.json()["data"], most);
     let chunks = "4\r\nchun\r\n2\r\nks\r\n0\r\n\r\n";
     assert_eq!(
-        raw(server.address, &format!("{start}Transfer-Encoding: chunked\r\n\r\n{chunks}")).status,
+        exchange_one(server.address, &format!("{start}Transfer-Encoding: chunked\r\n\r\n{chunks}")).status,
         202
     );
     assert_eq!(client.json()["data"], "chunks");
     let awaited = format!("{start}Expect: 100-continue\r\nContent-Length: 4\r\n\r\nasks");
-    let answer = String::from_utf8(crate::socket::exchange(server.address, awaited.as_bytes())).unwrap();
+    let answer = String::from_utf8(exchange(server.address, awaited.as_bytes())).unwrap();
     assert!(answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 Accepted\r\n"), "{answer}");
     assert_eq!(client.json()["data"], "asks");
 
-    let none = raw(server.address, &format!("{start}\r\n"));
+    let none = exchange_one(server.address, &format!("{start}\r\n"));
     assert_eq!((none.status, &*none.code()), (411, "LengthRequired"));
     for body in [most.clone() + "x", "x".repeat(3 << 20)] {
         let answer = send(&server, "/:send", &body);
@@ -154,10 +155,10 @@ fn a_body_is_announced_whole_and_bounded() {
     }
     let endless =
         format!("{start}Transfer-Encoding: chunked\r\n\r\n{}", format!("800\r\n{most}\r\n").repeat(1000));
-    assert_eq!(raw(server.address, &format!("{endless}0\r\n\r\n")).code(), "MessageTooLarge");
+    assert_eq!(exchange_one(server.address, &format!("{endless}0\r\n\r\n")).code(), "MessageTooLarge");
     // Who asks first is refused before it sends.
     let asking = format!("{start}Expect: 100-continue\r\nContent-Length: 9999\r\n\r\n");
-    assert_eq!(raw(server.address, &asking).code(), "MessageTooLarge");
+    assert_eq!(exchange_one(server.address, &asking).code(), "MessageTooLarge");
     let refused = send(&server, "/nothing", &"x".repeat(1 << 20));
     assert_eq!(refused.code(), "NotFound", "a refusal arrives although the body was not read");
     expect_nothing(&mut client);

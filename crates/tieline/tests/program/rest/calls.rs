@@ -2,11 +2,10 @@
 
 use serde_json::json;
 
-use super::{
-    AZURE, HARD_NAME, HARD_PATH, RELIABLE, ask, call, connect, expect_nothing, json, send, send_json,
-};
+use super::{AZURE, HARD_NAME, HARD_PATH, RELIABLE, ask, connect, expect_nothing, send};
 use crate::server::Server;
-use crate::socket::{Client, Frame};
+use crate::support::http::{call, post_json};
+use crate::support::socket::{Frame, Socket};
 
 #[test]
 fn every_call_has_its_exact_success() {
@@ -16,8 +15,9 @@ fn every_call_has_its_exact_success() {
         let text =
             |path: &str| send(&server, &format!("{path}?api-version=2024-12-01&messageTtlSeconds=300"), "x");
         let groups = r#"{"groups":["g"],"filter":"userId ne null"}"#;
-        let change =
-            |path: &str| send_json(&server, &format!("/api/hubs/h/{path}?api-version=2024-12-01"), groups);
+        let change = |path: &str| {
+            post_json(server.address, &format!("/api/hubs/h/{path}?api-version=2024-12-01"), groups)
+        };
         let ask =
             |method: &str, path: &str| ask(&server, method, &format!("{path}?x=y&api-version=2024-12-01"));
         for (what, answer, status) in [
@@ -116,9 +116,9 @@ fn a_message_keeps_its_kind_and_tells_how_it_came() {
 #[test]
 fn exclusion_and_filter_choose() {
     let server = Server::start("");
-    let mut clients: Vec<(Client, String)> = ["a", "b", "c"].map(|user| connect(&server, AZURE, user)).into();
+    let mut clients: Vec<(Socket, String)> = ["a", "b", "c"].map(|user| connect(&server, AZURE, user)).into();
     let ids: Vec<String> = clients.iter().map(|(_, id)| id.clone()).collect();
-    assert_eq!(send_json(&server, "/api/hubs/h/:addToGroups", r#"{"groups":["g"]}"#).status, 200);
+    assert_eq!(post_json(server.address, "/api/hubs/h/:addToGroups", r#"{"groups":["g"]}"#).status, 200);
     let excluded = format!("excluded={}&excluded={}&excluded=nobody", ids[0], ids[2]);
     for (path, reached) in [
         (format!("/:send?{excluded}"), vec![1]),
@@ -147,9 +147,9 @@ fn a_send_to_many_says_what_became_of_it() {
     let (mut bob, b) = connect(&server, AZURE, "bob");
     assert_eq!(ask(&server, "PUT", "/users/alice/groups/g").status, 200);
     let send = |body: serde_json::Value| {
-        let answer = send_json(&server, "/api/v1/hubs/h/:send", &body.to_string());
+        let answer = post_json(server.address, "/api/v1/hubs/h/:send", &body.to_string());
         assert_eq!(answer.status, 200, "{}", answer.body);
-        json(&answer)
+        answer.json()
     };
     let to = json!({"users": ["alice", "nobody"], "groups": ["g", "empty"], "connections": [a]});
     let answer = send(json!({"to": to, "dataType": "text", "data": "once", "messageId": "m"}));
@@ -162,8 +162,9 @@ fn a_send_to_many_says_what_became_of_it() {
     assert_eq!(answer, json!({"delivered": 1, "queued": 0, "unknown": 0}));
     assert_eq!(bob.json()["data"], 2);
     expect_nothing(&mut alice);
-    let unused = send_json(&server, "/api/v1/hubs/unused/:send", r#"{"to":{"users":["alice"]},"data":1}"#);
-    assert_eq!(json(&unused), json!({"delivered": 0, "queued": 0, "unknown": 1}));
+    let unused =
+        post_json(server.address, "/api/v1/hubs/unused/:send", r#"{"to":{"users":["alice"]},"data":1}"#);
+    assert_eq!(unused.json(), json!({"delivered": 0, "queued": 0, "unknown": 1}));
 }
 
 #[test]
@@ -197,7 +198,7 @@ fn a_cut_connection_is_there_until_it_is_closed_and_then_for_good() {
     let request = |path: &str| {
         tieline_websocket::ClientRequest::new(&server.address.to_string(), path).unwrap().protocol(RELIABLE)
     };
-    let mut client = Client::open(server.address, request(path)).unwrap();
+    let mut client = Socket::open(server.address, request(path)).unwrap();
     let connected = client.json();
     let (id, token) =
         (connected["connectionId"].as_str().unwrap(), connected["reconnectionToken"].as_str().unwrap());
@@ -206,14 +207,14 @@ fn a_cut_connection_is_there_until_it_is_closed_and_then_for_good() {
     assert_eq!(ask(&server, "PUT", &format!("/groups/g/connections/{id}")).status, 200);
     assert_eq!(send(&server, "/groups/g/:send", "meanwhile").status, 202);
     let back = format!("{path}&awps_connection_id={id}&awps_reconnection_token={token}");
-    let mut client = Client::open(server.address, request(&back)).unwrap();
+    let mut client = Socket::open(server.address, request(&back)).unwrap();
     assert_eq!(client.json()["connectionId"], id);
     let message = client.json();
     assert_eq!((&message["data"], &message["sequenceId"]), (&json!("meanwhile"), &json!(1)));
     drop(client);
     assert_eq!(ask(&server, "DELETE", &format!("/connections/{id}")).status, 204);
     assert_eq!(ask(&server, "HEAD", "/users/alice").status, 404);
-    let mut client = Client::open(server.address, request(&back)).unwrap();
+    let mut client = Socket::open(server.address, request(&back)).unwrap();
     assert!(matches!(client.next(), Frame::Close(1008, _)));
 }
 
@@ -245,7 +246,7 @@ fn permissions_are_for_a_target_or_for_all() {
 fn nodes_tell_of_this_one() {
     let server = Server::start("node = \"one\"\nadmin_listen = \"127.0.0.1:0\"");
     for address in [server.address, server.admin.unwrap()] {
-        let nodes = json(&call(address, "GET", "/api/v1/nodes", "", ""));
+        let nodes = call(address, "GET", "/api/v1/nodes", "", "").json();
         let [node] = &nodes["nodes"].as_array().unwrap()[..] else { panic!("{nodes}") };
         assert_eq!(
             (&node["name"], &node["self"], &node["state"]),

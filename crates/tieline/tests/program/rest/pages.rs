@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{AZURE, HARD_PATH, ask, call, connect, json, send_json};
+use super::{AZURE, HARD_PATH, ask, connect};
 use crate::server::Server;
+use crate::support::http::{call, post_json};
 
 const MEMBERS: usize = 450;
 
@@ -12,7 +13,7 @@ fn walk(server: &Server, query: &str) -> (Vec<usize>, Vec<String>) {
     let (mut sizes, mut members) = (Vec::new(), Vec::new());
     let mut target = format!("/api/hubs/h/groups/{HARD_PATH}/connections{query}");
     loop {
-        let page = json(&call(server.address, "GET", &target, "", ""));
+        let page = call(server.address, "GET", &target, "", "").json();
         let value = page["value"].as_array().unwrap();
         sizes.push(value.len());
         for member in value {
@@ -31,7 +32,7 @@ fn each_member_is_on_one_page() {
     let clients: Vec<_> = (0..MEMBERS).map(|n| connect(&server, AZURE, &format!("u{n}"))).collect();
     let (_outsider, _) = connect(&server, AZURE, "outsider");
     let add = r#"{"groups":["a/b ?#%ü"],"filter":"startswith(userId, 'u')"}"#;
-    assert_eq!(send_json(&server, "/api/hubs/h/:addToGroups", add).status, 200);
+    assert_eq!(post_json(server.address, "/api/hubs/h/:addToGroups", add).status, 200);
     let ids: BTreeSet<String> = clients.iter().map(|(_, id)| id.clone()).collect();
     for (query, expected) in [
         ("?api-version=2024-12-01", vec![200, 200, 50]),
@@ -50,10 +51,10 @@ fn each_member_is_on_one_page() {
     }
     // Whoever leaves between two pages moves nobody else.
     let path = format!("/groups/{HARD_PATH}/connections?maxpagesize=200");
-    let first = json(&ask(&server, "GET", &path));
+    let first = ask(&server, "GET", &path).json();
     let last = first["value"][199]["connectionId"].as_str().unwrap();
     assert_eq!(ask(&server, "DELETE", &format!("/groups/{HARD_PATH}/connections/{last}")).status, 204);
-    let second = json(&ask(&server, "GET", &format!("{path}&continuationToken={last}")));
+    let second = ask(&server, "GET", &format!("{path}&continuationToken={last}")).json();
     assert_eq!(second["value"].as_array().unwrap().len(), 200);
     assert!(second["value"][0]["connectionId"].as_str() != Some(last));
 }
@@ -70,7 +71,7 @@ fn a_link_keeps_the_scheme_and_version_of_the_request() {
     assert_eq!(call(server.address, "POST", &add, &headers, r#"{"groups":["g"]}"#).status, 200);
     let list = target("/groups/g/connections?maxpagesize=1&api-version=2024-12-01");
     let headers = format!("{}X-Forwarded-Proto: https\r\n", token(&list));
-    let page = json(&call(server.address, "GET", &list, &headers, ""));
+    let page = call(server.address, "GET", &list, &headers, "").json();
     let link = page["nextLink"].as_str().unwrap();
     assert!(
         link.starts_with(&format!("https://{}/api/hubs/h/groups/g/connections?", server.address)),
@@ -79,7 +80,7 @@ fn a_link_keeps_the_scheme_and_version_of_the_request() {
     assert!(link.ends_with("&maxpagesize=1&api-version=2024-12-01"), "{link}");
     // Signed anew as it stands, it is the last page.
     let rest = link.strip_prefix(&format!("https://{}", server.address)).unwrap();
-    let page = json(&call(server.address, "GET", rest, &super::tokens::bearer("k", link), ""));
+    let page = call(server.address, "GET", rest, &super::tokens::bearer("k", link), "").json();
     assert_eq!((page["value"].as_array().unwrap().len(), page.get("nextLink")), (1, None));
 }
 

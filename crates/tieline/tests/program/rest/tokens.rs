@@ -6,9 +6,9 @@ use tieline_core::token::{Grant, Keys};
 use tieline_proto::HubName;
 use tieline_websocket::ClientRequest;
 
-use super::{call, json, raw};
 use crate::server::Server;
-use crate::socket::{Answer, Client};
+use crate::support::http::{Answer, call, exchange_one};
+use crate::support::socket::Socket;
 
 const KEY: &str = "a key of these tests";
 
@@ -110,7 +110,7 @@ fn without_a_key_only_this_machine_may_call() {
         assert_eq!(send(&server, target, header).code(), "Unauthorized", "{header}");
     }
     let rebound = "POST /api/hubs/h/:send HTTP/1.1\r\nHost: evil.example.com\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-    assert_eq!(raw(server.address, rebound).code(), "Unauthorized");
+    assert_eq!(exchange_one(server.address, rebound).code(), "Unauthorized");
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_generated_token_carries_what_was_asked_for() {
     };
     let query = "&userId=a%2Fb&role=webpubsub.sendToGroup.one&role=webpubsub.joinLeaveGroup&group=one&group=t%20w%20o\
                  &minutesToExpire=5&clientType=Default";
-    let answer = json(&generate(query));
+    let answer = generate(query).json();
     let token = answer["token"].as_str().unwrap();
     let claims = Keys::new([KEY]).verify_client(token, "h", now()).unwrap();
     assert_eq!(claims.user.as_deref(), Some("a/b"));
@@ -143,10 +143,10 @@ fn a_generated_token_carries_what_was_asked_for() {
     assert!((now() + 290..=now() + 300).contains(&claims.expires));
     let path = format!("/client/hubs/h?access_token={token}");
     let request = ClientRequest::new(&server.address.to_string(), &path).unwrap().protocol("tieline.v1");
-    let mut client = Client::open(server.address, request).unwrap();
+    let mut client = Socket::open(server.address, request).unwrap();
     assert_eq!(client.json()["userId"], "a/b");
 
-    let default = json(&generate(""));
+    let default = generate("").json();
     let claims = Keys::new([KEY]).verify_client(default["token"].as_str().unwrap(), "h", now()).unwrap();
     assert_eq!((claims.user, claims.groups.len()), (None, 0));
     assert!((now() + 3590..=now() + 3600).contains(&claims.expires));
