@@ -55,11 +55,11 @@ pub struct Facts<'a> {
     pub has_keys: bool,
     /// The address the listener was bound to.
     pub listener: IpAddr,
-    /// The other end of the socket.
+    /// The other end of the socket, or whom a proxy there says that it connects for.
     pub peer: IpAddr,
     /// The `Host` header.
     pub host: &'a str,
-    /// A proxy left its mark on the request.
+    /// A proxy left its mark on the request, or stands in front of the listener.
     pub is_forwarded: bool,
     /// Where the request comes from.
     pub standing: Standing,

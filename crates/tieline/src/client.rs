@@ -166,7 +166,8 @@ impl ClientEndpoint {
             listener: asked.listener.ip(),
             peer: asked.peer.ip(),
             host: asked.host,
-            is_forwarded: admission::is_forwarded(asked.head.headers().map(|(name, _)| name)),
+            is_forwarded: asked.is_forwarded
+                || admission::is_forwarded(asked.head.headers().map(|(name, _)| name)),
             standing,
         }
     }

@@ -11,6 +11,8 @@ mod exchange;
 mod grant;
 mod head;
 mod listener;
+mod preface;
+mod proxy_protocol;
 mod query;
 mod refusal;
 mod rewound;
@@ -35,6 +37,7 @@ pub use endpoint::{Asked, Endpoint, Welcome};
 pub use exchange::Caller;
 pub use head::{Found, Head};
 pub use listener::bind;
+pub use proxy_protocol::HeaderError;
 pub(crate) use query::decode_form;
 pub use query::{Query, QueryError};
 pub use refusal::Refusal;
@@ -58,6 +61,8 @@ pub struct EdgeSettings {
     pub connections: usize,
     /// Connections a second from one address, and at once; 0 a second for any number.
     pub connect_rate: (u32, u32),
+    /// Whether every connection begins with a header of the PROXY protocol, whose source is then its other end.
+    pub proxy_protocol: bool,
     /// What is agreed to when a client offers permessage-deflate; `None` to decline.
     pub deflate: Option<DeflatePolicy>,
 }
@@ -74,6 +79,7 @@ impl EdgeSettings {
             handshakes,
             connections,
             connect_rate: (connect_rate, connect_burst),
+            proxy_protocol: settings.server.proxy_protocol,
             deflate: enabled.then_some(policy),
         }
     }

@@ -124,6 +124,16 @@ pub fn render(node: &Node, http: &HttpTally) -> String {
     for (code, count) in http.refused() {
         line(&mut text, "http_refused_total", format_args!("{{code=\"{code}\"}}"), count);
     }
+    let headers = "proxy_headers_refused_total";
+    head(
+        &mut text,
+        headers,
+        Kind::Counter,
+        "Connections closed for want of a proper header of the PROXY protocol, by reason.",
+    );
+    for (error, count) in http.header_refused() {
+        line(&mut text, headers, format_args!("{{reason=\"{}\"}}", error.name()), count);
+    }
     if let Some(cluster) = node.cluster() {
         render_cluster(&mut text, cluster);
     }

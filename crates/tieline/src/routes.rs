@@ -148,7 +148,7 @@ pub(crate) fn is_local(caller: &Caller, head: &Head<'_>, members: &MemberOrigins
         listener: caller.listener.ip(),
         peer: caller.peer.ip(),
         host,
-        is_forwarded: admission::is_forwarded(head.headers().map(|(name, _)| name)),
+        is_forwarded: caller.is_forwarded || admission::is_forwarded(head.headers().map(|(name, _)| name)),
         standing,
     })
 }

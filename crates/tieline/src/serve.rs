@@ -116,6 +116,8 @@ pub async fn serve(
     let operating = async {
         if let Some((listener, address)) = admin {
             let admin = routes::admin(&station);
+            // Operators come by themselves.
+            let edge_settings = EdgeSettings { proxy_protocol: false, ..edge_settings };
             let edge = Edge::new(NoClients, admin, handle.clone(), address, edge_settings, tally);
             edge.serve(listener, wait(stopped)).await?;
         }
@@ -230,10 +232,16 @@ fn warn_of_exposure(settings: &Settings, keys: &Keys, address: SocketAddr) {
     if settings.server.allow_anonymous && !address.ip().is_loopback() {
         tracing::warn!("Everybody who can reach this address may connect without a token, as any user.");
     }
-    if keys.is_empty() && !settings.server.allow_anonymous && !address.ip().is_loopback() {
-        tracing::warn!(
-            "Nobody can connect: there is no access key, and the address is not this machine's alone."
-        );
+    if keys.is_empty() && !settings.server.allow_anonymous {
+        if settings.server.proxy_protocol {
+            tracing::warn!(
+                "Nobody can connect: there is no access key, and behind a balancer nobody is local."
+            );
+        } else if !address.ip().is_loopback() {
+            tracing::warn!(
+                "Nobody can connect: there is no access key, and the address is not this machine's alone."
+            );
+        }
     }
     if settings.server.peer_listen.is_some() && settings.server.broker == Broker::Memory {
         tracing::warn!("No node will connect to `peer_listen`: the broker does not join nodes directly.");

@@ -112,6 +112,8 @@ section! {
     Server ""
     /// Address on which clients connect and the HTTP API is called.
     listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7800)), "address";
+    /// Whether every connection to `listen` begins with a header of the PROXY protocol, version 2, by which a load balancer says for whom it connects: one without it is closed, and nobody counts as local any more.
+    proxy_protocol: bool = false, "switch";
     /// Address for operators: `/healthz`, `/readyz` and `/metrics` are served there, and `/metrics` then nowhere else.
     admin_listen: Option<SocketAddr> = None, "address";
     /// Address on which other nodes connect to this one, where the broker joins nodes directly.

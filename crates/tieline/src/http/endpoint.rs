@@ -16,8 +16,10 @@ pub struct Asked<'a> {
     pub upgrade: &'a Upgrade<'a>,
     /// The `Host` header.
     pub host: &'a str,
-    /// The other end of the socket.
+    /// The other end of the socket, or whom the balancer at that end connects for.
     pub peer: SocketAddr,
+    /// Whether a balancer stands between; then nothing that is known of the socket makes the client local.
+    pub is_forwarded: bool,
     /// The address the listener was bound to.
     pub listener: SocketAddr,
 }

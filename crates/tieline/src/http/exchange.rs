@@ -40,8 +40,10 @@ const TOO_SLOW: &[u8] =
 /// What the router's handlers may want to know of a request beside the request: an extension of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
-    /// The other end of the socket.
+    /// The other end of the socket, or whom the balancer at that end connects for.
     pub peer: SocketAddr,
+    /// Whether a balancer stands between.
+    pub is_forwarded: bool,
     /// The address the listener was bound to.
     pub listener: SocketAddr,
 }
@@ -74,7 +76,11 @@ impl<E: Endpoint> Service<Request<Incoming>> for Exchange<E> {
         let result = match host(&head) {
             Ok(_) if self.edge.endpoint.owns(head.path()) => Granted::judge(&self.edge, &head, self.peer),
             Ok(_) => {
-                request.extensions_mut().insert(Caller { peer: self.peer, listener: self.edge.address });
+                request.extensions_mut().insert(Caller {
+                    peer: self.peer,
+                    is_forwarded: self.edge.settings.proxy_protocol,
+                    listener: self.edge.address,
+                });
                 return Box::pin(self.edge.router.clone().call(request.map(Body::new)));
             }
             Err(refusal) => Err(refusal),

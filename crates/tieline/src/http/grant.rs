@@ -48,7 +48,8 @@ impl<E: Endpoint> Granted<E> {
             let message = "the server has as many connections as it may have";
             return Err(Refusal::new(ErrorCode::TooManyConnections, message));
         }
-        let asked = Asked { head, upgrade: &upgrade, host, peer, listener: edge.address };
+        let is_forwarded = edge.settings.proxy_protocol;
+        let asked = Asked { head, upgrade: &upgrade, host, peer, is_forwarded, listener: edge.address };
         let welcome = edge.endpoint.receive(&asked)?;
         let deflate = edge.settings.deflate.as_ref().and_then(|policy| upgrade.negotiate_deflate(policy));
         let mut format = welcome.format;

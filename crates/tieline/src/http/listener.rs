@@ -21,6 +21,8 @@ use super::endpoint::Endpoint;
 use super::exchange;
 use super::grant::Granted;
 use super::head::Head;
+use super::preface::Preface;
+use super::proxy_protocol::{self, HeaderError};
 
 /// How long accepting rests when the system has no descriptor left: a socket has to be closed first.
 const REST: Duration = Duration::from_millis(100);
@@ -100,17 +102,27 @@ async fn accept_one(listener: &AsyncFd<TcpListener>) -> io::Result<(TcpStream, S
 fn greet<E: Endpoint>(
     edge: &Arc<Edge<E>>,
     mut stream: TcpStream,
-    peer: SocketAddr,
+    mut peer: SocketAddr,
     buffer: &mut [u8],
     permit: OwnedSemaphorePermit,
     stopped: &watch::Receiver<bool>,
 ) {
-    let early = match stream.read(buffer) {
+    let mut early = match stream.read(buffer) {
         Ok(0) => return,
         Ok(read) => &buffer[..read],
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => &[],
         Err(_) => return,
     };
+    if edge.settings.proxy_protocol {
+        match proxy_protocol::parse(early) {
+            Ok(Some(header)) => {
+                peer = header.source.unwrap_or(peer);
+                early = &early[header.length..];
+            }
+            Ok(None) => return await_header(edge, stream, peer, early.to_vec(), permit, stopped.clone()),
+            Err(error) => return refuse_header(edge, peer, error),
+        }
+    }
     let request = Head::parse(early).filter(|(head, _)| edge.endpoint.owns(head.path()));
     let refusal = match request {
         Some((head, length)) => match Granted::judge(edge, &head, peer) {
@@ -136,6 +148,45 @@ fn greet<E: Endpoint>(
         exchange::converse(edge, stream, early, peer, stopped).await;
         drop(permit);
     });
+}
+
+/// Waits for the rest of a balancer's header, and for what the client then asks. The header has as much time as a request's head.
+fn await_header<E: Endpoint>(
+    edge: &Arc<Edge<E>>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    early: Vec<u8>,
+    permit: OwnedSemaphorePermit,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut stream = match tokio::net::TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::error!(%error, "A socket could not be given to the runtime."),
+    };
+    let edge = Arc::clone(edge);
+    tokio::spawn(async move {
+        let preface = tokio::select! {
+            preface = Preface::read(&mut stream, early, edge.settings.handshake) => preface,
+            // Nobody has asked for anything yet.
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        };
+        match preface {
+            Ok(Some(Preface { source, early })) => {
+                exchange::converse(edge, stream, early, source.unwrap_or(peer), stopped).await;
+            }
+            Ok(None) => {}
+            Err(error) => refuse_header(&edge, peer, error),
+        }
+        drop(permit);
+    });
+}
+
+/// Counts a connection that is closed at its first bytes. The first one for each reason is told to the operator, whose balancer
+/// may be set up otherwise than the node; its address is the socket's own.
+fn refuse_header<E: Endpoint>(edge: &Edge<E>, peer: SocketAddr, error: HeaderError) {
+    if edge.tally.count_header(error) {
+        tracing::warn!(%peer, "A connection was closed: {error}. Others like it are counted, and not logged.");
+    }
 }
 
 fn is_of_client(error: &io::Error) -> bool {

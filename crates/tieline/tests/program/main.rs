@@ -15,6 +15,8 @@ mod member;
 #[cfg(test)]
 mod origins;
 #[cfg(test)]
+mod proxy_protocol;
+#[cfg(test)]
 mod rest;
 #[cfg(test)]
 mod serve;

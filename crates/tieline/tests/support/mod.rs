@@ -6,6 +6,7 @@
 
 pub(crate) mod http;
 pub(crate) mod program;
+pub(crate) mod proxy_protocol;
 pub(crate) mod socket;
 
 use std::time::Duration;
