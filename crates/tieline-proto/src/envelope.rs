@@ -139,6 +139,13 @@ pub enum Envelope<'a> {
     Message(Message<'a>),
     /// What became of a message that was received: its receipt number, recipients reached, and targets unknown.
     Receipt(u64, u64, u64),
+    /// Anything else.
+    Rare(Rare),
+}
+
+/// What nodes say rarely.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Rare {
     /// A sign of life.
     Beat(Beat),
     /// Changes of the origin's roster, which make it version `.0`.
@@ -159,6 +166,12 @@ pub enum Envelope<'a> {
     Goodbye,
 }
 
+impl From<Rare> for Envelope<'_> {
+    fn from(rare: Rare) -> Self {
+        Envelope::Rare(rare)
+    }
+}
+
 /// The byte before what is said.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -166,20 +179,6 @@ enum Kind {
     Message = 1,
     Receipt = 2,
     Json = 3,
-}
-
-/// The rare words, as JSON has them.
-#[derive(Serialize, Deserialize)]
-enum Rare {
-    Beat(Beat),
-    Changes(u64, Vec<Change>),
-    Read(u64),
-    RosterWanted,
-    Roster(u64, u32, Vec<(HubName, Held)>),
-    Ask(u64, HubName, String),
-    Answer(u64, Option<String>),
-    Tail(u64),
-    Goodbye,
 }
 
 impl Header {
@@ -216,27 +215,20 @@ impl<'a> Envelope<'a> {
     /// Writes what is said, behind the header.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut writer = Writer(out);
-        let rare = match self {
+        match self {
             Envelope::Message(message) => {
                 writer.byte(Kind::Message as u8);
-                return message.write(&mut writer);
+                message.write(&mut writer);
             }
             Envelope::Receipt(number, delivered, unknown) => {
                 writer.byte(Kind::Receipt as u8);
-                return [number, delivered, unknown].into_iter().for_each(|n| writer.number(*n));
+                [number, delivered, unknown].into_iter().for_each(|n| writer.number(*n));
             }
-            Envelope::Beat(beat) => Rare::Beat(beat.clone()),
-            Envelope::Changes(version, changes) => Rare::Changes(*version, changes.clone()),
-            Envelope::Read(version) => Rare::Read(*version),
-            Envelope::RosterWanted => Rare::RosterWanted,
-            Envelope::Roster(version, left, held) => Rare::Roster(*version, *left, held.clone()),
-            Envelope::Ask(number, hub, ask) => Rare::Ask(*number, hub.clone(), ask.clone()),
-            Envelope::Answer(number, answer) => Rare::Answer(*number, answer.clone()),
-            Envelope::Tail(number) => Rare::Tail(*number),
-            Envelope::Goodbye => Rare::Goodbye,
-        };
-        writer.byte(Kind::Json as u8);
-        serde_json::to_writer(out, &rare).expect("names and numbers are JSON");
+            Envelope::Rare(rare) => {
+                writer.byte(Kind::Json as u8);
+                serde_json::to_writer(out, rare).expect("names and numbers are JSON");
+            }
+        }
     }
 
     /// Reads what is said, behind the header.
@@ -257,17 +249,8 @@ impl<'a> Envelope<'a> {
                 Ok(receipt)
             }
             kind if kind == Kind::Json as u8 => {
-                Ok(match serde_json::from_slice(reader.0).map_err(|_| EnvelopeError::Malformed)? {
-                    Rare::Beat(beat) => Envelope::Beat(beat),
-                    Rare::Changes(version, changes) => Envelope::Changes(version, changes),
-                    Rare::Read(version) => Envelope::Read(version),
-                    Rare::RosterWanted => Envelope::RosterWanted,
-                    Rare::Roster(version, left, held) => Envelope::Roster(version, left, held),
-                    Rare::Ask(number, hub, ask) => Envelope::Ask(number, hub, ask),
-                    Rare::Answer(number, answer) => Envelope::Answer(number, answer),
-                    Rare::Tail(number) => Envelope::Tail(number),
-                    Rare::Goodbye => Envelope::Goodbye,
-                })
+                let rare = serde_json::from_slice(reader.0).map_err(|_| EnvelopeError::Malformed)?;
+                Ok(Envelope::Rare(rare))
             }
             _ => Err(EnvelopeError::Malformed),
         }

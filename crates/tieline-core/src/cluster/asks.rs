@@ -3,7 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tieline_proto::envelope::Rare;
+use tieline_proto::{HubName, Incarnation};
 use tokio::sync::mpsc;
+
+use super::{Cluster, Nodes};
+use crate::ask::{Answer, Ask};
+use crate::broker::To;
+use crate::node::Overloaded;
 
 /// What one node answered; `None` where it could not.
 type Reply = Option<String>;
@@ -54,5 +61,52 @@ pub(crate) struct OpenAsk<'a> {
 impl Drop for OpenAsk<'_> {
     fn drop(&mut self) {
         self.asks.lock().waiting.remove(&self.number);
+    }
+}
+
+impl Cluster {
+    /// Asks the other nodes about connections of a hub, and merges what they answer with `own`, this node's answer.
+    ///
+    /// # Errors
+    /// [`Overloaded`] when one of them did not answer in time, or could not: what it holds is not known. Asking again
+    /// is harmless.
+    pub(crate) async fn ask(&self, hub: &HubName, ask: &Ask, own: Answer) -> Result<Answer, Overloaded> {
+        let peers = self.peer_view();
+        let nodes: Nodes = match ask.connection() {
+            Some(id) => Nodes::from_iter(peers.is_reached(id.incarnation()).then(|| id.incarnation())),
+            None => {
+                peers.all().iter().filter(|peer| peer.is_reached()).map(|peer| peer.id.incarnation).collect()
+            }
+        };
+        if nodes.is_empty() {
+            return Ok(own);
+        }
+        let text = serde_json::to_string(ask).map_err(|_| Overloaded)?;
+        let mut open = self.asks.open(nodes.len());
+        for node in &nodes {
+            let envelope = Rare::Ask(open.number, hub.clone(), text.clone()).into();
+            self.say(To::One(*node), &envelope).map_err(|_| Overloaded)?;
+        }
+        let gather = async {
+            let mut answer = own;
+            for _ in &nodes {
+                let reply = open.replies.recv().await.flatten().ok_or(Overloaded)?;
+                let theirs: Answer = serde_json::from_str(&reply).map_err(|_| Overloaded)?;
+                answer = answer.merge(theirs);
+            }
+            Ok(answer)
+        };
+        tokio::time::timeout(self.times.ask, gather).await.map_err(|_| Overloaded)?
+    }
+
+    /// Answers another node's ask.
+    pub(super) async fn answer_ask(&self, origin: Incarnation, number: u64, hub: HubName, ask: String) {
+        let Some(node) = self.node.upgrade() else { return };
+        let answer = match serde_json::from_str(&ask) {
+            Ok(ask) => node.answer(&hub, ask).await.ok(),
+            Err(_) => None,
+        };
+        let answer = answer.and_then(|answer| serde_json::to_string(&answer).ok());
+        let _ = self.say(To::One(origin), &Rare::Answer(number, answer).into());
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use tieline_proto::envelope::{Beat, Change, Envelope};
+use tieline_proto::envelope::{Beat, Change, Rare};
 use tieline_proto::{HubName, Incarnation, NodeId, NodeName};
 use tieline_switchboard::Address;
 use tokio::sync::{Notify, mpsc};
@@ -19,6 +19,7 @@ use super::sequence::Channel;
 use super::{Cluster, lock};
 use crate::broker::To;
 use crate::command::Then;
+use crate::node::Node;
 
 /// How often times are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -79,6 +80,7 @@ struct Wait {
 /// The task's own memory.
 pub(super) struct Attendant {
     cluster: Arc<Cluster>,
+    node: Arc<Node>,
     client_url: String,
     /// Whether the broker tells who is reached; otherwise beats do.
     reports_peers: bool,
@@ -101,10 +103,11 @@ pub(super) struct Attendant {
 }
 
 impl Attendant {
-    pub(super) fn new(cluster: Arc<Cluster>, client_url: String) -> Self {
+    pub(super) fn new(cluster: Arc<Cluster>, node: Arc<Node>, client_url: String) -> Self {
         Attendant {
             reports_peers: cluster.broker().reports_peers(),
             cluster,
+            node,
             client_url,
             is_away: false,
             known: HashMap::new(),
@@ -143,7 +146,7 @@ impl Attendant {
             self.show_peers();
             self.let_go_on();
         }
-        let _ = cluster.say(To::All, &Envelope::Goodbye);
+        let _ = cluster.say(To::All, &Rare::Goodbye.into());
         cluster.broker().close();
     }
 
@@ -231,7 +234,7 @@ impl Attendant {
         }
         if !is_away {
             // Told once for all peers; the numbers that follow tell it again only where more is lost later.
-            self.cluster.node.announce_gap();
+            self.node.announce_gap();
             self.hail();
         }
     }
@@ -302,7 +305,7 @@ impl Attendant {
         self.peers_changed = true;
         if known.wanted.is_none_or(|wanted| wanted.elapsed() >= NUDGE) {
             known.wanted = Some(Instant::now());
-            let _ = self.cluster.say(To::One(node), &Envelope::RosterWanted);
+            let _ = self.cluster.say(To::One(node), &Rare::RosterWanted.into());
         }
     }
 
@@ -363,7 +366,7 @@ impl Attendant {
         let Some(known) = self.known.get_mut(&node) else { return };
         if known.gap_notice.is_none_or(|noticed| noticed.elapsed() >= GAP_NOTICE) {
             known.gap_notice = Some(Instant::now());
-            self.cluster.node.announce_gap();
+            self.node.announce_gap();
         }
     }
 
@@ -392,7 +395,7 @@ impl Attendant {
         let expired = self.expired(times.lease);
         expired.into_iter().for_each(|node| self.forget(node));
         for settled in self.cluster.receipts.give_up(times.receipt) {
-            self.cluster.node.settle(settled);
+            self.node.settle(settled);
         }
         let waiting = self.waits.first().is_some_and(|wait| wait.since.elapsed() >= NUDGE);
         if waiting && self.last_nudge.elapsed() >= NUDGE {
@@ -438,24 +441,24 @@ impl Attendant {
                 break (own.roster.version(), own.roster.digest());
             }
         };
-        let node = &self.cluster.node;
+        let node = &self.node;
         let beat = Beat {
             name: node.id().name.clone(),
             client_url: self.client_url.clone(),
-            last_to_all: lock(&self.cluster.numbers).to_all,
+            last_to_all: lock(&self.cluster.numbers).last(To::All),
             version,
             digest,
             connections: node.counters().connections,
             wants_answer,
         };
-        let _ = self.cluster.say(to, &Envelope::Beat(beat));
+        let _ = self.cluster.say(to, &Rare::Beat(beat).into());
     }
 
     /// Tells a node the number of the last envelope to it alone, if that is news.
     fn tell_tail(&mut self, node: Incarnation) {
-        let last = lock(&self.cluster.numbers).to_one.get(&node).copied().unwrap_or(0);
+        let last = lock(&self.cluster.numbers).last(To::One(node));
         if last > 0 && self.told_tails.get(&node) != Some(&last) {
-            let _ = self.cluster.say(To::One(node), &Envelope::Tail(last));
+            let _ = self.cluster.say(To::One(node), &Rare::Tail(last).into());
             self.told_tails.insert(node, last + 1);
         }
     }
@@ -468,7 +471,7 @@ impl Attendant {
         let mut told = version - changes.len() as u64;
         for part in changes.chunks(CHANGES_PER_ENVELOPE) {
             told += part.len() as u64;
-            let _ = self.cluster.say(To::All, &Envelope::Changes(told, part.to_vec()));
+            let _ = self.cluster.say(To::All, &Rare::Changes(told, part.to_vec()).into());
         }
     }
 
@@ -485,14 +488,14 @@ impl Attendant {
         while left > 0 {
             left -= 1;
             let part = parts.next().unwrap_or_default().to_vec();
-            let _ = self.cluster.say(To::One(node), &Envelope::Roster(version, left, part));
+            let _ = self.cluster.say(To::One(node), &Rare::Roster(version, left, part).into());
         }
     }
 
     fn confirm(&mut self) {
         for node in self.to_confirm.drain() {
             if let Some(known) = self.known.get(&node) {
-                let _ = self.cluster.say(To::One(node), &Envelope::Read(known.roster.version()));
+                let _ = self.cluster.say(To::One(node), &Rare::Read(known.roster.version()).into());
             }
         }
     }
@@ -523,7 +526,7 @@ impl Attendant {
                 continue;
             }
             let Wait { since, address, then, .. } = wait;
-            match self.cluster.node.go_on(address, then) {
+            match self.node.go_on(address, then) {
                 Ok(()) if is_read => {}
                 Ok(()) => {
                     self.cluster.counters.unread.fetch_add(1, Ordering::Relaxed);

@@ -23,14 +23,18 @@ struct Table {
 pub(crate) struct Receipts(Mutex<Table>);
 
 impl Receipts {
-    /// Waits for so many nodes, and returns the number to ask them under.
-    pub(crate) fn expect(&self, receipt: &Arc<Receipt>, nodes: usize) -> u64 {
+    /// Waits for so many nodes, and returns the number to ask them under, and what the sender is to be told whose
+    /// receipt was given up for it.
+    pub(crate) fn expect(&self, receipt: &Arc<Receipt>, nodes: usize) -> (u64, Option<Settled>) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         table.last += 1;
         let number = table.last;
         table.waiting.insert(number, (Arc::clone(receipt), nodes));
         table.asked.push_back((number, Instant::now()));
-        number
+        let oldest = (table.asked.len() > MAX_OUTSTANDING).then(|| table.asked.pop_front()).flatten();
+        let given_up = oldest.and_then(|(oldest, _)| table.waiting.remove(&oldest));
+        drop(table);
+        (number, given_up.and_then(|(receipt, _)| receipt.give_up()))
     }
 
     /// A node has answered.
@@ -51,12 +55,36 @@ impl Receipts {
         let mut given_up = Vec::new();
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((number, asked)) = table.asked.front().copied()
-            && (asked.elapsed() >= limit || table.asked.len() > MAX_OUTSTANDING)
+            && asked.elapsed() >= limit
         {
             table.asked.pop_front();
             given_up.extend(table.waiting.remove(&number).map(|(receipt, _)| receipt));
         }
         drop(table);
         given_up.iter().filter_map(|receipt| receipt.give_up()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tieline_switchboard::Address;
+
+    use super::*;
+
+    #[test]
+    fn the_oldest_gives_way_at_once() {
+        let receipts = Receipts::default();
+        let address = Address { shard: 0, slot: 0, generation: 0 };
+        let expect = |ack_id| receipts.expect(&Receipt::for_connection(1, 0, address, ack_id), 1);
+        for ack_id in 0..MAX_OUTSTANDING as u64 {
+            assert_eq!(expect(ack_id).1, None);
+        }
+        let (last, given_up) = expect(MAX_OUTSTANDING as u64);
+        assert_eq!(given_up, Some(Settled::Connection(address, 0, None)));
+        let outcome = Outcome { delivered: 1, unknown: 0 };
+        assert_eq!(receipts.arrived(1, outcome), None, "who was given up is told nothing more");
+        let settled = receipts.arrived(last, outcome);
+        assert_eq!(settled, Some(Settled::Connection(address, MAX_OUTSTANDING as u64, Some(outcome))));
+        assert_eq!(receipts.0.lock().unwrap().waiting.len(), MAX_OUTSTANDING - 1);
     }
 }

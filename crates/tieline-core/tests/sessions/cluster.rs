@@ -264,3 +264,14 @@ fn a_roster_of_many_parts_is_learned_whole() {
         assert_eq!(member.receive()["data"], n);
     }
 }
+
+#[test]
+fn a_member_that_stopped_is_freed() {
+    let (mut houses, _exchange) = houses(2);
+    let house = houses.pop().unwrap();
+    let node = Arc::downgrade(&house.node);
+    let cluster = Arc::downgrade(house.node.cluster().unwrap());
+    let _bob = tieline(&house, 0, "bob");
+    drop(house);
+    eventually(|| node.strong_count() == 0 && cluster.strong_count() == 0);
+}

@@ -1,0 +1,26 @@
+//! [`ClusterCounters`]: what a node has counted of its dealings with others, read by `/metrics`.
+
+use std::sync::atomic::AtomicU64;
+
+/// What the cluster has counted since its start.
+#[derive(Debug, Default)]
+pub struct ClusterCounters {
+    /// Envelopes handed to the broker.
+    pub sent: AtomicU64,
+    /// Envelopes that the broker did not take.
+    pub not_taken: AtomicU64,
+    /// Envelopes that arrived.
+    pub received: AtomicU64,
+    /// Envelopes that could not be read.
+    pub malformed: AtomicU64,
+    /// Envelopes that had been seen before.
+    pub again: AtomicU64,
+    /// Numbers that were missing.
+    pub missing: AtomicU64,
+    /// Messages of other nodes that a full shard did not take.
+    pub dropped: AtomicU64,
+    /// Words of other nodes that were dropped because the task was too far behind.
+    pub words_dropped: AtomicU64,
+    /// Joins and logins that were answered although not every node had read of them.
+    pub unread: AtomicU64,
+}

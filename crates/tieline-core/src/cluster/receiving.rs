@@ -1,0 +1,195 @@
+//! Receiving: what the other nodes say, on the broker's own tasks. Messages go into the mailboxes of the shards, words that
+//! take memory of who is there go to the cluster's task, and nothing waits for either.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use smallvec::SmallVec;
+use tieline_proto::envelope::{Envelope, EnvelopeError, Header, Message, Rare, Way};
+use tieline_proto::filter::Filter;
+use tieline_proto::{ConnectionId, GroupName, HubName, Incarnation, Payload, UserId};
+
+use super::attendant::Word;
+use super::sequence::{Arrived, Channel};
+use super::{Cluster, lock};
+use crate::broker::{Inbound, To};
+use crate::delivery::{Delivery, Outcome, Receipt, Target};
+use crate::message;
+use crate::node::Node;
+
+/// What the broker tells the cluster by. It does not keep the cluster, which keeps the broker.
+pub(super) struct Ears(pub(super) Weak<Cluster>);
+
+impl Inbound for Ears {
+    fn envelope(&self, bytes: &[u8]) {
+        if let Some(cluster) = self.0.upgrade()
+            && let Some(node) = cluster.node.upgrade()
+        {
+            cluster.take_in(&node, bytes);
+        }
+    }
+
+    fn reachable(&self, node: Incarnation) {
+        self.tell(Word::Reachable(node));
+    }
+
+    fn unreachable(&self, node: Incarnation) {
+        self.tell(Word::Unreachable(node));
+    }
+
+    fn away(&self) {
+        self.switch(true);
+    }
+
+    fn back(&self) {
+        self.switch(false);
+    }
+}
+
+impl Ears {
+    fn tell(&self, word: Word) {
+        if let Some(cluster) = self.0.upgrade() {
+            cluster.tell(word);
+        }
+    }
+
+    fn switch(&self, is_away: bool) {
+        if let Some(cluster) = self.0.upgrade() {
+            cluster.is_away.store(is_away, Ordering::Release);
+            cluster.changed.notify_one();
+        }
+    }
+}
+
+impl Cluster {
+    fn take_in(&self, node: &Arc<Node>, bytes: &[u8]) {
+        self.counters.received.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.hear(node, bytes) {
+            self.counters.malformed.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%error, "An envelope could not be read.");
+        }
+    }
+
+    fn hear(&self, node: &Arc<Node>, bytes: &[u8]) -> Result<(), EnvelopeError> {
+        let (header, said) = Header::read(bytes)?;
+        if header.origin == self.id.incarnation {
+            return Ok(());
+        }
+        let channel = if header.to_all { Channel::All } else { Channel::One };
+        if header.number > 0 {
+            match lock(&self.seen).envelope(header.origin, channel, header.number) {
+                Arrived::InOrder => {}
+                Arrived::AfterGap(missing) => self.note_gap(header.origin, missing),
+                Arrived::Again => {
+                    self.counters.again.fetch_add(1, Ordering::Relaxed);
+                    return Ok(());
+                }
+            }
+        }
+        match Envelope::read(said)? {
+            Envelope::Message(message) => self.receive(node, header.origin, &message),
+            Envelope::Receipt(number, delivered, unknown) => {
+                if let Some(settled) = self.receipts.arrived(number, Outcome { delivered, unknown }) {
+                    node.settle(settled);
+                }
+            }
+            Envelope::Rare(rare) => self.hear_rare(header.origin, rare),
+        }
+        Ok(())
+    }
+
+    fn hear_rare(&self, origin: Incarnation, rare: Rare) {
+        match rare {
+            Rare::Beat(beat) => self.tell(Word::Beat(origin, beat)),
+            Rare::Changes(version, changes) => self.tell(Word::Changes(origin, version, changes)),
+            Rare::Read(version) => self.tell(Word::Read(origin, version)),
+            Rare::RosterWanted => self.tell(Word::RosterWanted(origin)),
+            Rare::Roster(version, left, held) => {
+                self.tell(Word::Roster(origin, version, left, held));
+            }
+            Rare::Ask(number, hub, ask) => self.tell(Word::Ask(origin, number, hub, ask)),
+            Rare::Answer(number, answer) => self.asks.answered(number, answer),
+            Rare::Tail(number) => self.note_tail(origin, Channel::One, number),
+            Rare::Goodbye => self.tell(Word::Goodbye(origin)),
+        }
+    }
+
+    pub(super) fn note_tail(&self, origin: Incarnation, channel: Channel, number: u64) {
+        let missing = lock(&self.seen).last_number(origin, channel, number);
+        if missing > 0 {
+            self.note_gap(origin, missing);
+        }
+    }
+
+    fn note_gap(&self, origin: Incarnation, missing: u64) {
+        self.counters.missing.fetch_add(missing, Ordering::Relaxed);
+        self.tell(Word::Gap(origin));
+    }
+
+    fn tell(&self, word: Word) {
+        if self.words.try_send(word).is_err() {
+            self.counters.words_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Delivers another node's message to connections of this one.
+    fn receive(&self, node: &Arc<Node>, origin: Incarnation, message: &Message<'_>) {
+        let outcome = self.deliver(node, origin, message);
+        if let (Some(outcome), true) = (outcome, message.receipt > 0) {
+            self.answer(origin, message.receipt, outcome);
+        }
+    }
+
+    /// Tells an origin what became of its message.
+    pub(crate) fn answer(&self, origin: Incarnation, receipt: u64, outcome: Outcome) {
+        let _ = self.say(To::One(origin), &Envelope::Receipt(receipt, outcome.delivered, outcome.unknown));
+    }
+
+    /// Hands a message to the shards that hold recipients. Returns what became of it when that is known at once;
+    /// otherwise the last shard answers.
+    fn deliver(&self, node: &Arc<Node>, origin: Incarnation, message: &Message<'_>) -> Option<Outcome> {
+        let nobody = Some(Outcome::default());
+        let hub = HubName::new(message.hub).ok().and_then(|name| node.hubs().get(&name));
+        // Nobody of this hub is here: there is nothing to do, and nothing wrong.
+        let Some(hub) = hub else { return nobody };
+        let way = match message.way {
+            Way::Server => message::Way::Server,
+            Way::Group(name) => message::Way::Group(GroupName::new(name).ok()?),
+            Way::User(name) => message::Way::User(UserId::new(name).ok()?),
+        };
+        let mut to: SmallVec<[Target; 1]> = SmallVec::new();
+        if message.everyone {
+            to.push(Target::Everyone);
+        }
+        to.extend(message.groups.iter().filter_map(|group| GroupName::new(group).ok()).map(Target::Group));
+        to.extend(message.users.iter().filter_map(|user| UserId::new(user).ok()).map(Target::User));
+        let own = |id: &&ConnectionId| node.address(**id).is_some();
+        to.extend(message.connections.iter().filter(own).copied().map(Target::Connection));
+        let filter = match message.filter {
+            None => None,
+            // The origin has compiled it already, so that a filter is never dropped here and wider sent than asked.
+            Some(text) => Some(Arc::new(Filter::parse(text).ok()?)),
+        };
+        let from_user = message.from_user.and_then(|user| UserId::new(user).ok());
+        let payload = Payload::from_parts(message.data_type, message.json).ok()?;
+        let mut delivery = Delivery {
+            hub,
+            message: message::Message::new(way, from_user, message.id, message.time_ms, payload),
+            to,
+            except: message.except.iter().copied().collect(),
+            users: message.only_users.iter().filter_map(|user| UserId::new(user).ok()).collect(),
+            filter,
+            receipt: None,
+        };
+        let shards = node.shards_of(&delivery);
+        if shards.is_empty() {
+            return nobody;
+        }
+        if message.receipt > 0 {
+            delivery.receipt = Some(Receipt::for_node(shards.len(), origin, message.receipt));
+        }
+        let refused = node.hand_to_shards(&shards, &Arc::new(delivery));
+        self.counters.dropped.fetch_add(refused as u64, Ordering::Relaxed);
+        None
+    }
+}
