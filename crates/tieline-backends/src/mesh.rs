@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tieline_core::broker::{Broker, Inbound, NotTaken, To};
+use tieline_core::broker::{Broker, BrokerStats, Inbound, NotTaken, To};
 use tieline_proto::{Incarnation, NodeId};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -329,6 +329,13 @@ impl Broker for MeshBroker {
                 outcome
             }
         }
+    }
+
+    fn stats(&self) -> BrokerStats {
+        let mut queued_bytes = 0;
+        self.0.peers.each(|link| queued_bytes += link.queue.bytes() as u64);
+        let refused = Refusal::ALL.map(|refusal| (refusal.name(), self.refusals(refusal)));
+        BrokerStats { queued_bytes, refused: refused.into() }
     }
 
     fn reports_peers(&self) -> bool {

@@ -31,6 +31,16 @@ pub enum NotTaken {
     Unreachable,
 }
 
+/// How a broker is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BrokerStats {
+    /// Bytes that were taken and are not handed to the network yet, towards all receivers together.
+    pub queued_bytes: u64,
+    /// Connections with peers, or with its server, that did not come about: how many for each reason, by words of the
+    /// broker's own.
+    pub refused: Vec<(&'static str, u64)>,
+}
+
 /// Carries envelopes between the nodes of a cluster.
 ///
 /// *Guarantee*: at most once, from this node to each receiver. *Ordering*: envelopes to one receiver arrive in the
@@ -48,6 +58,9 @@ pub trait Broker: Send + Sync + 'static {
     /// pub/sub does not: there a node is reached from its first sign of life until it says goodbye or its lease is
     /// over.
     fn reports_peers(&self) -> bool;
+
+    /// How it is doing, for metrics.
+    fn stats(&self) -> BrokerStats;
 
     /// Begins to stop: what was taken is handed to the network for at most a second more, then its tasks end.
     fn close(&self);

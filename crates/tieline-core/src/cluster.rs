@@ -29,7 +29,8 @@ use tieline_proto::NodeId;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::broker::{Broker, Inbound};
+use crate::broker::{Broker, BrokerStats, Inbound};
+use crate::latency::Latency;
 use crate::node::Node;
 use asks::Asks;
 use attendant::{Attendant, Word};
@@ -143,6 +144,26 @@ impl Cluster {
     /// Whether the broker carries envelopes, as it said last.
     pub fn is_broker_up(&self) -> bool {
         !self.is_away.load(Ordering::Acquire)
+    }
+
+    /// How its broker is doing.
+    pub fn broker_stats(&self) -> BrokerStats {
+        self.broker().stats()
+    }
+
+    /// Words of other nodes, and waits, that the task has not come to.
+    pub fn words_waiting(&self) -> usize {
+        self.words.max_capacity() - self.words.capacity()
+    }
+
+    /// Sends that wait for the receipts of other nodes.
+    pub fn receipts_waiting(&self) -> usize {
+        self.receipts.waiting()
+    }
+
+    /// How long sends waited for them, those that were given up among them.
+    pub fn receipt_wait(&self) -> &Latency {
+        self.receipts.waited()
     }
 
     fn peer_view(&self) -> Arc<Peers> {

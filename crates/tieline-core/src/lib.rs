@@ -16,6 +16,7 @@ pub mod command;
 pub mod delivery;
 pub mod hub;
 mod interned;
+pub mod latency;
 pub mod limits;
 pub mod message;
 pub mod node;

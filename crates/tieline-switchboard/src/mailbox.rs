@@ -113,6 +113,11 @@ impl<A: Application> Mailbox<A> {
         true
     }
 
+    /// The weight of what waits in it.
+    pub(crate) fn weight(&self) -> usize {
+        self.lock().weight
+    }
+
     pub(crate) fn stop(&self, code: u16, reason: &'static str) {
         self.lock().delivery.stop = Some((code, reason));
         self.wake();
@@ -212,6 +217,7 @@ mod tests {
         let (_poll, mailbox) = mailbox(100);
         mailbox.post(60).unwrap();
         assert_eq!(mailbox.post(41).unwrap_err().0, 41);
+        assert_eq!(mailbox.weight(), 60);
         let mut refused = batch(&[20, 21]);
         assert!(!mailbox.post_batch(3, &mut refused) && !mailbox.post_batch(3, &mut refused));
         assert_eq!(refused.commands, [20, 21]);
@@ -219,7 +225,7 @@ mod tests {
         let (delivery, waiting) = mailbox.take();
         assert_eq!((delivery.commands, waiting), (vec![60, 40], vec![3]));
         assert!(mailbox.post_batch(3, &mut refused));
-        assert_eq!((refused.commands.len(), refused.weight), (0, 0));
+        assert_eq!((refused.commands.len(), refused.weight, mailbox.weight()), (0, 0, 41));
         assert_eq!(mailbox.take().1, []);
     }
 

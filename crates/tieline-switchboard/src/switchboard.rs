@@ -173,6 +173,11 @@ impl<A: Application> Handle<A> {
         }
     }
 
+    /// Bytes of commands in the mailboxes of all shards together.
+    pub fn mailbox_bytes(&self) -> usize {
+        self.mailboxes.iter().map(Mailbox::weight).sum()
+    }
+
     /// The counters of all shards together, at most a round old.
     pub fn counters(&self) -> Counters {
         let mut total = Counters::default();

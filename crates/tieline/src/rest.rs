@@ -11,8 +11,10 @@ mod body;
 mod call;
 mod carry;
 mod parameters;
+mod tally;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{Extension, Request, State};
@@ -31,6 +33,8 @@ use crate::routes::{self, Station};
 use body::Content;
 use call::{Call, NoCall};
 use parameters::Parameters;
+use tally::CallKind;
+pub use tally::RestTally;
 
 /// The header by which a library finds its request again in a log; it gets it back.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
@@ -63,17 +67,23 @@ async fn answer(
 ) -> Response {
     let (parts, mut body) = request.into_parts();
     let request = Request::from_parts(parts, ());
+    let since = Instant::now();
+    let mut kind = CallKind::None;
     let request_id = request.headers().get(REQUEST_ID).cloned();
-    let mut response = match respond(&rest, &caller, &request, &mut body).await {
-        Ok(response) => response,
+    let mut response = match respond(&rest, &caller, &request, &mut body, &mut kind).await {
+        Ok(response) => {
+            rest.station.rest.record(kind, response.status(), since.elapsed());
+            response
+        }
         Err(no) => {
             let (refusal, allowed) = match no {
                 NoCall::Refused(refusal) => (refusal, None),
                 NoCall::Method(allowed) => (ErrorCode::MethodNotAllowed.into(), Some(allowed)),
             };
             rest.station.http.count_refused(refusal.code);
-            body::drain(&request, body).await;
             let mut response = refusal.response();
+            rest.station.rest.record(kind, response.status(), since.elapsed());
+            body::drain(&request, body).await;
             if let Some(allowed) = allowed.and_then(|allowed| HeaderValue::try_from(allowed).ok()) {
                 response.headers_mut().insert(ALLOW, allowed);
             }
@@ -86,15 +96,18 @@ async fn answer(
     response
 }
 
+/// Carries a request out, and tells its kind as soon as it is known to be a call.
 async fn respond(
     rest: &Rest,
     caller: &Caller,
     request: &Request<()>,
     body: &mut axum::body::Body,
+    kind: &mut CallKind,
 ) -> Result<Response, NoCall> {
     let head = Head::of(request);
     permit(&rest.station, caller, &head)?;
     let call = Call::of(head.method, head.path())?;
+    *kind = CallKind::of(&call);
     let parameters = Parameters::new(head.query());
     let body =
         if call.has_body() { body::read(&head, body, rest.max_body).await? } else { Content::default() };

@@ -17,6 +17,7 @@ use crate::admission::{self, Facts, MemberOrigins, Standing};
 use crate::client::bearer;
 use crate::config::Broker;
 use crate::http::{Caller, Found, Head, HttpTally, Refusal};
+use crate::rest::RestTally;
 use crate::{metrics, rest};
 
 /// The type of Prometheus' text.
@@ -28,6 +29,8 @@ pub struct Station {
     pub node: Arc<Node>,
     /// What the edge counted.
     pub http: Arc<HttpTally>,
+    /// What the REST API counted.
+    pub rest: RestTally,
     /// What joins the node to others.
     pub broker: Broker,
     /// Where clients reach the node, if that is known.
@@ -115,7 +118,8 @@ fn health_response(status: StatusCode, health: Health) -> Response {
 }
 
 async fn all_metrics(State(station): State<Arc<Station>>) -> Response {
-    ([(CONTENT_TYPE, METRICS_TYPE)], metrics::render(&station.node, &station.http)).into_response()
+    ([(CONTENT_TYPE, METRICS_TYPE)], metrics::render(&station.node, &station.http, &station.rest))
+        .into_response()
 }
 
 /// For programs of this machine, and for whoever holds an access key.

@@ -20,7 +20,7 @@ use crate::client::ClientEndpoint;
 use crate::config::{Broker, Settings};
 use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Welcome};
 use crate::membership::{self, Membership};
-use crate::rest::Rest;
+use crate::rest::{Rest, RestTally};
 use crate::routes::{self, Station};
 use crate::stop;
 
@@ -84,6 +84,7 @@ pub async fn serve(
     let station = Arc::new(Station {
         node: Arc::clone(&node),
         http: Arc::clone(&tally),
+        rest: RestTally::default(),
         broker: settings.server.broker.clone(),
         client_url: client_url.clone(),
         members: Arc::clone(&members),

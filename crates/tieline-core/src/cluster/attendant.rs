@@ -234,7 +234,7 @@ impl Attendant {
         }
         if !is_away {
             // Told once for all peers; the numbers that follow tell it again only where more is lost later.
-            self.node.announce_gap();
+            self.announce_gap();
             self.hail();
         }
     }
@@ -366,7 +366,7 @@ impl Attendant {
         let Some(known) = self.known.get_mut(&node) else { return };
         if known.gap_notice.is_none_or(|noticed| noticed.elapsed() >= GAP_NOTICE) {
             known.gap_notice = Some(Instant::now());
-            self.node.announce_gap();
+            self.announce_gap();
         }
     }
 
@@ -508,6 +508,11 @@ impl Attendant {
         }
     }
 
+    fn announce_gap(&self) {
+        self.cluster.counters.gaps.fetch_add(1, Ordering::Relaxed);
+        self.node.announce_gap();
+    }
+
     /// Lets those go on whose statements were read by all that can be reached, or who waited long enough.
     fn let_go_on(&mut self) {
         let reached =
@@ -527,9 +532,10 @@ impl Attendant {
             }
             let Wait { since, address, then, .. } = wait;
             match self.node.go_on(address, then) {
-                Ok(()) if is_read => {}
                 Ok(()) => {
-                    self.cluster.counters.unread.fetch_add(1, Ordering::Relaxed);
+                    let counters = &self.cluster.counters;
+                    counters.read_wait.record(since.elapsed());
+                    counters.unread.fetch_add(u64::from(!is_read), Ordering::Relaxed);
                 }
                 // Its shard has no room now: tried again with the next turn.
                 Err(then) => self.waits.push(Wait { version: wait.version, since, address, then }),

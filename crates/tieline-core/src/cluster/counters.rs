@@ -2,6 +2,8 @@
 
 use std::sync::atomic::AtomicU64;
 
+use crate::latency::Latency;
+
 /// What the cluster has counted since its start.
 #[derive(Debug, Default)]
 pub struct ClusterCounters {
@@ -23,4 +25,9 @@ pub struct ClusterCounters {
     pub words_dropped: AtomicU64,
     /// Joins and logins that were answered although not every node had read of them.
     pub unread: AtomicU64,
+    /// Gaps that clients were told of.
+    pub gaps: AtomicU64,
+    /// How long connections waited for the other nodes to have read of their joins and logins, and calls of a back end for those
+    /// that they made.
+    pub read_wait: Latency,
 }

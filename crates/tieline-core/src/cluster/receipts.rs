@@ -1,10 +1,11 @@
 //! [`Receipts`]: sends that wait to hear from other nodes how many connections they reached.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::delivery::{Outcome, Receipt, Settled};
+use crate::latency::Latency;
 
 /// Receipts that may be outstanding. Beyond it the oldest is given up, and its sender is told `null`.
 const MAX_OUTSTANDING: usize = 65_536;
@@ -12,38 +13,73 @@ const MAX_OUTSTANDING: usize = 65_536;
 #[derive(Default)]
 struct Table {
     last: u64,
-    /// The receipt, and how many nodes have not answered.
-    waiting: HashMap<u64, (Arc<Receipt>, usize)>,
+    /// By their numbers.
+    waiting: HashMap<u64, Owed>,
     /// In the order they were asked for.
     asked: VecDeque<(u64, Instant)>,
 }
 
+/// A receipt that is not complete.
+struct Owed {
+    receipt: Arc<Receipt>,
+    /// How many nodes have not answered.
+    missing: usize,
+    /// When they were asked.
+    since: Instant,
+}
+
 /// The receipts that other nodes owe this one.
 #[derive(Default)]
-pub(crate) struct Receipts(Mutex<Table>);
+pub(crate) struct Receipts {
+    table: Mutex<Table>,
+    /// How long they took, those that were given up among them.
+    waited: Latency,
+}
 
 impl Receipts {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many are outstanding.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    /// How long they took, those that were given up among them.
+    pub(crate) fn waited(&self) -> &Latency {
+        &self.waited
+    }
+
+    /// Nobody waits for it any more.
+    fn done<'a>(&self, owed: &'a Owed) -> &'a Arc<Receipt> {
+        self.waited.record(owed.since.elapsed());
+        &owed.receipt
+    }
+
     /// Waits for so many nodes, and returns the number to ask them under, and what the sender is to be told whose
     /// receipt was given up for it.
     pub(crate) fn expect(&self, receipt: &Arc<Receipt>, nodes: usize) -> (u64, Option<Settled>) {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.lock();
         table.last += 1;
         let number = table.last;
-        table.waiting.insert(number, (Arc::clone(receipt), nodes));
-        table.asked.push_back((number, Instant::now()));
+        let since = Instant::now();
+        table.waiting.insert(number, Owed { receipt: Arc::clone(receipt), missing: nodes, since });
+        table.asked.push_back((number, since));
         let oldest = (table.asked.len() > MAX_OUTSTANDING).then(|| table.asked.pop_front()).flatten();
         let given_up = oldest.and_then(|(oldest, _)| table.waiting.remove(&oldest));
         drop(table);
-        (number, given_up.and_then(|(receipt, _)| receipt.give_up()))
+        (number, given_up.and_then(|owed| self.done(&owed).give_up()))
     }
 
     /// A node has answered.
     pub(crate) fn arrived(&self, number: u64, outcome: Outcome) -> Option<Settled> {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (receipt, missing) = table.waiting.get_mut(&number)?;
-        let receipt = Arc::clone(receipt);
-        *missing -= 1;
-        if *missing == 0 {
+        let mut table = self.lock();
+        let owed = table.waiting.get_mut(&number)?;
+        owed.missing -= 1;
+        let receipt = Arc::clone(&owed.receipt);
+        if owed.missing == 0 {
+            self.done(owed);
             table.waiting.remove(&number);
         }
         drop(table);
@@ -53,12 +89,12 @@ impl Receipts {
     /// Gives up what has waited for longer than `limit`. Returns what those senders are to be told.
     pub(crate) fn give_up(&self, limit: Duration) -> Vec<Settled> {
         let mut given_up = Vec::new();
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.lock();
         while let Some((number, asked)) = table.asked.front().copied()
             && asked.elapsed() >= limit
         {
             table.asked.pop_front();
-            given_up.extend(table.waiting.remove(&number).map(|(receipt, _)| receipt));
+            given_up.extend(table.waiting.remove(&number).map(|owed| Arc::clone(self.done(&owed))));
         }
         drop(table);
         given_up.iter().filter_map(|receipt| receipt.give_up()).collect()
@@ -85,6 +121,7 @@ mod tests {
         assert_eq!(receipts.arrived(1, outcome), None, "who was given up is told nothing more");
         let settled = receipts.arrived(last, outcome);
         assert_eq!(settled, Some(Settled::Connection(address, MAX_OUTSTANDING as u64, Some(outcome))));
-        assert_eq!(receipts.0.lock().unwrap().waiting.len(), MAX_OUTSTANDING - 1);
+        assert_eq!(receipts.waiting(), MAX_OUTSTANDING - 1);
+        assert_eq!(receipts.waited().read().count, 2);
     }
 }

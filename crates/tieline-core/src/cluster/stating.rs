@@ -1,6 +1,7 @@
 //! Stating: what connections of this node hold, and who waits for the other nodes to have read of it.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use tieline_proto::HubName;
 use tieline_proto::envelope::{Change, Held};
@@ -75,10 +76,12 @@ impl Cluster {
         if self.is_alone() {
             return;
         }
+        let since = Instant::now();
         let mut read = self.read.subscribe();
         let all = read.wait_for(|read| *read >= version);
         if tokio::time::timeout(self.times.read, all).await.is_err() {
             self.counters.unread.fetch_add(1, Ordering::Relaxed);
         }
+        self.counters.read_wait.record(since.elapsed());
     }
 }

@@ -13,6 +13,8 @@ mod echo;
 #[cfg(test)]
 mod member;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod origins;
 #[cfg(test)]
 mod proxy_protocol;

@@ -181,6 +181,7 @@ async fn a_peer_that_stops_reading_fills_its_own_queue_alone() {
     let peers = a.broker.peers();
     let queued = |id: Incarnation| peers.iter().find(|peer| peer.node.incarnation == id).unwrap().queued;
     assert!((QUEUE / 2..=QUEUE).contains(&queued(stuck.incarnation)));
+    assert!(a.broker.stats().queued_bytes >= queued(stuck.incarnation) as u64);
     // What b has heard of may still be counted for a moment, but no more than the last one.
     assert!(queued(b.node.incarnation) < 2 * SIZE);
     assert_eq!(a.send(&b, b"and alone"), Ok(()));

@@ -1,0 +1,305 @@
+//! The table of metrics: name, kind, labels, meaning, and where the value comes from.
+
+use std::sync::atomic::Ordering;
+
+use super::{ClusterView, Samples, View};
+
+/// What a metric's value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A total since the start.
+    Counter,
+    /// What is so now.
+    Gauge,
+    /// How long something took, in buckets.
+    Seconds,
+}
+
+/// All samples of one name.
+pub(super) struct Family {
+    /// Without the prefix.
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// The names of the labels; their values come from tables of this program.
+    pub(super) labels: &'static [&'static str],
+    /// What it counts, in one line.
+    pub(super) help: &'static str,
+    /// Whether a node has it only as a member of a cluster.
+    pub(super) is_clusters: bool,
+    /// Writes the samples.
+    pub(super) read: fn(&View<'_>, &mut Samples<'_>),
+}
+
+/// A family of a single value that every node has.
+const fn own(
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    read: fn(&View<'_>, &mut Samples<'_>),
+) -> Family {
+    Family { name, kind, labels: &[], help, is_clusters: false, read }
+}
+
+/// One that members of a cluster have.
+const fn clusters(
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    read: fn(&View<'_>, &mut Samples<'_>),
+) -> Family {
+    Family { name, kind, labels: &[], help, is_clusters: true, read }
+}
+
+impl Family {
+    const fn labels(mut self, labels: &'static [&'static str]) -> Family {
+        self.labels = labels;
+        self
+    }
+}
+
+/// A count of the switchboard, as [`Family::read`].
+macro_rules! switchboard {
+    ($field:ident) => {
+        |view, samples| samples.value(view.counters.$field)
+    };
+}
+
+/// A count of the edge.
+macro_rules! http {
+    ($field:ident) => {
+        |view, samples| samples.value(view.http.$field.load(Ordering::Relaxed))
+    };
+}
+
+/// A count of the cluster.
+macro_rules! cluster {
+    ($field:ident) => {
+        |view, samples| {
+            members(view, |at| samples.value(at.cluster.counters().$field.load(Ordering::Relaxed)))
+        }
+    };
+}
+
+/// Reads what only a member of a cluster has.
+fn members(view: &View<'_>, read: impl FnOnce(&ClusterView<'_>)) {
+    if let Some(cluster) = &view.cluster {
+        read(cluster);
+    }
+}
+
+use Kind::{Counter, Gauge, Seconds};
+
+/// Everything, in the order it is written.
+pub(super) const FAMILIES: &[Family] = &[
+    own("info", Gauge, "The program and the node.", |view, samples| {
+        samples.labelled(&[&env!("CARGO_PKG_VERSION"), &view.node.id().name], 1);
+    })
+    .labels(&["version", "node"]),
+    // ---- connections ----
+    own(
+        "connections",
+        Gauge,
+        "Connections, those that are cut or closing among them.",
+        switchboard!(connections),
+    ),
+    own("connections_cut", Gauge, "Connections that were cut and may be recovered.", switchboard!(detached)),
+    own("connections_opened_total", Counter, "Connections opened.", switchboard!(opened)),
+    own(
+        "connections_recovered_total",
+        Counter,
+        "Connections recovered on a new socket.",
+        switchboard!(resumed),
+    ),
+    own("connections_closed_total", Counter, "Connections ended, for whatever cause.", switchboard!(closed)),
+    own(
+        "connections_ended_total",
+        Counter,
+        "Connections that the server ended, by reason.",
+        |view, samples| {
+            let counters = &view.counters;
+            for (reason, count) in [
+                ("slow", counters.ended_lag),
+                ("memory", counters.ended_memory),
+                ("silent", counters.ended_silent),
+                ("idle", counters.ended_idle),
+                ("protocol", counters.ended_protocol),
+            ] {
+                samples.labelled(&[&reason], count);
+            }
+        },
+    )
+    .labels(&["reason"]),
+    // ---- messages ----
+    own("messages_received_total", Counter, "Messages from clients.", switchboard!(messages_in)),
+    own("received_bytes_total", Counter, "Bytes read from clients.", switchboard!(bytes_in)),
+    own("requests_total", Counter, "What clients asked for, by kind.", |view, samples| {
+        view.tally.counts().for_each(|(kind, count)| samples.labelled(&[&kind], count));
+    })
+    .labels(&["kind"]),
+    own("errors_total", Counter, "Errors that clients were answered with, by code.", |view, samples| {
+        view.tally.errors.counts().for_each(|(code, count)| samples.labelled(&[&code], count));
+    })
+    .labels(&["code"]),
+    own("deliveries_total", Counter, "Frames queued to clients.", switchboard!(deliveries)),
+    own("sent_bytes_total", Counter, "Bytes written to clients.", switchboard!(bytes_out)),
+    own("sends_total", Counter, "System calls that wrote to clients.", switchboard!(sends)),
+    own("messages_dropped_total", Counter, "Messages that a client missed, by reason.", |view, samples| {
+        samples.labelled(&[&"slow"], view.counters.dropped_lag);
+    })
+    .labels(&["reason"]),
+    // ---- queues ----
+    own("log_bytes", Gauge, "Memory in the logs of what clients have coming.", switchboard!(log_bytes)),
+    own(
+        "lag_bytes",
+        Gauge,
+        "Memory of what lagging clients have coming beside the logs.",
+        switchboard!(copied_bytes),
+    ),
+    own("mailbox_bytes", Gauge, "Memory of what waits for the shards.", |view, samples| {
+        samples.value(view.node.handle().mailbox_bytes() as u64);
+    }),
+    own(
+        "parked_total",
+        Counter,
+        "Times a client was not read on because a shard had too much waiting.",
+        switchboard!(parked),
+    ),
+    // ---- HTTP ----
+    own("http_accepted_total", Counter, "Sockets accepted.", http!(accepted)),
+    own("http_upgraded_total", Counter, "Sockets that became connections.", http!(upgraded)),
+    own(
+        "http_malformed_total",
+        Counter,
+        "Sockets that spoke no proper HTTP, or too slowly.",
+        http!(malformed),
+    ),
+    own("http_refused_total", Counter, "HTTP requests that were refused, by code.", |view, samples| {
+        view.http.refused().for_each(|(code, count)| samples.labelled(&[&code], count));
+    })
+    .labels(&["code"]),
+    own(
+        "proxy_headers_refused_total",
+        Counter,
+        "Connections closed for want of a proper header of the PROXY protocol, by reason.",
+        |view, samples| {
+            view.http.header_refused().for_each(|(error, count)| samples.labelled(&[&error.name()], count));
+        },
+    )
+    .labels(&["reason"]),
+    own(
+        "rest_calls_total",
+        Counter,
+        "Calls of the REST API, by what they asked for and outcome.",
+        |view, samples| {
+            view.rest.counts().for_each(|(call, outcome, count)| samples.labelled(&[&call, &outcome], count));
+        },
+    )
+    .labels(&["call", "outcome"]),
+    own(
+        "rest_seconds",
+        Seconds,
+        "How long calls of the REST API took, from head to answer.",
+        |view, samples| {
+            view.rest.latencies().for_each(|(call, latency)| samples.latency(&[&call], latency));
+        },
+    )
+    .labels(&["call"]),
+    // ---- the cluster ----
+    clusters("peers", Gauge, "Other nodes, by whether there is a way to them.", |view, samples| {
+        members(view, |at| {
+            let reached = at.peers.iter().filter(|peer| peer.is_reached()).count();
+            samples.labelled(&[&"reached"], reached);
+            samples.labelled(&[&"lost"], at.peers.len() - reached);
+        });
+    })
+    .labels(&["state"]),
+    clusters(
+        "broker_up",
+        Gauge,
+        "Whether the broker carries envelopes: 1, or 0 while it is away.",
+        |view, samples| members(view, |at| samples.value(u64::from(at.cluster.is_broker_up()))),
+    ),
+    clusters(
+        "broker_queue_bytes",
+        Gauge,
+        "Memory of what waits to leave for other nodes.",
+        |view, samples| members(view, |at| samples.value(at.broker.queued_bytes)),
+    ),
+    clusters(
+        "broker_refused_total",
+        Counter,
+        "Links with other nodes, or with the broker's server, that did not come about, by reason.",
+        |view, samples| {
+            members(view, |at| {
+                at.broker.refused.iter().for_each(|(reason, count)| samples.labelled(&[reason], count));
+            });
+        },
+    )
+    .labels(&["reason"]),
+    clusters("envelopes_sent_total", Counter, "Envelopes handed to the broker.", cluster!(sent)),
+    clusters(
+        "envelopes_not_taken_total",
+        Counter,
+        "Envelopes that the broker did not take for some receiver.",
+        cluster!(not_taken),
+    ),
+    clusters("envelopes_received_total", Counter, "Envelopes that arrived.", cluster!(received)),
+    clusters("envelopes_malformed_total", Counter, "Envelopes that could not be read.", cluster!(malformed)),
+    clusters(
+        "envelopes_again_total",
+        Counter,
+        "Envelopes that had been seen before and were dropped.",
+        cluster!(again),
+    ),
+    clusters(
+        "envelopes_missing_total",
+        Counter,
+        "Envelopes of other nodes that never arrived.",
+        cluster!(missing),
+    ),
+    clusters("gaps_total", Counter, "Gaps that this node's clients were told of.", cluster!(gaps)),
+    clusters(
+        "cluster_dropped_total",
+        Counter,
+        "Messages of other nodes that a full shard did not take.",
+        cluster!(dropped),
+    ),
+    clusters(
+        "cluster_words_waiting",
+        Gauge,
+        "Words of other nodes that wait to be read.",
+        |view, samples| {
+            members(view, |at| samples.value(at.cluster.words_waiting() as u64));
+        },
+    ),
+    clusters(
+        "cluster_words_dropped_total",
+        Counter,
+        "Words of other nodes that this one was too busy to read.",
+        cluster!(words_dropped),
+    ),
+    clusters(
+        "cluster_unread_total",
+        Counter,
+        "Joins and logins answered before every other node had read of them.",
+        cluster!(unread),
+    ),
+    clusters(
+        "cluster_read_seconds",
+        Seconds,
+        "How long joins and logins waited for the other nodes to have read of them.",
+        |view, samples| members(view, |at| samples.latency(&[], &at.cluster.counters().read_wait)),
+    ),
+    clusters(
+        "receipts_waiting",
+        Gauge,
+        "Sends that wait to hear from other nodes how many they reached.",
+        |view, samples| members(view, |at| samples.value(at.cluster.receipts_waiting() as u64)),
+    ),
+    clusters(
+        "receipt_seconds",
+        Seconds,
+        "How long sends waited for that, those that were given up after a second among them.",
+        |view, samples| members(view, |at| samples.latency(&[], at.cluster.receipt_wait())),
+    ),
+];
