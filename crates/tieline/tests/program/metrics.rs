@@ -75,10 +75,7 @@ fn the_document_has_what_nodes_show_and_nothing_else() {
 fn rest_calls_are_counted_by_what_they_ask_for_and_what_became_of_them() {
     let server = Server::start("");
     let call = |method: &str, path: &str, headers: &str, body: &str| {
-        let length = body.len();
-        let head =
-            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}");
-        ask(server.address, &format!("{head}\r\n\r\n{body}")).status
+        call(server.address, method, path, headers, body).status
     };
     let text = "Content-Type: text/plain\r\n";
     let secret = "a_name_that_must_not_be_told";
