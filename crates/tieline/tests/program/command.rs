@@ -1,28 +1,18 @@
 //! The program itself: its commands, what they print, and how they end.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Output, Stdio};
+use std::io::Read;
+use std::process::{Child, Output};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tieline_websocket::ClientRequest;
 
-use crate::support::program::tieline;
+use crate::support::program::{start, tieline};
 use crate::support::socket::{Frame, Socket};
 
 fn output(args: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = tieline(args).output().unwrap();
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
-}
-
-/// Starts a server and reads the address from its first line.
-fn start(args: &[&str]) -> (Child, std::net::SocketAddr) {
-    let mut child = tieline(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let address =
-        line.trim_end().strip_prefix("listening on http://").expect("the first line has the address");
-    (child, address.parse().unwrap())
 }
 
 fn signal(child: &Child, signal: Signal) {
@@ -35,7 +25,7 @@ fn a_signal_ends_the_server_well() {
         (&["serve", "--listen", "127.0.0.1:0"][..], Signal::SIGTERM),
         (&["echo", "--listen", "127.0.0.1:0"], Signal::SIGINT),
     ] {
-        let (mut child, address) = start(args);
+        let (mut child, address) = start(args, &[]);
         let request = ClientRequest::new("localhost", "/client/?user=u").unwrap().protocol("tieline.v1");
         let mut client = match Socket::open(address, request.clone()) {
             Ok(client) => client,
@@ -53,7 +43,7 @@ fn a_signal_ends_the_server_well() {
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let (mut child, address) = start(&["serve", "--listen", "127.0.0.1:0"]);
+    let (mut child, address) = start(&["serve", "--listen", "127.0.0.1:0"], &[]);
     let request = ClientRequest::new("localhost", "/client/?user=u").unwrap().protocol("tieline.v1");
     // This client does not answer the close frame, so a proper end would take seconds.
     let mut client = Socket::open(address, request).unwrap();
@@ -66,7 +56,8 @@ fn a_second_signal_ends_it_at_once() {
 
 #[test]
 fn tokens_and_what_clients_send_stay_out_of_the_log() {
-    let (mut child, address) = start(&["serve", "--listen", "127.0.0.1:0", "--access-key", "a secret key"]);
+    let (mut child, address) =
+        start(&["serve", "--listen", "127.0.0.1:0", "--access-key", "a secret key"], &[]);
     let request = ClientRequest::new("localhost", "/client/hubs/h?access_token=SECRET1&user=USER1").unwrap();
     assert!(Socket::open(address, request.protocol("tieline.v1")).is_err());
     signal(&child, Signal::SIGTERM);
@@ -111,6 +102,29 @@ fn mistakes_in_the_configuration_end_with_2() {
 }
 
 #[test]
+fn an_unknown_setting_is_refused_with_the_nearest_known_one_wherever_it_stands() {
+    let file = std::env::temp_dir().join(format!("tieline-unknown-{}.toml", std::process::id()));
+    std::fs::write(&file, "[limits]\nmax_mesage = \"1MiB\"\n").unwrap();
+    let path = file.to_str().unwrap();
+    for (args, variable, nearest) in [
+        (&["check-config", "--config", path][..], None, "`limits.max_message`"),
+        (&["serve", "--config", path], None, "`limits.max_message`"),
+        (&["check-config"], Some("TIELINE_LIMITS_MAX_MESAGE"), "`TIELINE_LIMITS_MAX_MESSAGE`"),
+        (&["serve"], Some("TIELINE_LISEN"), "`TIELINE_LISTEN`"),
+        (&["serve", "--lisen", "127.0.0.1:0"], None, "'--listen'"),
+        (&["check-config", "--acess-key", "k"], None, "'--access-key'"),
+    ] {
+        let mut command = tieline(args);
+        command.envs(variable.map(|name| (name, "x")));
+        let out = command.output().unwrap();
+        let stderr = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{args:?} {variable:?}: {stderr}");
+        assert!(stderr.contains(nearest), "{args:?} {variable:?}: {stderr}");
+    }
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
 fn a_checked_configuration_shows_origins_and_no_secrets() {
     let mut command = tieline(&["check-config", "--access-key", "SECRET", "--shards", "3"]);
     let out = command.env("TIELINE_LIMITS_MAX_MESSAGE", "2MiB").output().unwrap();
@@ -131,7 +145,7 @@ fn a_checked_configuration_shows_origins_and_no_secrets() {
 
 #[test]
 fn a_token_made_by_hand_opens_the_door() {
-    let (mut child, address) = start(&["serve", "--listen", "127.0.0.1:0", "--access-key", "a key"]);
+    let (mut child, address) = start(&["serve", "--listen", "127.0.0.1:0", "--access-key", "a key"], &[]);
     let url = format!("http://{address}/");
     let (code, stdout, _) = output(&[
         "token",

@@ -5,7 +5,11 @@
 
 // Marked as tests for the lints' sake: what a test may unwrap, its tools may too.
 #[cfg(test)]
+mod bad_frames;
+#[cfg(test)]
 mod bad_input;
+#[cfg(test)]
+mod bad_peers;
 #[cfg(test)]
 mod command;
 #[cfg(test)]
@@ -24,6 +28,8 @@ mod rest;
 mod serve;
 #[cfg(test)]
 mod server;
+#[cfg(test)]
+mod slow_readers;
 #[cfg(test)]
 #[path = "../support/mod.rs"]
 mod support;

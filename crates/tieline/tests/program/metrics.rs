@@ -7,7 +7,7 @@ use tieline_websocket::ClientRequest;
 
 use crate::member::{eventually, member};
 use crate::server::Server;
-use crate::support::http::{call, get};
+use crate::support::http::{call, exchange, get};
 use crate::support::socket::Socket;
 
 /// Every family that a node shows, with its kind, after checking each line.
@@ -130,4 +130,34 @@ fn waits_for_other_nodes_are_measured() {
     assert!(sample(&text, "receipt_seconds_sum") > 0.0);
     assert_eq!(sample(&text, "receipts_waiting"), 0.0);
     assert_eq!(sample(&text, "receipt_seconds_bucket{le=\"3\"}"), 1.0);
+}
+
+#[test]
+fn refusals_at_the_door_are_counted() {
+    let server = Server::start("access_key = [\"k\"]\n[times]\nhandshake = \"300ms\"\n");
+    let open = |path: &str, origin: Option<&str>| {
+        let mut request = ClientRequest::new("localhost", path).unwrap().protocol("tieline.v1");
+        if let Some(origin) = origin {
+            request = request.header("Origin", origin);
+        }
+        Socket::open(server.address, request).err().expect("this is refused").status
+    };
+    assert_eq!(open("/client/hubs/h?access_token=forged", None), 401);
+    assert_eq!(open("/client/hubs/h?user=alice", None), 401);
+    assert_eq!(open("/client/hubs/h", Some("http://evil.example.com")), 403);
+    assert_eq!(open("/client/hubs/1bad?access_token=forged", None), 400);
+    let large = format!("GET /healthz HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(17 << 10));
+    assert!(exchange(server.address, large.as_bytes()).starts_with(b"HTTP/1.1 431 "));
+    let slow = exchange(server.address, b"GET /healthz HTTP/1.1\r\nHost: a\r\n");
+    assert!(slow.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&slow));
+    let text = metrics(server.address);
+    for (name, count) in [
+        ("http_refused_total{code=\"Unauthorized\"}", 2.0),
+        ("http_refused_total{code=\"OriginRefused\"}", 1.0),
+        ("http_refused_total{code=\"InvalidHub\"}", 1.0),
+        ("http_malformed_total", 2.0),
+        ("connections", 0.0),
+    ] {
+        assert_eq!(sample(&text, name), count, "{name}\n{text}");
+    }
 }

@@ -1,6 +1,8 @@
 //! The built program.
 
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 
 /// A command of the program, without any setting of the environment that the tests run in.
 pub(crate) fn tieline(args: &[&str]) -> Command {
@@ -10,4 +12,16 @@ pub(crate) fn tieline(args: &[&str]) -> Command {
     }
     command.args(args).stdin(Stdio::null());
     command
+}
+
+/// Starts a server with these arguments and variables, and reads the address from its first line.
+pub(crate) fn start(args: &[&str], variables: &[(&str, &str)]) -> (Child, SocketAddr) {
+    let mut command = tieline(args);
+    command.envs(variables.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let address =
+        line.trim_end().strip_prefix("listening on http://").expect("the first line has the address");
+    (child, address.parse().unwrap())
 }
