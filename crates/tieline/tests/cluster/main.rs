@@ -5,17 +5,25 @@
 
 // Marked as tests for the lints' sake: what a test may unwrap, its tools may too.
 #[cfg(test)]
+mod balancer;
+#[cfg(test)]
 mod client;
 #[cfg(test)]
 mod deaths;
+#[cfg(test)]
+mod dialects;
 #[cfg(test)]
 mod dice;
 #[cfg(test)]
 mod joins;
 #[cfg(test)]
+mod links;
+#[cfg(test)]
 mod messages;
 #[cfg(test)]
 mod processes;
+#[cfg(test)]
+mod proxy;
 #[cfg(test)]
 mod rest;
 #[cfg(test)]

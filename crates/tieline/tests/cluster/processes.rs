@@ -1,5 +1,6 @@
 //! [`TestCluster`]: nodes as processes of their own, which can be killed, restarted, stopped and continued.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
@@ -12,12 +13,16 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::client::Client;
+use crate::proxy::{Direction, Proxy, Way};
 use crate::support::PATIENCE;
 use crate::support::http::{Answer, call, post_json};
 use crate::support::program::tieline;
 
 /// Time between two looks at something that takes time.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Where nobody listens.
+const NOWHERE: &str = "127.0.0.1:1";
 
 /// The secret of a cluster that has no other.
 pub(crate) const SECRET: &str = "a secret of the cluster under test";
@@ -27,6 +32,8 @@ pub(crate) struct Process {
     pub(crate) name: String,
     /// Where clients connect.
     pub(crate) address: SocketAddr,
+    /// Where it is asked how it is.
+    operators: SocketAddr,
     /// Where other nodes connect.
     pub(crate) peers: SocketAddr,
     child: Child,
@@ -62,8 +69,11 @@ impl Process {
                 None => panic!("{line:?} in place of {label:?}: {:?}", log.iter().collect::<Vec<_>>()),
             }
         };
-        let (address, peers) = (address("listening on http://"), address("peers on "));
-        Process { name: name.to_owned(), address, peers, child, log, logged: Vec::new() }
+        let clients = address("listening on http://");
+        let operators = args.contains(&"--admin-listen").then(|| address("operators on http://"));
+        let peers = address("peers on ");
+        let operators = operators.unwrap_or(clients);
+        Process { name: name.to_owned(), address: clients, operators, peers, child, log, logged: Vec::new() }
     }
 
     /// Waits for a line of the log that contains a text.
@@ -80,7 +90,7 @@ impl Process {
 
     /// What the node says of the cluster: name, state and incarnation of every node.
     pub(crate) fn nodes(&self) -> Vec<(String, String, String)> {
-        let answer = call(self.address, "GET", "/api/v1/nodes", "", "").json();
+        let answer = call(self.operators, "GET", "/api/v1/nodes", "", "").json();
         let text = |node: &Value, key: &str| node[key].as_str().unwrap().to_owned();
         let nodes = answer["nodes"].as_array().unwrap();
         nodes
@@ -93,6 +103,13 @@ impl Process {
     pub(crate) fn reaches(&self) -> Vec<String> {
         let alive = |(name, state, _): (String, String, String)| (state == "alive").then_some(name);
         self.nodes().into_iter().filter_map(alive).collect()
+    }
+
+    /// The value of a metric, whose labels are a part of its name.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let metrics = call(self.operators, "GET", "/metrics", "", "").body;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("{name} is not in {metrics}")).parse().unwrap()
     }
 
     pub(crate) fn connect(&self, hub: &str, user: &str) -> Client {
@@ -134,20 +151,56 @@ impl Drop for Process {
 /// Nodes `n0`, `n1` … of one cluster; the first is the others' seed.
 pub(crate) struct TestCluster {
     pub(crate) nodes: Vec<Process>,
+    /// What stands between each two nodes, where anything does; the node of the higher number connects.
+    links: HashMap<(usize, usize), Proxy>,
 }
 
 impl TestCluster {
     /// Starts so many nodes and waits until each reaches all.
     pub(crate) fn start(count: usize) -> TestCluster {
-        let mut cluster = TestCluster { nodes: Vec::new() };
+        TestCluster::start_with(count, &[])
+    }
+
+    /// The same with more arguments for each node.
+    pub(crate) fn start_with(count: usize, args: &[&str]) -> TestCluster {
+        let mut cluster = TestCluster { nodes: Vec::new(), links: HashMap::new() };
         for index in 0..count {
             let seeds: Vec<_> = cluster.nodes.first().map(|node| node.peers).into_iter().collect();
-            let node =
-                Process::start(&format!("n{index}"), any(), any(), &seeds, &["--cluster-secret", SECRET]);
-            cluster.nodes.push(node);
+            let args = [&["--cluster-secret", SECRET], args].concat();
+            cluster.nodes.push(Process::start(&format!("n{index}"), any(), any(), &seeds, &args));
         }
         cluster.wait_for_all();
         cluster
+    }
+
+    /// The same with a proxy between each two nodes. No node is where it says that it is, so there is no way around them.
+    pub(crate) fn start_with_proxies(count: usize) -> TestCluster {
+        let mut cluster = TestCluster { nodes: Vec::new(), links: HashMap::new() };
+        for index in 0..count {
+            for (lower, node) in cluster.nodes.iter().enumerate() {
+                cluster.links.insert((index, lower), Proxy::before(node.peers));
+            }
+            let seeds: Vec<_> = (0..index).map(|lower| cluster.links[&(index, lower)].address).collect();
+            let args = ["--cluster-secret", SECRET, "--peer-advertise", NOWHERE];
+            cluster.nodes.push(Process::start(&format!("n{index}"), any(), any(), &seeds, &args));
+        }
+        cluster.wait_for_all();
+        cluster
+    }
+
+    /// What stands between two nodes.
+    pub(crate) fn link(&self, one: usize, other: usize) -> &Proxy {
+        &self.links[&(one.max(other), one.min(other))]
+    }
+
+    /// What becomes of what one node says to another.
+    pub(crate) fn set_way(&self, from: usize, to: usize, way: Way) {
+        self.link(from, to).set(TestCluster::direction(from, to), way);
+    }
+
+    /// How one node's words go through the proxy to another.
+    pub(crate) fn direction(from: usize, to: usize) -> Direction {
+        if from > to { Direction::There } else { Direction::Back }
     }
 
     /// Waits until every node reaches all.
