@@ -1,7 +1,12 @@
 //! What every broker must do, as functions that take any: the suite that all engines pass.
+//! [`registry`] and [`directory`] are the suites of the traits beside it, over any broker.
 //!
 //! A test gives a [`Fabric`] of its engine and awaits [`broker`]. A failure is a panic that says what was missing. There are no
 //! sleeps: each step waits for what it wants to see, at most [`PATIENCE`].
+
+pub mod directory;
+pub mod registry;
+mod seat;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -384,6 +389,18 @@ mod tests {
 
     #[tokio::test]
     async fn within_one_process() {
-        broker(MemoryExchange::default).await;
+        broker(MemoryExchange::links).await;
+    }
+
+    #[tokio::test]
+    async fn registries_over_links_and_over_a_medium() {
+        registry::suite(MemoryExchange::links).await;
+        registry::suite(MemoryExchange::medium).await;
+    }
+
+    #[tokio::test]
+    async fn directories_over_links_and_over_a_medium() {
+        directory::suite(MemoryExchange::links).await;
+        directory::suite(MemoryExchange::medium).await;
     }
 }

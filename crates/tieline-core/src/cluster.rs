@@ -10,13 +10,14 @@
 
 mod asks;
 mod attendant;
+mod copies;
 mod counters;
+mod interest;
 mod numbers;
 mod peers;
 mod receipts;
 mod receiving;
 mod roster;
-mod routes;
 mod sending;
 mod sequence;
 mod stating;
@@ -24,27 +25,29 @@ mod times;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::time::Instant;
 
 use tieline_proto::NodeId;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::broker::{Broker, BrokerStats, Inbound};
+use crate::directory::{Directory, Replicated};
 use crate::latency::Latency;
 use crate::node::Node;
+use crate::registry::{Heartbeat, Registry};
 use asks::Asks;
 use attendant::{Attendant, Word};
 pub use counters::ClusterCounters;
+use interest::Interest;
+pub(crate) use interest::Nodes;
 use numbers::Numbers;
 pub use peers::Peer;
 use peers::Peers;
 use receipts::Receipts;
 use receiving::Ears;
-pub(crate) use routes::Nodes;
-use routes::Routes;
 use sequence::Seen;
-pub(crate) use stating::Known;
-use stating::OwnRoster;
+pub(crate) use stating::{Known, Statements};
 pub use times::ClusterTimes;
 
 /// Words of other nodes, and waits, that the task has not come to. When it is full a word is dropped and counted:
@@ -57,23 +60,28 @@ pub struct Cluster {
     node: Weak<Node>,
     id: NodeId,
     times: ClusterTimes,
-    broker: OnceLock<Arc<dyn Broker>>,
+    engines: OnceLock<Engines>,
+    directory: Arc<dyn Directory>,
     /// Held while an envelope is handed to the broker, so that numbers leave in order.
     numbers: Mutex<Numbers>,
     seen: Mutex<Seen>,
-    own: Mutex<OwnRoster>,
+    statements: Arc<Statements>,
     peers: RwLock<Arc<Peers>>,
-    routes: Routes,
+    interest: Interest,
     receipts: Receipts,
     asks: Asks,
-    /// The version of this node's roster that every node it reaches has read.
-    read: watch::Sender<u64>,
     words: mpsc::Sender<Word>,
     /// Whether the broker carries nothing now. Kept apart from the words, so that it is never lost among them.
     is_away: AtomicBool,
-    /// Wakes the task: there is something to tell, or the broker went or came.
-    changed: Notify,
+    /// Whether another node with this one's name was heard within a lease.
+    has_namesake: AtomicBool,
     counters: ClusterCounters,
+}
+
+/// What the cluster stands on, once it is there.
+struct Engines {
+    broker: Arc<dyn Broker>,
+    registry: Arc<dyn Registry>,
 }
 
 /// The cluster's task. Whoever started the cluster stops and joins it.
@@ -104,29 +112,35 @@ impl Cluster {
         connect: impl FnOnce(Arc<dyn Inbound>) -> F,
     ) -> Result<(Arc<Cluster>, ClusterTask), E> {
         let (words, heard) = mpsc::channel(WORDS);
+        let statements = Arc::<Statements>::default();
+        let users = Arc::new(Replicated::new(node.id().incarnation, Arc::clone(&statements)));
         let cluster = Arc::new(Cluster {
             node: Arc::downgrade(&node),
             id: node.id().clone(),
             times,
-            broker: OnceLock::new(),
+            engines: OnceLock::new(),
+            directory: Arc::clone(&users) as Arc<dyn Directory>,
             numbers: Mutex::default(),
             seen: Mutex::default(),
-            own: Mutex::default(),
+            statements,
             peers: RwLock::default(),
-            routes: Routes::default(),
+            interest: Interest::default(),
             receipts: Receipts::default(),
             asks: Asks::default(),
-            read: watch::Sender::new(0),
             words,
             is_away: AtomicBool::new(false),
-            changed: Notify::new(),
+            has_namesake: AtomicBool::new(false),
             counters: ClusterCounters::default(),
         });
         let broker = connect(Arc::new(Ears(Arc::downgrade(&cluster)))).await?;
-        cluster.broker.set(broker).ok().expect("a cluster is started once");
+        let over_links = broker.reports_peers();
+        let id = node.id().clone();
+        let heartbeat = Arc::new(Heartbeat::new(id, times.beat, times.lease, over_links, Instant::now()));
+        let engines = Engines { broker, registry: Arc::clone(&heartbeat) as Arc<dyn Registry> };
+        cluster.engines.set(engines).ok().expect("a cluster is started once");
         node.set_cluster(Arc::clone(&cluster));
         let stop = Arc::new(Notify::new());
-        let attendant = Attendant::new(Arc::clone(&cluster), Arc::clone(&node), client_url);
+        let attendant = Attendant::new(Arc::clone(&cluster), Arc::clone(&node), client_url, heartbeat, users);
         let task = tokio::spawn(attendant.run(heard, Arc::clone(&stop)));
         Ok((cluster, ClusterTask { task, stop }))
     }
@@ -164,6 +178,29 @@ impl Cluster {
     /// How long sends waited for them, those that were given up among them.
     pub fn receipt_wait(&self) -> &Latency {
         self.receipts.waited()
+    }
+
+    /// Whether another node that lives has this one's name: one of the two is taken for dead by the others.
+    pub fn has_namesake(&self) -> bool {
+        self.has_namesake.load(Ordering::Relaxed)
+    }
+
+    /// Which nodes live.
+    pub fn registry(&self) -> &Arc<dyn Registry> {
+        &self.engines().registry
+    }
+
+    /// Which nodes hold a user.
+    pub fn directory(&self) -> &Arc<dyn Directory> {
+        &self.directory
+    }
+
+    fn broker(&self) -> &Arc<dyn Broker> {
+        &self.engines().broker
+    }
+
+    fn engines(&self) -> &Engines {
+        self.engines.get().expect("nothing is asked before the engines are there")
     }
 
     fn peer_view(&self) -> Arc<Peers> {

@@ -23,6 +23,8 @@ pub enum Then {
         hub: HubName,
         /// Its user, if it is anybody.
         user: Option<UserId>,
+        /// The number of its claim to that user in the cluster.
+        claim: u64,
         /// The groups of its token.
         groups: Vec<GroupName>,
     },

@@ -14,7 +14,6 @@ mod waiting;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tieline_proto::envelope::Held;
 use tieline_proto::{CloseCode, ErrorCode, reply};
 use tieline_switchboard::{Address, Application, Cause, Placement, Shard, Slot};
 use tieline_websocket::Kind;
@@ -86,6 +85,7 @@ impl Operator {
             groups: SmallVec::new(),
             expires: client.expires.unwrap_or(0),
             greeted: false,
+            claim: 0,
             faults: 0,
             bucket: Bucket::default(),
             acks: AckWindow::default(),
@@ -164,8 +164,8 @@ impl Application for Operator {
         let Some(session) = shard.session_mut(slot) else { return };
         session.id = id;
         let (hub, user) = (session.hub.name().clone(), session.user.clone());
-        let known = self.hold_all(&hub, user.as_ref(), &groups);
-        self.when_known(shard, slot, known, Then::Greet { hub, user, groups });
+        let (known, claim) = self.hold_all(&hub, user.as_ref(), &groups);
+        self.when_known(shard, slot, known, Then::Greet { hub, user, claim, groups });
     }
 
     fn resumed(&mut self, shard: &mut Shard<Self>, slot: Slot) {
@@ -191,12 +191,12 @@ impl Application for Operator {
         for group in &session.groups {
             hub.exit(group, self.shard);
             if let Some(name) = group.name() {
-                self.release(hub.name(), Held::Group(name.clone()));
+                self.release(hub.name(), name);
             }
         }
         if let Some(user) = session.user {
             hub.remove_user(&user, address);
-            self.release(hub.name(), Held::User(user));
+            self.release_user(hub.name(), &user, session.claim);
         }
     }
 

@@ -29,6 +29,8 @@ pub struct Session {
     pub(crate) groups: SmallVec<[Arc<Group>; 1]>,
     /// When its token expires, in Unix seconds; 0 for never.
     pub(crate) expires: u64,
+    /// The number of its claim to its user in the cluster; 0 outside of one.
+    pub(crate) claim: u64,
     /// Whether it was told that it is connected, and so stands in its hub's tables.
     pub(crate) greeted: bool,
     /// Malformed frames in a row.

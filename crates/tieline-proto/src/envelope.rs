@@ -100,6 +100,9 @@ pub struct Change {
     pub what: Held,
     /// Whether it holds it from now on.
     pub held: bool,
+    /// The number of its newest claim to a user that it holds; else 0.
+    #[serde(default)]
+    pub claim: u64,
 }
 
 /// Something of which a node holds connections.
@@ -127,6 +130,9 @@ pub struct Beat {
     pub digest: u64,
     /// Its connections.
     pub connections: u64,
+    /// The nodes that it reaches, where the broker tells it: for these it vouches.
+    #[serde(default)]
+    pub reaches: Vec<Incarnation>,
     /// Whether it asks the others for a beat of their own, because it may have missed what they said.
     #[serde(default)]
     pub wants_answer: bool,
@@ -154,8 +160,9 @@ pub enum Rare {
     Read(u64),
     /// The receiver is asked for its whole roster.
     RosterWanted,
-    /// A part of the origin's whole roster, of version `.0`, which so many parts follow.
-    Roster(u64, u32, Vec<(HubName, Held)>),
+    /// A part of the origin's whole roster, of version `.0`, which so many parts follow: each entry with the number of
+    /// its claim, 0 for a group.
+    Roster(u64, u32, Vec<(HubName, Held, u64)>),
     /// Something asked of the receiver about its connections of a hub, under a number: the ask as JSON.
     Ask(u64, HubName, String),
     /// The answer to an ask, as JSON; none where the receiver could not carry it out.

@@ -53,6 +53,9 @@ struct Health {
     /// Whether the broker carries anything now.
     #[serde(skip_serializing_if = "Option::is_none")]
     broker_up: Option<bool>,
+    /// There when another node that lives has this one's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_taken: Option<bool>,
     /// Other nodes that there is no way to, though they may live.
     #[serde(skip_serializing_if = "Option::is_none")]
     peers_lost: Option<usize>,
@@ -90,6 +93,7 @@ async fn is_alive(State(station): State<Arc<Station>>) -> Response {
             node: station.node.id().to_string(),
             broker: None,
             broker_up: None,
+            name_taken: None,
             peers_lost: None,
         },
     )
@@ -99,9 +103,10 @@ async fn is_ready(State(station): State<Arc<Station>>) -> Response {
     let cluster = station.node.cluster();
     let peers_lost = cluster.map(|cluster| cluster.peers().iter().filter(|peer| !peer.is_reached()).count());
     let broker_up = cluster.map(|cluster| cluster.is_broker_up());
+    let name_taken = cluster.is_some_and(|cluster| cluster.has_namesake()).then_some(true);
     let (status, word) = if station.is_stopping.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping")
-    } else if peers_lost.is_some_and(|lost| lost > 0) || broker_up == Some(false) {
+    } else if peers_lost.is_some_and(|lost| lost > 0) || broker_up == Some(false) || name_taken.is_some() {
         // It serves its own clients, and those of the nodes it reaches.
         (StatusCode::OK, "degraded")
     } else {
@@ -109,7 +114,7 @@ async fn is_ready(State(station): State<Arc<Station>>) -> Response {
     };
     let node = station.node.id().to_string();
     let broker = Some(station.broker.name());
-    health_response(status, Health { status: word, node, broker, broker_up, peers_lost })
+    health_response(status, Health { status: word, node, broker, broker_up, name_taken, peers_lost })
 }
 
 fn health_response(status: StatusCode, health: Health) -> Response {

@@ -80,3 +80,13 @@ impl Fabric for Line {
 async fn conforms() {
     conformance::broker(Line::default).await;
 }
+
+#[tokio::test]
+async fn the_registry_over_it_passes_its_suite() {
+    conformance::registry::suite(Line::default).await;
+}
+
+#[tokio::test]
+async fn the_directory_over_it_passes_its_suite() {
+    conformance::directory::suite(Line::default).await;
+}

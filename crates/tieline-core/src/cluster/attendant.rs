@@ -7,19 +7,22 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tieline_proto::envelope::{Beat, Change, Rare};
-use tieline_proto::{HubName, Incarnation, NodeId, NodeName};
+use tieline_proto::{HubName, Incarnation, NodeId};
 use tieline_switchboard::Address;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::copies::{Copy, Tables, Taken};
 use super::peers::{Peer, Peers};
-use super::roster::{Entry, Roster};
+use super::roster::{Roster, Stated};
 use super::sequence::Channel;
 use super::{Cluster, lock};
 use crate::broker::To;
 use crate::command::Then;
+use crate::directory::Replicated;
 use crate::node::Node;
+use crate::registry::{Due, Heartbeat, Member, Members, Met, Registration, Registry, Sign, Standing};
 
 /// How often times are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -39,6 +42,9 @@ const ASKS: usize = 1024;
 /// Least time between two gap notices for one origin.
 const GAP_NOTICE: Duration = Duration::from_secs(1);
 
+/// Least time between two lines in the log about a name that two nodes have.
+const OUTNAMED_NOTICE: Duration = Duration::from_secs(60);
+
 /// What the task hears.
 pub(super) enum Word {
     Reachable(Incarnation),
@@ -47,26 +53,11 @@ pub(super) enum Word {
     Changes(Incarnation, u64, Vec<Change>),
     Read(Incarnation, u64),
     RosterWanted(Incarnation),
-    Roster(Incarnation, u64, u32, Vec<Entry>),
+    Roster(Incarnation, u64, u32, Vec<Stated>),
     Ask(Incarnation, u64, HubName, String),
     Gap(Incarnation),
     Goodbye(Incarnation),
     Wait(u64, Address, Then),
-}
-
-/// What is known of another node.
-struct Known {
-    peer: Peer,
-    /// On a medium: when anything of it was last known to have arrived, or the medium came back.
-    heard: Instant,
-    roster: Roster,
-    /// The version of this node's roster that it has read.
-    read: u64,
-    /// Parts of its whole roster that have arrived, all of one version.
-    parts: (u64, Vec<Entry>),
-    /// When it was last asked for its whole roster.
-    wanted: Option<Instant>,
-    gap_notice: Option<Instant>,
 }
 
 /// A connection that waits for the others to have read a version.
@@ -86,39 +77,52 @@ pub(super) struct Attendant {
     reports_peers: bool,
     /// Whether the broker was away when that was last looked at.
     is_away: bool,
-    known: HashMap<Incarnation, Known>,
-    /// On a medium: nodes that have said goodbye, so that a beat which comes late does not bring them back.
-    departed: HashMap<Incarnation, Instant>,
+    /// The registry, as what it is fed by: the cluster follows what it says by `members` alone.
+    heartbeat: Arc<Heartbeat>,
+    members: watch::Receiver<Members>,
+    /// The directory, as what it is fed by.
+    users: Arc<Replicated>,
+    /// What the members state.
+    copies: HashMap<Incarnation, Copy>,
     /// Connections that wait, the longest first.
     waits: Vec<Wait>,
     /// Nodes whose roster was read further than they were told.
     to_confirm: HashSet<Incarnation>,
     /// Whether what everybody sees of the peers is old.
     peers_changed: bool,
-    last_beat: Option<Instant>,
     last_nudge: Instant,
     told_tails: HashMap<Incarnation, u64>,
     /// Asks of other nodes that are being answered.
     answering: JoinSet<()>,
+    /// The node of a name that another has too, and when that was last logged.
+    outnamed: Option<(Incarnation, Instant)>,
 }
 
 impl Attendant {
-    pub(super) fn new(cluster: Arc<Cluster>, node: Arc<Node>, client_url: String) -> Self {
+    pub(super) fn new(
+        cluster: Arc<Cluster>,
+        node: Arc<Node>,
+        client_url: String,
+        heartbeat: Arc<Heartbeat>,
+        users: Arc<Replicated>,
+    ) -> Self {
         Attendant {
             reports_peers: cluster.broker().reports_peers(),
             cluster,
             node,
             client_url,
             is_away: false,
-            known: HashMap::new(),
-            departed: HashMap::new(),
+            members: heartbeat.members(),
+            heartbeat,
+            users,
+            copies: HashMap::new(),
             waits: Vec::new(),
             to_confirm: HashSet::new(),
             peers_changed: false,
-            last_beat: None,
             last_nudge: Instant::now(),
             told_tails: HashMap::new(),
             answering: JoinSet::new(),
+            outnamed: None,
         }
     }
 
@@ -126,6 +130,7 @@ impl Attendant {
         let cluster = Arc::clone(&self.cluster);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.look_at_broker();
         loop {
             tokio::select! {
                 () = stop.notified() => break,
@@ -136,82 +141,88 @@ impl Attendant {
                         self.take(word);
                     }
                 }
-                () = cluster.changed.notified() => {}
+                () = cluster.statements.changed.notified() => {}
                 _ = ticks.tick() => self.tick(),
                 Some(_) = self.answering.join_next() => {}
             }
             self.look_at_broker();
+            self.follow_members();
+            self.say_due();
             self.tell_changes();
             self.confirm();
             self.show_peers();
             self.let_go_on();
         }
-        let _ = cluster.say(To::All, &Rare::Goodbye.into());
+        self.heartbeat.deregister();
+        self.say_due();
         cluster.broker().close();
     }
 
     fn take(&mut self, word: Word) {
+        let now = Instant::now();
         match word {
-            Word::Reachable(node) => self.reachable(node),
-            Word::Unreachable(node) => {
-                if let Some(known) = self.known.get_mut(&node) {
-                    known.peer.lost = Some(Instant::now());
-                    self.peers_changed = true;
-                }
-            }
-            Word::Beat(node, beat) => self.beat(node, beat),
-            Word::Changes(node, version, changes) => self.changes(node, version, &changes),
+            Word::Reachable(node) => self.heartbeat.reachable(node, now),
+            Word::Unreachable(node) => self.heartbeat.unreachable(node, now),
+            Word::Goodbye(node) => self.heartbeat.goodbye(node, now),
+            Word::Beat(node, beat) => return self.beat(node, beat),
+            Word::Changes(node, version, changes) => return self.changes(node, version, &changes),
             Word::Read(node, version) => {
-                if let Some(known) = self.known.get_mut(&node) {
-                    known.read = known.read.max(version);
+                if let Some(copy) = self.copies.get_mut(&node) {
+                    copy.read = copy.read.max(version);
                 }
+                return;
             }
-            Word::RosterWanted(node) => self.tell_roster(node),
-            Word::Roster(node, version, left, part) => self.roster_part(node, version, left, part),
+            Word::RosterWanted(node) => return self.tell_roster(node),
+            Word::Roster(node, version, left, part) => {
+                let tables = Tables { interest: &self.cluster.interest, users: &self.users };
+                let copy = self.copies.get_mut(&node);
+                let taken = copy.map(|copy| copy.take_part(node, (version, left), part, tables));
+                self.peers_changed = true;
+                return self.taken(node, taken.unwrap_or(Taken::Old));
+            }
             Word::Ask(node, number, hub, ask) => {
                 // Beyond the limit an ask is not answered, and its node tells its caller to try again.
                 if self.answering.len() < ASKS {
                     let cluster = Arc::clone(&self.cluster);
                     self.answering.spawn(async move { cluster.answer_ask(node, number, hub, ask).await });
                 }
+                return;
             }
-            Word::Gap(node) => self.gap(node),
-            Word::Goodbye(node) => {
-                self.forget(node);
-                if !self.reports_peers {
-                    self.departed.insert(node, Instant::now());
-                }
-            }
+            Word::Gap(node) => return self.gap(node),
             Word::Wait(version, address, then) => {
-                self.waits.push(Wait { version, since: Instant::now(), address, then });
+                return self.waits.push(Wait { version, since: Instant::now(), address, then });
             }
         }
+        self.follow_members();
     }
 
-    fn reachable(&mut self, node: Incarnation) {
-        let known = self.known.entry(node).or_insert_with(|| Known {
-            peer: Peer {
-                // Its name comes with its first beat.
-                id: NodeId { name: unnamed(node), incarnation: node },
-                client_url: String::new(),
-                connections: 0,
-                lost: None,
-                complete: false,
-            },
-            heard: Instant::now(),
-            roster: Roster::default(),
-            read: 0,
-            parts: (0, Vec::new()),
-            wanted: None,
-            gap_notice: None,
-        });
-        known.peer.lost = None;
+    /// Who has come is listened to from now on, and who has gone is forgotten.
+    fn follow_members(&mut self) {
+        if !self.members.has_changed().unwrap_or(false) {
+            return;
+        }
+        let members = Arc::clone(&self.members.borrow_and_update());
+        let mut gone: HashSet<Incarnation> = self.copies.keys().copied().collect();
+        for member in members.iter() {
+            gone.remove(&member.id.incarnation);
+            self.copies.entry(member.id.incarnation).or_default();
+        }
+        gone.into_iter().for_each(|node| self.forget(node));
         self.peers_changed = true;
-        self.answer_with_beat(node);
     }
 
-    /// Whether the broker went or came since the last turn. While it is away nobody is reached and no lease runs;
-    /// when it is back everybody has a fresh one, and what was missed is asked for at once.
+    fn forget(&mut self, node: Incarnation) {
+        let Some(copy) = self.copies.remove(&node) else { return };
+        copy.forget(node, &self.cluster.interest);
+        self.cluster.directory.forget(node);
+        lock(&self.cluster.seen).forget(node);
+        lock(&self.cluster.numbers).forget(node);
+        self.told_tails.remove(&node);
+        self.to_confirm.remove(&node);
+        tracing::info!(%node, "A node is gone.");
+    }
+
+    /// Whether the broker went or came since the last turn.
     fn look_at_broker(&mut self) {
         let is_away = !self.cluster.is_broker_up();
         if std::mem::replace(&mut self.is_away, is_away) == is_away {
@@ -220,180 +231,92 @@ impl Attendant {
         let now = Instant::now();
         if is_away {
             tracing::warn!("The broker carries nothing; this node serves its own clients meanwhile.");
-        } else {
-            tracing::info!("The broker carries again.");
+            return self.heartbeat.away(now);
         }
-        self.peers_changed = true;
-        if self.reports_peers {
-            return;
-        }
-        for known in self.known.values_mut() {
-            known.peer.lost = is_away.then_some(now);
-            known.heard = now;
-            known.gap_notice = Some(now);
-        }
-        if !is_away {
+        tracing::info!("The broker carries again.");
+        self.heartbeat.back(now);
+        if !self.reports_peers {
             // Told once for all peers; the numbers that follow tell it again only where more is lost later.
+            self.copies.values_mut().for_each(|copy| copy.gap_notice = Some(now));
             self.announce_gap();
-            self.hail();
         }
-    }
-
-    /// A beat that asks everybody for theirs, and the tails.
-    fn hail(&mut self) {
-        self.last_beat = Some(Instant::now());
-        self.say_beat(To::All, true);
-        let reached: Vec<_> = self.reached().collect();
-        reached.into_iter().for_each(|node| self.tell_tail(node));
-    }
-
-    fn answer_with_beat(&mut self, node: Incarnation) {
-        self.say_beat(To::One(node), false);
-        self.tell_tail(node);
-    }
-
-    /// On a medium a beat makes its origin known. One that is late, of a node that said goodbye or was started again
-    /// since, does not.
-    fn meet(&mut self, node: Incarnation, beat: &Beat) -> bool {
-        let is_former = |known: (&Incarnation, &Known)| *known.0 > node && known.1.peer.id.name == beat.name;
-        if self.reports_peers
-            || self.is_away
-            || self.known.contains_key(&node)
-            || self.departed.contains_key(&node)
-            || self.known.iter().any(is_former)
-        {
-            return false;
-        }
-        self.reachable(node);
-        true
     }
 
     fn beat(&mut self, node: Incarnation, beat: Beat) {
         self.cluster.note_tail(node, Channel::All, beat.last_to_all);
-        if !self.meet(node, &beat) && beat.wants_answer && self.known.contains_key(&node) {
-            self.answer_with_beat(node);
+        let name = beat.name.clone();
+        let sign = Sign {
+            name: beat.name,
+            registration: Registration { client_url: beat.client_url, connections: beat.connections },
+            reaches: beat.reaches,
+            wants_answer: beat.wants_answer,
+        };
+        let met = self.heartbeat.signed(node, sign, Instant::now());
+        self.follow_members();
+        if met == Met::Outnamed {
+            self.tell_outnamed(NodeId { name, incarnation: node });
         }
-        let Some(known) = self.known.get_mut(&node) else { return };
-        known.peer.id.name = beat.name;
-        known.peer.client_url = beat.client_url;
-        known.peer.connections = beat.connections;
-        let same = known.roster.version() == beat.version && known.roster.digest() == beat.digest;
-        // A roster that is ahead of the beat was read after the beat was written.
-        let ahead = known.roster.version() > beat.version;
-        if same {
-            known.peer.complete = true;
-            self.to_confirm.insert(node);
-        } else if !ahead {
-            self.want_roster(node);
+        if let Some(copy) = self.copies.get_mut(&node) {
+            let taken = copy.compare(beat.version, beat.digest);
+            self.peers_changed = true;
+            self.taken(node, taken);
         }
-        self.peers_changed = true;
-        self.forget_former_self(node);
     }
 
-    /// A node that was started again under the same name is another node: its former self is dead.
-    fn forget_former_self(&mut self, node: Incarnation) {
-        let Some(name) = self.known.get(&node).map(|known| known.peer.id.name.clone()) else { return };
-        let former =
-            |(id, known): (&Incarnation, &Known)| (known.peer.id.name == name && *id < node).then_some(*id);
-        let former: Vec<_> = self.known.iter().filter_map(former).collect();
-        former.into_iter().for_each(|id| self.forget(id));
-    }
-
-    fn want_roster(&mut self, node: Incarnation) {
-        let Some(known) = self.known.get_mut(&node) else { return };
-        known.peer.complete = false;
-        self.peers_changed = true;
-        if known.wanted.is_none_or(|wanted| wanted.elapsed() >= NUDGE) {
-            known.wanted = Some(Instant::now());
-            let _ = self.cluster.say(To::One(node), &Rare::RosterWanted.into());
+    /// Two nodes that live have one name, which a person has to mend.
+    fn tell_outnamed(&mut self, node: NodeId) {
+        self.cluster.counters.outnamed.fetch_add(1, Ordering::Relaxed);
+        let is_told =
+            |(of, at): (Incarnation, Instant)| of == node.incarnation && at.elapsed() < OUTNAMED_NOTICE;
+        if !self.outnamed.is_some_and(is_told) {
+            self.outnamed = Some((node.incarnation, Instant::now()));
+            tracing::error!(%node, "A younger node has the same name, so this one is taken for dead. Names must differ.");
         }
     }
 
     fn changes(&mut self, node: Incarnation, version: u64, changes: &[Change]) {
-        let Some(known) = self.known.get_mut(&node) else { return };
-        if known.roster.version() >= version {
-            return;
-        }
-        if !known.roster.follow(version, changes) {
-            return self.want_roster(node);
-        }
-        for change in changes {
-            if change.held {
-                self.cluster.routes.add(&change.hub, &change.what, node);
-            } else {
-                self.cluster.routes.remove(&change.hub, &change.what, node);
-            }
-        }
-        self.to_confirm.insert(node);
+        let Some(copy) = self.copies.get_mut(&node) else { return };
+        let tables = Tables { interest: &self.cluster.interest, users: &self.users };
+        let taken = copy.follow(node, version, changes, tables);
+        self.taken(node, taken);
     }
 
-    /// Parts come in order; of a roster that was begun anew only the new parts count. One with a part missing has
-    /// another digest than the next beat, and is asked for again.
-    fn roster_part(&mut self, node: Incarnation, version: u64, left: u32, part: Vec<Entry>) {
-        let Some(known) = self.known.get_mut(&node) else { return };
-        let (of, entries) = &mut known.parts;
-        if *of != version {
-            *of = version;
-            entries.clear();
-        }
-        entries.extend(part);
-        if left == 0 {
-            let (_, entries) = std::mem::take(&mut known.parts);
-            self.roster(node, version, entries);
-        }
-    }
-
-    fn roster(&mut self, node: Incarnation, version: u64, entries: Vec<Entry>) {
-        let Some(known) = self.known.get_mut(&node) else { return };
-        known.wanted = None;
-        let fresh = Roster::copy(version, entries);
-        let before = std::mem::replace(&mut known.roster, fresh);
-        known.peer.complete = true;
-        // Added before the others are removed: what stays is never missing.
-        for (hub, what) in known.roster.entries() {
-            self.cluster.routes.add(hub, what, node);
-        }
-        for (hub, what) in before.entries() {
-            if !known.roster.holds(hub, what) {
-                self.cluster.routes.remove(hub, what, node);
+    fn taken(&mut self, node: Incarnation, taken: Taken) {
+        match taken {
+            Taken::Old => {}
+            Taken::Followed => {
+                self.to_confirm.insert(node);
+            }
+            Taken::Lacking => {
+                self.peers_changed = true;
+                if self.copies.get_mut(&node).is_some_and(Copy::is_to_be_asked_for) {
+                    let _ = self.cluster.say(To::One(node), &Rare::RosterWanted.into());
+                }
             }
         }
-        self.peers_changed = true;
-        self.to_confirm.insert(node);
     }
 
     fn gap(&mut self, node: Incarnation) {
-        let Some(known) = self.known.get_mut(&node) else { return };
-        if known.gap_notice.is_none_or(|noticed| noticed.elapsed() >= GAP_NOTICE) {
-            known.gap_notice = Some(Instant::now());
+        let Some(copy) = self.copies.get_mut(&node) else { return };
+        if copy.gap_notice.is_none_or(|noticed| noticed.elapsed() >= GAP_NOTICE) {
+            copy.gap_notice = Some(Instant::now());
             self.announce_gap();
         }
     }
 
-    fn forget(&mut self, node: Incarnation) {
-        let Some(known) = self.known.remove(&node) else { return };
-        for (hub, what) in known.roster.entries() {
-            self.cluster.routes.remove(hub, what, node);
-        }
-        lock(&self.cluster.seen).forget(node);
-        lock(&self.cluster.numbers).forget(node);
-        self.told_tails.remove(&node);
-        self.to_confirm.remove(&node);
-        self.peers_changed = true;
-        tracing::info!(node = %known.peer.id, "A node is gone.");
-    }
-
     fn tick(&mut self) {
         let times = self.cluster.times;
-        if self.last_beat.is_none_or(|beat| beat.elapsed() >= times.beat) {
-            let is_first = self.last_beat.is_none();
-            self.last_beat = Some(Instant::now());
-            self.say_beat(To::All, is_first && !self.reports_peers);
-            let reached: Vec<_> = self.reached().collect();
-            reached.into_iter().for_each(|node| self.tell_tail(node));
+        let now = Instant::now();
+        let connections = self.node.counters().connections;
+        self.heartbeat.register(Registration { client_url: self.client_url.clone(), connections });
+        if !self.reports_peers {
+            let mut seen = lock(&self.cluster.seen);
+            for node in self.copies.keys().filter(|node| seen.take_heard(**node)) {
+                self.heartbeat.heard(*node, now);
+            }
         }
-        let expired = self.expired(times.lease);
-        expired.into_iter().for_each(|node| self.forget(node));
+        self.heartbeat.tick(now);
+        self.cluster.has_namesake.store(self.heartbeat.has_namesake(now), Ordering::Relaxed);
         for settled in self.cluster.receipts.give_up(times.receipt) {
             self.node.settle(settled);
         }
@@ -404,54 +327,58 @@ impl Attendant {
         }
     }
 
-    /// Nodes whose lease is over. On a medium it runs from the last envelope, and not while the medium is away.
-    fn expired(&mut self, lease: Duration) -> Vec<Incarnation> {
-        if self.reports_peers {
-            let is_over = |known: &Known| known.peer.lost.is_some_and(|lost| lost.elapsed() >= lease);
-            return self.known.iter().filter(|(_, known)| is_over(known)).map(|(id, _)| *id).collect();
-        }
-        self.departed.retain(|_, since| since.elapsed() < lease);
-        if self.is_away {
-            return Vec::new();
-        }
-        let mut seen = lock(&self.cluster.seen);
-        let mut expired = Vec::new();
-        for (id, known) in &mut self.known {
-            if seen.take_heard(*id) {
-                known.heard = Instant::now();
-            } else if known.heard.elapsed() >= lease {
-                expired.push(*id);
-            }
-        }
-        expired
-    }
-
-    fn reached(&self) -> impl Iterator<Item = Incarnation> {
-        self.known.iter().filter(|(_, known)| known.peer.is_reached()).map(|(id, _)| *id)
+    fn reached(&self) -> Vec<Incarnation> {
+        let members = self.members.borrow();
+        let reached = members.iter().filter(|member| member.standing == Standing::Reached);
+        reached.map(|member| member.id.incarnation).collect()
     }
 
     // ---- telling ----
 
-    fn say_beat(&self, to: To, wants_answer: bool) {
-        let (version, digest) = loop {
-            // A beat must not be ahead of what was told: its readers would ask for what is on its way.
-            self.tell_changes();
-            let own = lock(&self.cluster.own);
-            if own.untold.is_empty() {
-                break (own.roster.version(), own.roster.digest());
+    /// Says what the registry wants said, and with each beat the last numbers of the channels it does not go by.
+    fn say_due(&mut self) {
+        for due in self.heartbeat.due() {
+            match due {
+                Due::Beat(To::All, wants_answer) => {
+                    self.say_beat(To::All, wants_answer);
+                    self.reached().into_iter().for_each(|node| self.tell_tail(node));
+                }
+                Due::Beat(To::One(node), wants_answer) => {
+                    self.say_beat(To::One(node), wants_answer);
+                    self.tell_tail(node);
+                }
+                Due::Goodbye => {
+                    let _ = self.cluster.say(To::All, &Rare::Goodbye.into());
+                }
             }
-        };
-        let node = &self.node;
+        }
+    }
+
+    fn say_beat(&self, to: To, wants_answer: bool) {
+        // A beat must not be ahead of what was told: its readers would ask for what is on its way.
+        let (version, digest) = self.once_told(|roster| (roster.version(), roster.digest()));
+        let sign = self.heartbeat.sign(wants_answer);
         let beat = Beat {
-            name: node.id().name.clone(),
-            client_url: self.client_url.clone(),
+            name: sign.name,
+            client_url: sign.registration.client_url,
             last_to_all: lock(&self.cluster.numbers).last(To::All),
             version,
             digest,
-            connections: node.counters().connections,
+            connections: sign.registration.connections,
+            reaches: sign.reaches,
             wants_answer,
         };
         let _ = self.cluster.say(to, &Rare::Beat(beat).into());
+    }
+
+    /// Looks at this node's roster when all of it was told.
+    fn once_told<T>(&self, look: impl Fn(&Roster) -> T) -> T {
+        loop {
+            self.tell_changes();
+            if let Some(seen) = self.cluster.statements.when_told(&look) {
+                return seen;
+            }
+        }
     }
 
     /// Tells a node the number of the last envelope to it alone, if that is news.
@@ -464,10 +391,7 @@ impl Attendant {
     }
 
     fn tell_changes(&self) {
-        let (version, changes) = {
-            let mut own = lock(&self.cluster.own);
-            (own.roster.version(), std::mem::take(&mut own.untold))
-        };
+        let (version, changes) = self.cluster.statements.take_untold();
         let mut told = version - changes.len() as u64;
         for part in changes.chunks(CHANGES_PER_ENVELOPE) {
             told += part.len() as u64;
@@ -476,13 +400,8 @@ impl Attendant {
     }
 
     fn tell_roster(&self, node: Incarnation) {
-        let (version, entries) = loop {
-            self.tell_changes();
-            let own = lock(&self.cluster.own);
-            if own.untold.is_empty() {
-                break (own.roster.version(), own.roster.entries().cloned().collect::<Vec<Entry>>());
-            }
-        };
+        let (version, entries) =
+            self.once_told(|roster| (roster.version(), roster.entries().collect::<Vec<_>>()));
         let mut left = entries.len().div_ceil(CHANGES_PER_ENVELOPE).max(1) as u32;
         let mut parts = entries.chunks(CHANGES_PER_ENVELOPE);
         while left > 0 {
@@ -494,15 +413,17 @@ impl Attendant {
 
     fn confirm(&mut self) {
         for node in self.to_confirm.drain() {
-            if let Some(known) = self.known.get(&node) {
-                let _ = self.cluster.say(To::One(node), &Rare::Read(known.roster.version()).into());
+            if let Some(copy) = self.copies.get(&node) {
+                let _ = self.cluster.say(To::One(node), &Rare::Read(copy.version()).into());
             }
         }
     }
 
     fn show_peers(&mut self) {
         if std::mem::take(&mut self.peers_changed) {
-            let peers = self.known.values().map(|known| known.peer.clone()).collect();
+            let complete = |node| self.copies.get(&node).is_some_and(|copy| copy.is_complete);
+            let peer = |member: &Member| Peer::new(member, complete(member.id.incarnation));
+            let peers = self.members.borrow().iter().map(peer).collect();
             let mut shown = self.cluster.peers.write().unwrap_or_else(PoisonError::into_inner);
             *shown = Arc::new(Peers::new(peers));
         }
@@ -515,14 +436,9 @@ impl Attendant {
 
     /// Lets those go on whose statements were read by all that can be reached, or who waited long enough.
     fn let_go_on(&mut self) {
-        let reached =
-            self.known.values().filter(|known| known.peer.is_reached()).map(|known| known.read).min();
-        let read = {
-            let mut own = lock(&self.cluster.own);
-            own.read = reached.unwrap_or(own.roster.version());
-            own.read
-        };
-        self.cluster.read.send_if_modified(|shown| std::mem::replace(shown, read) != read);
+        let read = |node: &Incarnation| self.copies.get(node).map_or(0, |copy| copy.read);
+        let read = self.reached().iter().map(read).min();
+        let read = self.cluster.statements.was_read(read);
         let limit = self.cluster.times.read;
         for wait in std::mem::take(&mut self.waits) {
             let is_read = wait.version <= read;
@@ -542,9 +458,4 @@ impl Attendant {
             }
         }
     }
-}
-
-/// A name for a node that has not said its own.
-fn unnamed(node: Incarnation) -> NodeName {
-    NodeName::new(&node.to_string()).expect("hexadecimal digits are a name")
 }

@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use tieline_proto::{Incarnation, NodeId};
 
+use crate::registry::{Member, Standing};
+
 /// Another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -15,11 +17,28 @@ pub struct Peer {
     pub connections: u64,
     /// Since when the broker has no way to it; none where it has one.
     pub lost: Option<Instant>,
+    /// Whether a third node reaches it, where this one does not: then it is believed to live as long as that lasts.
+    pub is_vouched: bool,
     /// Whether all that it holds is known here.
     pub complete: bool,
 }
 
 impl Peer {
+    pub(crate) fn new(member: &Member, complete: bool) -> Self {
+        let lost = match member.standing {
+            Standing::Reached => None,
+            Standing::Lost(since) | Standing::Vouched(since) => Some(since),
+        };
+        Peer {
+            id: member.id.clone(),
+            client_url: member.registration.client_url.clone(),
+            connections: member.registration.connections,
+            lost,
+            is_vouched: matches!(member.standing, Standing::Vouched(_)),
+            complete,
+        }
+    }
+
     /// Whether the broker has a way to it now.
     pub fn is_reached(&self) -> bool {
         self.lost.is_none()
@@ -54,7 +73,12 @@ impl Peers {
         self.0.iter().filter(|peer| !peer.complete).map(|peer| peer.id.incarnation)
     }
 
+    /// The node of this incarnation.
+    pub(crate) fn get(&self, node: Incarnation) -> Option<&Peer> {
+        self.0.iter().find(|peer| peer.id.incarnation == node)
+    }
+
     pub(crate) fn is_reached(&self, node: Incarnation) -> bool {
-        self.0.iter().any(|peer| peer.id.incarnation == node && peer.is_reached())
+        self.get(node).is_some_and(Peer::is_reached)
     }
 }

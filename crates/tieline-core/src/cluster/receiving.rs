@@ -56,7 +56,7 @@ impl Ears {
     fn switch(&self, is_away: bool) {
         if let Some(cluster) = self.0.upgrade() {
             cluster.is_away.store(is_away, Ordering::Release);
-            cluster.changed.notify_one();
+            cluster.statements.changed.notify_one();
         }
     }
 }

@@ -6,25 +6,30 @@
 
 use std::collections::HashMap;
 
-use tieline_proto::HubName;
 use tieline_proto::envelope::{Change, Held};
+use tieline_proto::{HubName, UserId};
 
-/// One entry of a roster.
+/// The name of an entry of a roster.
 pub(crate) type Entry = (HubName, Held);
+
+/// An entry as it is told: its name, and the number of its claim, which is 0 for a group.
+pub(crate) type Stated = (HubName, Held, u64);
 
 /// What is known of an entry.
 #[derive(Clone, Copy, Debug)]
-struct Stated {
-    /// Connections of this node that it stands for; 1 in the copy of another's roster.
+struct Details {
+    /// Connections of this node that it stands for; 1 for a user, and in the copy of another's roster.
     holders: u32,
     /// The version that it came with.
     version: u64,
+    /// The number of the newest claim to a user; 0 for a group.
+    claim: u64,
 }
 
 /// What one node holds.
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
-    entries: HashMap<Entry, Stated>,
+    entries: HashMap<Entry, Details>,
     version: u64,
     digest: u64,
 }
@@ -41,8 +46,8 @@ impl Roster {
     }
 
     /// Every entry.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.keys()
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Stated> {
+        self.entries.iter().map(|((hub, what), details)| (hub.clone(), what.clone(), details.claim))
     }
 
     /// Whether the entry is held.
@@ -50,33 +55,61 @@ impl Roster {
         self.entries.contains_key(&(hub.clone(), what.clone()))
     }
 
-    /// One more connection of this node holds the entry. Returns the version that states it, and the change to
-    /// be told when it is the first.
+    /// One more connection of this node is in a group. Returns the version that states it, and the change to be told
+    /// when it is the first.
     pub(crate) fn hold(&mut self, hub: &HubName, what: Held) -> (u64, Option<Change>) {
         let entry = (hub.clone(), what);
-        if let Some(stated) = self.entries.get_mut(&entry) {
-            stated.holders += 1;
-            return (stated.version, None);
+        if let Some(details) = self.entries.get_mut(&entry) {
+            details.holders += 1;
+            return (details.version, None);
         }
-        let change = Change { hub: entry.0.clone(), what: entry.1.clone(), held: true };
-        self.version += 1;
-        self.digest ^= digest(&entry);
-        self.entries.insert(entry, Stated { holders: 1, version: self.version });
+        let change = self.enter(entry, 0);
         (self.version, Some(change))
     }
 
-    /// One connection less. Returns the change to be told when it was the last.
+    /// The newest claim of this node to a user. Returns the version by which it is known that the node holds the user, and
+    /// the change to be told.
+    pub(crate) fn claim(&mut self, hub: &HubName, user: &UserId, number: u64) -> (u64, Option<Change>) {
+        let entry = (hub.clone(), Held::User(user.clone()));
+        match self.entries.get(&entry) {
+            Some(details) if details.claim == number => (details.version, None),
+            Some(details) => {
+                let version = details.version;
+                self.digest ^= digest(&entry, details.claim);
+                let change = self.enter(entry.clone(), number);
+                if let Some(details) = self.entries.get_mut(&entry) {
+                    details.version = version;
+                }
+                (version, Some(change))
+            }
+            None => {
+                let change = self.enter(entry, number);
+                (self.version, Some(change))
+            }
+        }
+    }
+
+    fn enter(&mut self, entry: Entry, claim: u64) -> Change {
+        self.version += 1;
+        self.digest ^= digest(&entry, claim);
+        let change = Change { hub: entry.0.clone(), what: entry.1.clone(), held: true, claim };
+        self.entries.insert(entry, Details { holders: 1, version: self.version, claim });
+        change
+    }
+
+    /// One connection less, or a user's last. Returns the change to be told when it was the last.
     pub(crate) fn release(&mut self, hub: &HubName, what: Held) -> Option<Change> {
         let entry = (hub.clone(), what);
-        let stated = self.entries.get_mut(&entry)?;
-        stated.holders -= 1;
-        if stated.holders > 0 {
+        let details = self.entries.get_mut(&entry)?;
+        details.holders -= 1;
+        if details.holders > 0 {
             return None;
         }
+        let claim = details.claim;
         self.entries.remove(&entry);
         self.version += 1;
-        self.digest ^= digest(&entry);
-        Some(Change { hub: entry.0, what: entry.1, held: false })
+        self.digest ^= digest(&entry, claim);
+        Some(Change { hub: entry.0, what: entry.1, held: false, claim: 0 })
     }
 
     /// Takes changes of another's roster that lead to `version`. False when some before them are missing: then
@@ -87,14 +120,12 @@ impl Roster {
         }
         for change in changes {
             let entry = (change.hub.clone(), change.what.clone());
-            let known = self.entries.contains_key(&entry);
-            if known != change.held {
-                self.digest ^= digest(&entry);
+            if let Some(before) = self.entries.remove(&entry) {
+                self.digest ^= digest(&entry, before.claim);
             }
             if change.held {
-                self.entries.insert(entry, Stated { holders: 1, version });
-            } else {
-                self.entries.remove(&entry);
+                self.digest ^= digest(&entry, change.claim);
+                self.entries.insert(entry, Details { holders: 1, version, claim: change.claim });
             }
         }
         self.version = version;
@@ -102,22 +133,26 @@ impl Roster {
     }
 
     /// The copy of a whole roster.
-    pub(crate) fn copy(version: u64, entries: Vec<Entry>) -> Self {
-        let digest = entries.iter().fold(0, |sum, entry| sum ^ digest(entry));
-        let stated = Stated { holders: 1, version };
-        let entries = entries.into_iter().map(|entry| (entry, stated)).collect();
-        Roster { entries, version, digest }
+    pub(crate) fn copy(version: u64, stated: Vec<Stated>) -> Self {
+        let mut roster = Roster { version, ..Roster::default() };
+        for (hub, what, claim) in stated {
+            let entry = (hub, what);
+            roster.digest ^= digest(&entry, claim);
+            roster.entries.insert(entry, Details { holders: 1, version, claim });
+        }
+        roster
     }
 }
 
 /// FNV-1a with 64 bits (Fowler, Noll, Vo), then mixed (the finaliser of MurmurHash3, Appleby): the same on every
 /// node, whatever its version. Summed by exclusive or, so that the order does not matter.
-fn digest((hub, what): &Entry) -> u64 {
+fn digest((hub, what): &Entry, claim: u64) -> u64 {
     let (kind, name) = match what {
         Held::User(user) => (1u8, user.as_str()),
         Held::Group(group) => (2u8, group.as_str()),
     };
-    let bytes = hub.as_str().bytes().chain([0, kind]).chain(name.bytes());
+    let bytes =
+        hub.as_str().bytes().chain([0, kind]).chain(name.bytes()).chain([0]).chain(claim.to_le_bytes());
     let mut hash = bytes
         .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -128,7 +163,7 @@ fn digest((hub, what): &Entry) -> u64 {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tieline_proto::{GroupName, UserId};
+    use tieline_proto::GroupName;
 
     use super::*;
 
@@ -150,24 +185,31 @@ mod tests {
             let (mut own, mut copy) = (Roster::default(), Roster::default());
             let mut counts = [0u32; 12];
             for (hold, n, luck) in steps {
-                let change = if hold {
-                    counts[usize::from(n)] += 1;
-                    own.hold(&hub, held(n)).1
-                } else if counts[usize::from(n)] > 0 {
-                    counts[usize::from(n)] -= 1;
-                    own.release(&hub, held(n))
-                } else {
-                    None
+                let change = match held(n) {
+                    Held::User(user) if hold => {
+                        counts[usize::from(n)] = 1;
+                        own.claim(&hub, &user, u64::from(luck % 3) + 1).1
+                    }
+                    what if hold => {
+                        counts[usize::from(n)] += 1;
+                        own.hold(&hub, what).1
+                    }
+                    what if counts[usize::from(n)] > 0 => {
+                        counts[usize::from(n)] -= 1;
+                        own.release(&hub, what)
+                    }
+                    _ => None,
                 };
                 let Some(change) = change else { continue };
                 // One in ten changes is lost on the way.
                 if luck > 0 && !copy.follow(own.version(), &[change]) {
                     prop_assert!(copy.version() + 1 < own.version());
-                    copy = Roster::copy(own.version(), own.entries().cloned().collect());
+                    copy = Roster::copy(own.version(), own.entries().collect());
                 }
                 if copy.version() == own.version() {
                     prop_assert_eq!(copy.digest(), own.digest());
-                    prop_assert_eq!(copy.entries.len(), own.entries.len());
+                    let all = |roster: &Roster| roster.entries().collect::<std::collections::BTreeSet<_>>();
+                    prop_assert_eq!(all(&copy), all(&own));
                 }
             }
             let holding = counts.iter().filter(|count| **count > 0).count();
@@ -176,13 +218,14 @@ mod tests {
     }
 
     #[test]
-    fn hubs_kinds_and_names_have_digests_of_their_own() {
+    fn hubs_kinds_names_and_claims_have_digests_of_their_own() {
         let hub = |name| HubName::new(name).unwrap();
         let group = |name| Held::Group(GroupName::new(name).unwrap());
         let user = |name| Held::User(UserId::new(name).unwrap());
         let entries =
             [(hub("a"), group("b")), (hub("a"), user("b")), (hub("ab"), group("c")), (hub("a"), group("bc"))];
-        let digests: std::collections::HashSet<u64> = entries.iter().map(digest).collect();
-        assert_eq!(digests.len(), entries.len());
+        let digests: std::collections::HashSet<u64> =
+            entries.iter().flat_map(|entry| [digest(entry, 0), digest(entry, 1)]).collect();
+        assert_eq!(digests.len(), entries.len() * 2);
     }
 }

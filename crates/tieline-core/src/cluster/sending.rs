@@ -1,13 +1,12 @@
 //! Sending: where a message has to go, and handing it to the broker, on the thread of whoever sends.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tieline_proto::envelope::{Envelope, Header, Message, Way};
 use tieline_proto::{HubName, Incarnation, UserId};
 
 use super::{Cluster, Nodes, lock};
-use crate::broker::{Broker, NotTaken, To};
+use crate::broker::{NotTaken, To};
 use crate::delivery::{Delivery, Target};
 use crate::message;
 
@@ -29,20 +28,26 @@ impl Cluster {
         result
     }
 
-    pub(super) fn broker(&self) -> &Arc<dyn Broker> {
-        self.broker.get().expect("nothing is said before the broker is there")
-    }
-
     /// Whether a user or a group may be held by another node, so that a message to it has to be kept.
     pub(crate) fn may_hold_user(&self, hub: &HubName, user: &str) -> bool {
         let peers = self.peer_view();
-        !peers.is_alone() && (!peers.complete() || !self.routes.user(hub, user).is_empty())
+        !peers.is_alone() && (!peers.complete() || self.elsewhere(hub, user).next().is_some())
+    }
+
+    /// The other nodes that hold a user.
+    fn elsewhere(&self, hub: &HubName, user: &str) -> impl Iterator<Item = Incarnation> {
+        let me = self.id.incarnation;
+        self.directory
+            .holders(hub, user)
+            .into_iter()
+            .map(|holder| holder.node)
+            .filter(move |node| *node != me)
     }
 
     /// As [`Cluster::may_hold_user`], for a group.
     pub(crate) fn may_hold_group(&self, hub: &HubName, group: &str) -> bool {
         let peers = self.peer_view();
-        !peers.is_alone() && (!peers.complete() || !self.routes.group(hub, group).is_empty())
+        !peers.is_alone() && (!peers.complete() || !self.interest.of(hub, group).is_empty())
     }
 
     /// Whether there are others at all.
@@ -66,17 +71,20 @@ impl Cluster {
             match target {
                 Target::Everyone => peers.all().iter().for_each(|peer| add(peer.id.incarnation)),
                 Target::Group(group) => {
-                    self.routes.group(hub, group).into_iter().for_each(&mut add);
+                    self.interest.of(hub, group).into_iter().for_each(&mut add);
                     peers.incomplete().for_each(&mut add);
                 }
                 Target::User(user) => {
-                    let holders = self.routes.user(hub, user);
-                    if holders.is_empty() && !here(target) {
+                    let mut is_held = false;
+                    for node in self.elsewhere(hub, user) {
+                        is_held = true;
+                        add(node);
+                    }
+                    if !is_held && !here(target) {
                         // Not found only where the view is complete; otherwise the others are asked.
                         peers.incomplete().for_each(&mut add);
                         unknown += u64::from(peers.complete());
                     }
-                    holders.into_iter().for_each(&mut add);
                 }
                 Target::Connection(id) if peers.is_reached(id.incarnation()) => add(id.incarnation()),
                 Target::Connection(_) => unknown += u64::from(!here(target)),

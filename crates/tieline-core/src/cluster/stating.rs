@@ -1,24 +1,37 @@
 //! Stating: what connections of this node hold, and who waits for the other nodes to have read of it.
 
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use tieline_proto::HubName;
 use tieline_proto::envelope::{Change, Held};
+use tieline_proto::{GroupName, HubName, UserId};
 use tieline_switchboard::Address;
+use tokio::sync::{Notify, watch};
 
 use super::attendant::Word;
 use super::roster::Roster;
 use super::{Cluster, lock};
 use crate::command::Then;
+use crate::directory::Claimed;
 
-/// What this node states, and what of it was not told yet.
+/// What this node states to the others. Entered by the shards, told by the cluster's task.
 #[derive(Default)]
-pub(super) struct OwnRoster {
-    pub(super) roster: Roster,
-    pub(super) untold: Vec<Change>,
-    /// The version that every live node has read.
-    pub(super) read: u64,
+pub(crate) struct Statements {
+    own: Mutex<Own>,
+    /// Wakes the task: there is something to tell, or the broker went or came.
+    pub(super) changed: Notify,
+    /// The version that every node which is reached has read, for those that wait for it outside the shards.
+    read: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Own {
+    roster: Roster,
+    /// Changes that were not told yet; they lead to the roster's version.
+    untold: Vec<Change>,
+    /// The version that every node which is reached has read.
+    read: u64,
 }
 
 /// Whether the others know already what a connection waits for.
@@ -30,25 +43,101 @@ pub(crate) enum Known {
     At(u64),
 }
 
-impl Cluster {
-    /// A connection of this node holds a user or a group from now on.
-    pub(crate) fn hold(&self, hub: &HubName, what: Held) -> Known {
+impl Known {
+    /// When both are known.
+    pub(crate) fn and(self, other: Known) -> Known {
+        match (self, other) {
+            (Known::At(one), Known::At(other)) => Known::At(one.max(other)),
+            (Known::Yes, known) | (known, Known::Yes) => known,
+        }
+    }
+}
+
+impl Statements {
+    /// The newest claim of this node to a user. Returns the version by which the others know that it holds the user, 0
+    /// where those that are reached know already.
+    pub(crate) fn claim(&self, hub: &HubName, user: &UserId, number: u64) -> u64 {
+        self.state(|roster| roster.claim(hub, user, number))
+    }
+
+    /// This node holds a user no longer.
+    pub(crate) fn unclaim(&self, hub: &HubName, user: &UserId) {
+        self.state(|roster| (0, roster.release(hub, Held::User(user.clone()))));
+    }
+
+    /// One more connection of this node is in a group. Returns as [`Statements::claim`] does.
+    fn hold(&self, hub: &HubName, group: GroupName) -> u64 {
+        self.state(|roster| roster.hold(hub, Held::Group(group)))
+    }
+
+    /// One connection less is.
+    fn release(&self, hub: &HubName, group: GroupName) {
+        self.state(|roster| (0, roster.release(hub, Held::Group(group))));
+    }
+
+    fn state(&self, change: impl FnOnce(&mut Roster) -> (u64, Option<Change>)) -> u64 {
         let mut own = lock(&self.own);
-        let (version, change) = own.roster.hold(hub, what);
+        let (version, change) = change(&mut own.roster);
         if let Some(change) = change {
             own.untold.push(change);
             self.changed.notify_one();
         }
-        if version <= own.read || self.peer_view().is_alone() { Known::Yes } else { Known::At(version) }
+        if version <= own.read { 0 } else { version }
     }
 
-    /// A connection holds it no longer.
-    pub(crate) fn release(&self, hub: &HubName, what: Held) {
+    /// The present version.
+    pub(super) fn version(&self) -> u64 {
+        lock(&self.own).roster.version()
+    }
+
+    /// The changes that were not told, and the version they lead to.
+    pub(super) fn take_untold(&self) -> (u64, Vec<Change>) {
         let mut own = lock(&self.own);
-        if let Some(change) = own.roster.release(hub, what) {
-            own.untold.push(change);
-            self.changed.notify_one();
-        }
+        (own.roster.version(), std::mem::take(&mut own.untold))
+    }
+
+    /// Looks at the roster, if all of it was told.
+    pub(super) fn when_told<T>(&self, look: impl FnOnce(&Roster) -> T) -> Option<T> {
+        let own = lock(&self.own);
+        own.untold.is_empty().then(|| look(&own.roster))
+    }
+
+    /// All nodes that are reached have read up to a version; with none, there are no such nodes. Returns the version that
+    /// nobody has to wait for any more.
+    pub(super) fn was_read(&self, version: Option<u64>) -> u64 {
+        let mut own = lock(&self.own);
+        own.read = version.unwrap_or(own.roster.version());
+        let read = own.read;
+        drop(own);
+        self.read.send_if_modified(|shown| std::mem::replace(shown, read) != read);
+        read
+    }
+}
+
+impl Cluster {
+    /// A connection of this node belongs to a user from now on. Returns when the others know, and the claim's number.
+    pub(crate) fn hold_user(&self, hub: &HubName, user: &UserId) -> (Known, u64) {
+        let Claimed { number, stated } = self.directory.claim(hub, user);
+        (self.known_at(stated), number)
+    }
+
+    /// It does no longer.
+    pub(crate) fn release_user(&self, hub: &HubName, user: &UserId, claim: u64) {
+        self.directory.release(hub, user, claim);
+    }
+
+    /// A connection of this node is in a group from now on. Returns when the others know.
+    pub(crate) fn hold_group(&self, hub: &HubName, group: GroupName) -> Known {
+        self.known_at(self.statements.hold(hub, group))
+    }
+
+    /// It is no longer.
+    pub(crate) fn release_group(&self, hub: &HubName, group: GroupName) {
+        self.statements.release(hub, group);
+    }
+
+    fn known_at(&self, version: u64) -> Known {
+        if version == 0 || self.peer_view().is_alone() { Known::Yes } else { Known::At(version) }
     }
 
     /// Tells the connection's shard to go on when the others have read a version, or the time is up.
@@ -72,12 +161,12 @@ impl Cluster {
     /// Waits until the nodes that are reached have read all that this one has stated so far, or the time is up, which
     /// is counted.
     pub(crate) async fn all_read(&self) {
-        let version = lock(&self.own).roster.version();
+        let version = self.statements.version();
         if self.is_alone() {
             return;
         }
         let since = Instant::now();
-        let mut read = self.read.subscribe();
+        let mut read = self.statements.read.subscribe();
         let all = read.wait_for(|read| *read >= version);
         if tokio::time::timeout(self.times.read, all).await.is_err() {
             self.counters.unread.fetch_add(1, Ordering::Relaxed);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tieline_proto::envelope::Held;
 use tieline_proto::reply::Extra;
 use tieline_proto::{ErrorCode, GroupName, Position};
 use tieline_switchboard::{Shard, Slot};
@@ -35,7 +34,7 @@ impl Operator {
         self.tally.joins += 1;
         let known_here = session.group(group).is_some();
         let hub = session.hub.name().clone();
-        let known = self.hold(&hub, Held::Group(name.clone()));
+        let known = self.hold(&hub, &name);
         let known = if known_here { Known::Yes } else { known };
         let then = Then::Join { hub, group: name, ack_id, recovers: since.is_some() };
         self.when_known(shard, slot, known, then);
@@ -56,7 +55,7 @@ impl Operator {
     pub fn enter(&mut self, shard: &mut Shard<Self>, slot: Slot, name: &GroupName) -> bool {
         let Some(session) = shard.session(slot) else { return false };
         let hub = session.hub.name().clone();
-        self.hold(&hub, Held::Group(name.clone()));
+        self.hold(&hub, name);
         self.admit(shard, slot, name)
     }
 
@@ -67,7 +66,7 @@ impl Operator {
         let Some(session) = shard.session_mut(slot) else { return false };
         if session.group(name).is_some() {
             let hub = session.hub.name().clone();
-            self.release(&hub, Held::Group(name.clone()));
+            self.release(&hub, name);
             return false;
         }
         let group = session.hub.enter(name, index);
@@ -85,7 +84,7 @@ impl Operator {
         let hub = Arc::clone(&session.hub);
         hub.exit(&group, index);
         if let Some(name) = group.name() {
-            self.release(hub.name(), Held::Group(name.clone()));
+            self.release(hub.name(), name);
         }
         shard.leave(slot, group.id())
     }

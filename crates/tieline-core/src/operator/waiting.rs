@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use tieline_proto::envelope::Held;
 use tieline_proto::reply::Extra;
 use tieline_proto::{GroupName, HubName, UserId};
 use tieline_switchboard::{Address, Shard, Slot};
@@ -13,25 +12,35 @@ use crate::cluster::Known;
 use crate::command::Then;
 
 impl Operator {
-    /// States what a new connection holds. Returns when the others know all of it.
-    pub(super) fn hold_all(&self, hub: &HubName, user: Option<&UserId>, groups: &[GroupName]) -> Known {
-        let user = user.map(|user| self.hold(hub, Held::User(user.clone())));
-        let groups = groups.iter().map(|group| self.hold(hub, Held::Group(group.clone())));
-        groups.chain(user).fold(Known::Yes, |before, next| match (before, next) {
-            (Known::At(before), Known::At(next)) => Known::At(before.max(next)),
-            (Known::Yes, known) | (known, Known::Yes) => known,
-        })
+    /// States what a new connection holds. Returns when the others know all of it, and the claim to its user.
+    pub(super) fn hold_all(
+        &self,
+        hub: &HubName,
+        user: Option<&UserId>,
+        groups: &[GroupName],
+    ) -> (Known, u64) {
+        let Some(cluster) = self.node.cluster() else { return (Known::Yes, 0) };
+        let (known, claim) = user.map_or((Known::Yes, 0), |user| cluster.hold_user(hub, user));
+        let groups = groups.iter().map(|group| cluster.hold_group(hub, group.clone()));
+        (groups.fold(known, Known::and), claim)
     }
 
-    /// States that one more connection of this node holds something.
-    pub(super) fn hold(&self, hub: &HubName, what: Held) -> Known {
-        self.node.cluster().map_or(Known::Yes, |cluster| cluster.hold(hub, what))
+    /// States that one more connection of this node is in a group.
+    pub(super) fn hold(&self, hub: &HubName, group: &GroupName) -> Known {
+        self.node.cluster().map_or(Known::Yes, |cluster| cluster.hold_group(hub, group.clone()))
     }
 
     /// Takes that back.
-    pub(super) fn release(&self, hub: &HubName, what: Held) {
+    pub(super) fn release(&self, hub: &HubName, group: &GroupName) {
         if let Some(cluster) = self.node.cluster() {
-            cluster.release(hub, what);
+            cluster.release_group(hub, group.clone());
+        }
+    }
+
+    /// Takes a claim to a user back.
+    pub(super) fn release_user(&self, hub: &HubName, user: &UserId, claim: u64) {
+        if let Some(cluster) = self.node.cluster() {
+            cluster.release_user(hub, user, claim);
         }
     }
 
@@ -55,9 +64,10 @@ impl Operator {
     pub(super) fn go_on(&mut self, shard: &mut Shard<Self>, address: Address, then: Then) {
         let Some(slot) = shard.find(address) else { return self.take_back(then) };
         match then {
-            Then::Greet { user, groups, .. } => {
+            Then::Greet { user, claim, groups, .. } => {
                 let Some(session) = shard.session_mut(slot) else { return };
                 session.greeted = true;
+                session.claim = claim;
                 let hub = Arc::clone(&session.hub);
                 if let Some(user) = &user {
                     hub.add_user(user, address);
@@ -82,11 +92,11 @@ impl Operator {
     /// The connection ended while it waited.
     fn take_back(&self, then: Then) {
         match then {
-            Then::Greet { hub, user, groups } => {
-                user.into_iter().for_each(|user| self.release(&hub, Held::User(user)));
-                groups.into_iter().for_each(|group| self.release(&hub, Held::Group(group)));
+            Then::Greet { hub, user, claim, groups } => {
+                user.into_iter().for_each(|user| self.release_user(&hub, &user, claim));
+                groups.into_iter().for_each(|group| self.release(&hub, &group));
             }
-            Then::Join { hub, group, .. } => self.release(&hub, Held::Group(group)),
+            Then::Join { hub, group, .. } => self.release(&hub, &group),
         }
     }
 }

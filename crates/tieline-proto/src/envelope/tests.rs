@@ -52,11 +52,12 @@ fn what_is_written_reads_back_and_no_part_of_it() {
         version: 2,
         digest: u64::MAX,
         connections: 3,
+        reaches: vec![Incarnation(u64::MAX)],
         wants_answer: true,
     };
     for rare in [
-        Rare::Changes(4, vec![Change { hub: hub(), what: user(), held: true }]),
-        Rare::Roster(4, 1, vec![(hub(), group), (hub(), user())]),
+        Rare::Changes(4, vec![Change { hub: hub(), what: user(), held: true, claim: 5 }]),
+        Rare::Roster(4, 1, vec![(hub(), group, 0), (hub(), user(), 5)]),
         Rare::Beat(beat),
         Rare::Ask(1, hub(), "{}".into()),
         Rare::Answer(1, None),

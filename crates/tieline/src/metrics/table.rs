@@ -205,13 +205,20 @@ pub(super) const FAMILIES: &[Family] = &[
     )
     .labels(&["call"]),
     // ---- the cluster ----
-    clusters("peers", Gauge, "Other nodes, by whether there is a way to them.", |view, samples| {
-        members(view, |at| {
-            let reached = at.peers.iter().filter(|peer| peer.is_reached()).count();
-            samples.labelled(&[&"reached"], reached);
-            samples.labelled(&[&"lost"], at.peers.len() - reached);
-        });
-    })
+    clusters(
+        "peers",
+        Gauge,
+        "Other nodes: reached, lost, or vouched for by a third one that reaches them.",
+        |view, samples| {
+            members(view, |at| {
+                let reached = at.peers.iter().filter(|peer| peer.is_reached()).count();
+                let vouched = at.peers.iter().filter(|peer| peer.is_vouched).count();
+                samples.labelled(&[&"reached"], reached);
+                samples.labelled(&[&"vouched"], vouched);
+                samples.labelled(&[&"lost"], at.peers.len() - reached - vouched);
+            });
+        },
+    )
     .labels(&["state"]),
     clusters(
         "broker_up",
@@ -277,6 +284,12 @@ pub(super) const FAMILIES: &[Family] = &[
         Counter,
         "Words of other nodes that this one was too busy to read.",
         cluster!(words_dropped),
+    ),
+    clusters(
+        "cluster_outnamed_total",
+        Counter,
+        "Signs of life of nodes that are taken for dead because a younger one has their name.",
+        cluster!(outnamed),
     ),
     clusters(
         "cluster_unread_total",

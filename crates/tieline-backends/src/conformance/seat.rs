@@ -1,0 +1,147 @@
+//! A member of a cluster over any broker, without clients: what the suites of registries and directories look at.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tieline_core::broker::Broker;
+use tieline_core::directory::Directory;
+use tieline_core::registry::{Member, Members, Registry};
+use tieline_core::token::Keys;
+use tieline_core::{Cluster, ClusterTask, ClusterTimes, Limits, Node, NodeSettings, Operator};
+use tieline_proto::{Incarnation, NodeId, NodeName};
+use tieline_switchboard::{Settings, Switchboard};
+use tokio::time::timeout;
+
+use super::{Fabric, PATIENCE};
+
+/// A lease that ends within a test, and beats that keep it.
+pub(super) const SHORT: Duration = Duration::from_millis(1_500);
+
+/// A lease that no test outlives.
+pub(super) const LONG: Duration = Duration::from_secs(600);
+
+/// Time between two beats.
+pub(super) const BEAT: Duration = Duration::from_millis(100);
+
+/// A member.
+pub(super) struct Seat {
+    pub(super) id: NodeId,
+    cluster: Arc<Cluster>,
+    broker: Arc<dyn Broker>,
+    task: ClusterTask,
+    switchboard: Switchboard<Operator>,
+}
+
+/// Takes a seat at a fabric, under a name.
+pub(super) async fn sit(fabric: &dyn Fabric, name: &str, lease: Duration) -> Seat {
+    let settings = NodeSettings {
+        name: NodeName::new(name).expect("names of tests keep the rule"),
+        shards: 1,
+        limits: Limits::default(),
+        switchboard: Settings::default(),
+        keys: Arc::new(Keys::new(["a key of the suite"])),
+    };
+    let (node, switchboard) = Node::start(settings).expect("a node starts");
+    let id = node.id().clone();
+    let times = ClusterTimes { beat: BEAT, lease, ..ClusterTimes::default() };
+    let mut joined = None;
+    let connect = async |inbound| {
+        let broker = fabric.join(id.clone(), inbound).await;
+        joined = Some(Arc::clone(&broker));
+        Ok::<_, Infallible>(broker)
+    };
+    let Ok((cluster, task)) = Cluster::start(node, times, url(name), connect).await;
+    let broker = joined.expect("a cluster that started has its broker");
+    Seat { id, cluster, broker, task, switchboard }
+}
+
+/// Takes seats under these names, each of which sees all others.
+pub(super) async fn sit_together(fabric: &dyn Fabric, names: &[&str], lease: Duration) -> Vec<Seat> {
+    let mut seats: Vec<Seat> = Vec::new();
+    for name in names {
+        seats.push(sit(fabric, name, lease).await);
+    }
+    let refs: Vec<&Seat> = seats.iter().collect();
+    all_see_each_other(&refs).await;
+    seats
+}
+
+/// Waits until each sees exactly the others.
+pub(super) async fn all_see_each_other(seats: &[&Seat]) {
+    for seat in seats {
+        let others: Vec<&NodeId> = seats.iter().map(|other| &other.id).filter(|id| **id != seat.id).collect();
+        seat.until_members(&others).await;
+    }
+}
+
+/// Where clients of the node of this name connect.
+pub(super) fn url(name: &str) -> String {
+    format!("ws://{name}.example")
+}
+
+impl Seat {
+    pub(super) fn registry(&self) -> &Arc<dyn Registry> {
+        self.cluster.registry()
+    }
+
+    pub(super) fn directory(&self) -> &Arc<dyn Directory> {
+        self.cluster.directory()
+    }
+
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.id.incarnation
+    }
+
+    /// Waits until the members are as wished, and gives them.
+    pub(super) async fn until(&self, wish: &str, is_met: impl Fn(&[Member]) -> bool) -> Members {
+        let mut members = self.registry().members();
+        let waiting = async {
+            let found = members.wait_for(|members| is_met(members)).await;
+            Arc::clone(&found.expect("the registry outlives its seat"))
+        };
+        if let Ok(found) = timeout(PATIENCE, waiting).await {
+            return found;
+        }
+        panic!("{} waited in vain: {wish}; it sees {:?}", self.id, self.registry().members().borrow());
+    }
+
+    /// Waits until exactly these are members.
+    pub(super) async fn until_members(&self, wanted: &[&NodeId]) -> Members {
+        let is_met = |members: &[Member]| {
+            members.len() == wanted.len() && members.iter().all(|member| wanted.contains(&&member.id))
+        };
+        self.until(&format!("{wanted:?} to be the members"), is_met).await
+    }
+
+    /// Says goodbye and stops.
+    pub(super) async fn leave(self) {
+        self.task.stop().await;
+        self.switchboard.stop(1001, "The suite is over.").expect("no shard failed");
+    }
+
+    /// Is gone without a word.
+    pub(super) async fn die(self) {
+        self.broker.close();
+        self.leave().await;
+    }
+}
+
+/// Looks again and again until something is so.
+///
+/// # Panics
+/// When it is not within [`PATIENCE`].
+pub(super) async fn eventually(wish: &str, is_so: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "it never came to be so: {wish}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// All leave.
+pub(super) async fn leave_all(seats: Vec<Seat>) {
+    for seat in seats {
+        seat.leave().await;
+    }
+}

@@ -1,0 +1,203 @@
+//! Three directories that tell each other what they state, with losses, restarts and late words.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use tieline_proto::UserId;
+
+use super::*;
+use crate::cluster::Statements;
+use crate::directory::{Claimed, Directory, Holder};
+
+/// Nodes, and users that they claim.
+const NODES: usize = 3;
+const USERS: usize = 3;
+
+/// One node, with what it was told of the others.
+struct Side {
+    me: Incarnation,
+    statements: Arc<Statements>,
+    users: Replicated,
+    interest: Interest,
+    copies: BTreeMap<usize, Copy>,
+    /// Its connections: user and claim.
+    live: Vec<(usize, u64)>,
+    /// What is on its way to it: from whom, and to which version.
+    mail: VecDeque<(usize, u64, Vec<Change>)>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Claim(usize, usize),
+    Release(usize, usize),
+    /// What a node has stated so far leaves for the others.
+    Tell(usize),
+    /// A node takes in the next word.
+    Read(usize),
+    /// It is lost.
+    Lose(usize),
+    /// A node takes in another's whole roster.
+    Whole(usize, usize),
+    /// A node is started again: its connections are gone, and the others find out.
+    Restart(usize),
+}
+
+fn hub() -> HubName {
+    HubName::new("hub").unwrap()
+}
+
+fn user(n: usize) -> UserId {
+    UserId::new(&format!("u{n}")).unwrap()
+}
+
+impl Side {
+    fn new(incarnation: u64) -> Self {
+        let statements = Arc::<Statements>::default();
+        let me = Incarnation(incarnation);
+        Side {
+            me,
+            users: Replicated::new(me, Arc::clone(&statements)),
+            statements,
+            interest: Interest::default(),
+            copies: BTreeMap::new(),
+            live: Vec::new(),
+            mail: VecDeque::new(),
+        }
+    }
+
+    fn order(&self, n: usize) -> Vec<Holder> {
+        self.users.holders(&hub(), &user(n)).to_vec()
+    }
+}
+
+fn tell(sides: &mut [Side], from: usize) {
+    let (version, changes) = sides[from].statements.take_untold();
+    if changes.is_empty() {
+        return;
+    }
+    for to in (0..NODES).filter(|to| *to != from) {
+        sides[to].mail.push_back((from, version, changes.clone()));
+    }
+}
+
+fn whole(sides: &mut [Side], to: usize, from: usize) {
+    tell(sides, from);
+    let told = |roster: &Roster| (roster.version(), roster.entries().collect::<Vec<_>>());
+    let (version, entries) = sides[from].statements.when_told(told).unwrap();
+    let node = sides[from].me;
+    let Side { copies, users, interest, .. } = &mut sides[to];
+    let copy = copies.entry(from).or_default();
+    // A roster that is older than what was read came late; it is never asked for.
+    if copy.version() <= version {
+        assert_eq!(copy.take_part(node, (version, 0), entries, Tables { interest, users }), Taken::Followed);
+    }
+}
+
+fn step(sides: &mut [Side], step: &Step, next: &mut u64) {
+    match *step {
+        Step::Claim(at, n) => {
+            let before = sides[at].order(n);
+            let Claimed { number, .. } = sides[at].users.claim(&hub(), &user(n));
+            let is_own = before.first().is_some_and(|newest| newest.node == sides[at].me);
+            let known = before.iter().map(|holder| holder.claim).max().unwrap_or(0);
+            assert_eq!(number, if is_own { known } else { known + 1 });
+            assert_eq!(sides[at].order(n)[0], Holder { node: sides[at].me, claim: number });
+            sides[at].live.push((n, number));
+        }
+        Step::Release(at, which) => {
+            if !sides[at].live.is_empty() {
+                let which = which % sides[at].live.len();
+                let (n, number) = sides[at].live.swap_remove(which);
+                sides[at].users.release(&hub(), &user(n), number);
+            }
+        }
+        Step::Tell(from) => tell(sides, from),
+        Step::Read(to) => {
+            let Some((from, version, changes)) = sides[to].mail.pop_front() else { return };
+            let node = sides[from].me;
+            let Side { copies, users, interest, .. } = &mut sides[to];
+            copies.entry(from).or_default().follow(node, version, &changes, Tables { interest, users });
+        }
+        Step::Lose(to) => drop(sides[to].mail.pop_front()),
+        Step::Whole(to, from) if to != from => whole(sides, to, from),
+        Step::Whole(..) => {}
+        Step::Restart(at) => {
+            let gone = sides[at].me;
+            *next += 1;
+            sides[at] = Side::new(*next);
+            for side in sides.iter_mut().filter(|side| side.me.0 != *next) {
+                if let Some(copy) = side.copies.remove(&at) {
+                    copy.forget(gone, &side.interest);
+                }
+                side.users.forget(gone);
+                side.mail.retain(|(from, ..)| *from != at);
+            }
+        }
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..NODES, 0..USERS).prop_map(|(at, n)| Step::Claim(at, n)),
+        3 => (0..NODES, any::<usize>()).prop_map(|(at, which)| Step::Release(at, which)),
+        4 => (0..NODES).prop_map(Step::Tell),
+        6 => (0..NODES).prop_map(Step::Read),
+        1 => (0..NODES).prop_map(Step::Lose),
+        1 => (0..NODES, 0..NODES).prop_map(|(to, from)| Step::Whole(to, from)),
+        1 => (0..NODES).prop_map(Step::Restart),
+    ];
+    proptest::collection::vec(step, 0..120)
+}
+
+proptest! {
+    #[test]
+    fn after_an_exchange_all_have_one_order_and_no_live_claim_is_missing(steps in steps()) {
+        let mut sides: Vec<Side> = (0..NODES).map(|n| Side::new(n as u64 + 1)).collect();
+        let mut next = NODES as u64;
+        for one in &steps {
+            step(&mut sides, one, &mut next);
+        }
+        for to in 0..NODES {
+            (0..NODES).filter(|from| *from != to).for_each(|from| whole(&mut sides, to, from));
+        }
+        for n in 0..USERS {
+            let mut expected: Vec<Holder> = Vec::new();
+            for side in &sides {
+                let claim = side.live.iter().filter(|(of, _)| *of == n).map(|(_, claim)| *claim).max();
+                expected.extend(claim.map(|claim| Holder { node: side.me, claim }));
+            }
+            expected.sort_by_key(|holder| std::cmp::Reverse((holder.claim, holder.node)));
+            for side in &sides {
+                prop_assert_eq!(&side.order(n), &expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_release_takes_back_its_own_claim_alone() {
+    let mut sides = [Side::new(1), Side::new(2), Side::new(3)];
+    let claim = |side: &Side| side.users.claim(&hub(), &user(0)).number;
+    let old = claim(&sides[0]);
+    whole(&mut sides, 1, 0);
+    let other = claim(&sides[1]);
+    whole(&mut sides, 0, 1);
+    let new = claim(&sides[0]);
+    assert_eq!((old, other, new), (1, 2, 3));
+    let (a, b) = (sides[0].me, sides[1].me);
+    let holder = |node, claim| Holder { node, claim };
+    assert_eq!(sides[0].order(0), [holder(a, 3), holder(b, 2)]);
+    sides[0].users.release(&hub(), &user(0), new);
+    assert_eq!(sides[0].order(0), [holder(b, 2), holder(a, 1)], "the older connection is still there");
+    sides[0].users.release(&hub(), &user(0), new);
+    sides[0].users.release(&hub(), &user(0), other);
+    assert_eq!(
+        sides[0].order(0),
+        [holder(b, 2), holder(a, 1)],
+        "what is not its own, or gone, is not released"
+    );
+    sides[0].users.release(&hub(), &user(0), old);
+    whole(&mut sides, 1, 0);
+    assert_eq!(sides[1].order(0), [holder(b, 2)]);
+}
