@@ -1,14 +1,16 @@
 //! Three nodes behind a plain TCP balancer: clients know one address and are on any node.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::client::{Client, to_group, to_user};
+use crate::client::{Client, assert_ack, to_group, to_user};
 use crate::dialects::{Dialect, Heard, Speaker};
 use crate::messages::assert_every_message;
 use crate::processes::{Process, TestCluster, eventually};
-use crate::proxy::{Cut, Proxy};
+use crate::proxy::{Cut, Proxy, Way};
+use crate::support::PATIENCE;
 use crate::support::http::exchange;
 
 fn addresses(cluster: &TestCluster) -> Vec<SocketAddr> {
@@ -38,6 +40,7 @@ fn it_does_so_too_where_the_balancer_tells_for_whom_it_connects() {
     let cluster = TestCluster::start_with(
         3,
         &["--proxy-protocol", "--allow-anonymous", "--admin-listen", "127.0.0.1:0"],
+        &[],
     );
     let balancer = Proxy::balancer_for(addresses(&cluster), "203.0.113.7:4711".parse().unwrap());
     assert_every_message_through(&balancer, &cluster.nodes);
@@ -101,7 +104,7 @@ fn clients_of_a_killed_node_go_on_at_another_one() {
     cluster.kill(1);
     for (index, client) in clients.iter_mut().enumerate() {
         if index % 3 == 1 {
-            assert_eq!(client.next_within(crate::support::PATIENCE), None, "u{index} is cut off");
+            assert_eq!(client.next_within(PATIENCE), None, "u{index} is cut off");
             *client = connect(index);
         }
     }
@@ -125,4 +128,34 @@ fn clients_of_a_killed_node_go_on_at_another_one() {
         }
     }
     clients.iter_mut().for_each(|client| client.expect_nothing());
+}
+
+#[test]
+fn a_client_whose_network_keeps_silent_is_gone_for_every_node() {
+    let cluster = TestCluster::start_with(2, &[], &[("TIELINE_TIMES_PING_INTERVAL", "1s")]);
+    let proxy = Proxy::before(cluster.nodes[0].address);
+    let mut silent = Client::connect(proxy.address, "h", "silent");
+    let mut anna = cluster.nodes[1].connect("h", "anna");
+    // Whoever says something again and again stays, well beyond the time after which a silent one is gone.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        silent.expect_nothing();
+        assert_ack(&anna.ask(to_user("silent", 1)), 1, 0);
+        assert_eq!(silent.next_data(), 1);
+        assert_eq!(anna.next_within(Duration::from_millis(100)), None);
+    }
+    proxy.set_both(Way::Lost);
+    // Nobody can know yet: it counts as handed to.
+    assert_ack(&anna.ask(to_user("silent", 2)), 1, 0);
+    for node in &cluster.nodes {
+        eventually("it is gone", || {
+            anna.expect_nothing();
+            node.call("HEAD", "/users/silent").status == 404
+        });
+    }
+    assert_ack(&anna.ask(to_user("silent", 3)), 0, 1);
+    assert_eq!(cluster.nodes[0].metric("tieline_connections_ended_total{reason=\"silent\"}"), 1);
+    // What was lost stays lost, and the client finds its connection closed when its network is back.
+    proxy.heal();
+    assert_eq!(silent.next_within(PATIENCE), None);
 }

@@ -1,9 +1,13 @@
 //! Nodes that die without a word, and nodes that come again under the same name.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, assert_ack, to_group, to_user};
 use crate::processes::{TestCluster, eventually};
+use crate::support::PATIENCE;
+use crate::talkers::{Heard, Talker};
 
 /// How long a node that cannot be reached is believed to hold what it held.
 const LEASE: Duration = Duration::from_secs(15);
@@ -62,6 +66,66 @@ fn a_killed_nodes_users_are_gone_within_a_lease_and_nobody_waits_for_them() {
         assert_eq!(node.call("HEAD", "/users/lost").status, 404);
     }
     ben.expect_nothing();
+}
+
+#[test]
+fn a_node_that_is_killed_amid_traffic_costs_the_living_nothing() {
+    let mut cluster = TestCluster::start(3);
+    let connect = |node: usize, user: &str| {
+        let mut client = cluster.nodes[node].connect("h", user);
+        client.join("room");
+        client.gaps = Some(0);
+        client
+    };
+    let mut anna = Talker::new(connect(0, "anna"), "ben");
+    let mut ben = Talker::new(connect(1, "ben"), "anna");
+    let mut killed = connect(2, "killed");
+    let (said, stop) = ([AtomicUsize::new(0), AtomicUsize::new(0)], AtomicBool::new(false));
+    let mut heard = Heard::default();
+    thread::scope(|scope| {
+        for (talker, said) in [&mut anna, &mut ben].into_iter().zip(&said) {
+            let stop = &stop;
+            scope.spawn(move || {
+                talker.talk(said, stop);
+                talker.end();
+            });
+        }
+        scope.spawn(|| {
+            while let Some(frame) = killed.next_within(PATIENCE) {
+                heard.take(&frame);
+            }
+        });
+        let both_said = |count: usize| said.iter().all(|said| said.load(Ordering::Relaxed) > count);
+        eventually("both talk", || both_said(500));
+        cluster.kill(2);
+        let before = said.iter().map(|said| said.load(Ordering::Relaxed)).max().expect("there are two");
+        eventually("both go on", || both_said(before + 500));
+        stop.store(true, Ordering::Relaxed);
+    });
+    let mut reached = [0, 0];
+    for (by, name, talker, other) in [(0, "anna", &anna, &ben), (1, "ben", &ben, &anna)] {
+        other.heard.assert_order();
+        for (number, told) in talker.told.iter().enumerate() {
+            // Between the living nothing is lost, and of what goes to them alone everything is known.
+            assert!(other.heard.has(name, number), "{number} of {name} is lost");
+            let there = u64::from(heard.has(name, number));
+            if number.is_multiple_of(2) {
+                assert_eq!((*told, there), (Some(1), 0), "{number} of {name}");
+            } else {
+                // Handed to the killed node's client, a message may have died with the node.
+                assert!(
+                    told.is_none_or(|told| told == 2 || told == 1 + there),
+                    "{number} of {name}: {told:?}"
+                );
+                reached[by] += there;
+            }
+        }
+        let last = talker.told.last().copied().flatten();
+        assert!(last == Some(1), "the last of {name} went to the living alone: {last:?}");
+        assert_eq!(talker.client.gaps, Some(0), "{name} has missed nothing");
+    }
+    assert!(reached.iter().all(|reached| *reached > 100), "{reached:?}");
+    heard.assert_order();
 }
 
 #[test]

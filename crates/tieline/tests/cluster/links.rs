@@ -1,15 +1,15 @@
 //! Links between nodes that are cut, keep silent, or are slow, by a proxy between each two nodes.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::client::{Client, assert_ack, to_group, to_user};
 use crate::processes::{TestCluster, eventually};
 use crate::proxy::{Cut, Way};
+use crate::talkers::{Heard, Talker};
 
 /// Time between two signs of life of a node.
 const BEAT: Duration = Duration::from_secs(5);
@@ -29,121 +29,6 @@ const PROMPT: Duration = Duration::from_millis(700);
 
 /// What an ack may take that another node owes.
 const GIVEN_UP: Duration = Duration::from_millis(1500);
-
-/// A client that sends numbers to another user and to a group, and remembers what it was told.
-struct Talker {
-    client: Client,
-    /// The user on the other side of the link that breaks.
-    to: &'static str,
-    /// By number of message: how many connections it was handed to; `None` where nobody knows.
-    told: Vec<Option<u64>>,
-    /// Acks that are to come, with the number of their message.
-    outstanding: Vec<(u64, usize)>,
-    heard: Heard,
-}
-
-/// What a client got.
-#[derive(Default)]
-struct Heard {
-    /// Numbers of messages by sender: those to itself, and those to the group.
-    direct: Vec<(String, usize)>,
-    grouped: Vec<(String, usize)>,
-    /// Who has said that nothing more comes, to the group or to itself.
-    ended: BTreeSet<(String, bool)>,
-}
-
-impl Heard {
-    fn take(&mut self, message: &Value) {
-        assert_eq!(message["type"], "message", "{message}");
-        let from = message["fromUserId"].as_str().unwrap().to_owned();
-        let is_grouped = message["group"] == "room";
-        let series = if is_grouped { &mut self.grouped } else { &mut self.direct };
-        match message["data"].as_u64() {
-            Some(number) => series.push((from, number as usize)),
-            None => assert!(self.ended.insert((from, is_grouped)), "{message} comes twice"),
-        }
-    }
-
-    /// Whether it got the message of a number, whichever way.
-    fn has(&self, from: &str, number: usize) -> bool {
-        let of = |series: &[(String, usize)]| series.iter().any(|(by, heard)| by == from && *heard == number);
-        of(&self.direct) || of(&self.grouped)
-    }
-
-    /// Nothing came twice, nothing overtook what was sent before it to the same target.
-    fn assert_order(&self) {
-        for series in [&self.direct, &self.grouped] {
-            for from in ["anna", "ben"] {
-                let numbers: Vec<_> = series.iter().filter(|(by, _)| by == from).map(|(_, n)| *n).collect();
-                assert!(numbers.is_sorted_by(|one, next| one < next), "from {from}: {numbers:?}");
-            }
-        }
-    }
-}
-
-impl Talker {
-    fn new(client: Client, to: &'static str) -> Talker {
-        Talker { client, to, told: Vec::new(), outstanding: Vec::new(), heard: Heard::default() }
-    }
-
-    /// Even numbers go to the user, odd ones to the group.
-    fn say(&mut self) {
-        let number = self.told.len();
-        let mut frame =
-            if number.is_multiple_of(2) { to_user(self.to, number) } else { to_group("room", number) };
-        if number % 2 == 1 {
-            frame["noEcho"] = true.into();
-        }
-        let ack = self.client.send_acked(frame);
-        self.outstanding.push((ack, number));
-        self.told.push(None);
-    }
-
-    fn hear(&mut self) {
-        let frame = self.client.next();
-        if frame["type"] != "ack" {
-            return self.heard.take(&frame);
-        }
-        let at = self.outstanding.iter().position(|(ack, _)| frame["ackId"] == *ack);
-        let (_, number) = self.outstanding.remove(at.unwrap_or_else(|| panic!("{frame} comes twice")));
-        assert_eq!(frame["success"], true, "{frame}");
-        self.told[number] = frame["delivered"].as_u64();
-    }
-
-    /// Talks until it is told to stop, and counts what it said.
-    fn talk(&mut self, said: &AtomicUsize, stop: &AtomicBool) {
-        while !stop.load(Ordering::Relaxed) {
-            while self.outstanding.len() < 32 {
-                self.say();
-                said.fetch_add(1, Ordering::Relaxed);
-            }
-            self.hear();
-        }
-        while !self.outstanding.is_empty() {
-            self.hear();
-        }
-    }
-
-    /// Says to the others that nothing more comes, and listens until they have said so.
-    fn end(&mut self) {
-        for mut frame in [to_user(self.to, "end"), to_group("room", "end")] {
-            frame["noEcho"] = true.into();
-            let ack = self.client.send_acked(frame);
-            loop {
-                let frame = self.client.next();
-                if frame["ackId"] == ack {
-                    assert!(frame["delivered"].as_u64() > Some(0), "{frame}");
-                    break;
-                }
-                self.heard.take(&frame);
-            }
-        }
-        while self.heard.ended.len() < 2 {
-            let frame = self.client.next();
-            self.heard.take(&frame);
-        }
-    }
-}
 
 #[test]
 fn what_a_cut_link_loses_is_told_and_the_rest_arrives_once_and_in_order() {
@@ -231,6 +116,49 @@ fn what_a_cut_link_loses_is_told_and_the_rest_arrives_once_and_in_order() {
     for number in 0..50 {
         exchange(&mut anna.client, &mut ben.client, "ben", number);
         exchange(&mut ben.client, &mut anna.client, "anna", number);
+    }
+}
+
+#[test]
+fn what_changes_on_one_side_of_a_cut_is_known_on_the_other_when_it_is_healed() {
+    let cluster = TestCluster::start_with_proxies(3);
+    let mut anna = cluster.nodes[0].connect("h", "anna");
+    let mut ben = cluster.nodes[1].connect("h", "ben");
+    let gone = cluster.nodes[1].connect("h", "gone");
+    ben.join("left");
+    let nobodies = |group: &str| cluster.nodes[0].call("HEAD", &format!("/groups/{group}")).status == 404;
+    assert!(!nobodies("left"));
+    for client in [&mut anna, &mut ben] {
+        client.gaps = Some(0);
+    }
+    let link = cluster.link(0, 1);
+    link.sever();
+    let is_apart = |node: usize| cluster.nodes[node].reaches().len() == 2;
+    eventually("they have lost each other", || is_apart(0) && is_apart(1));
+    let asked = Instant::now();
+    ben.join("joined");
+    assert_eq!(ben.ask(json!({"type": "leaveGroup", "group": "left"}))["success"], true);
+    let mut dora = cluster.nodes[1].connect("h", "dora");
+    assert!(asked.elapsed() < PROMPT, "who cannot be reached is not waited for: {:?}", asked.elapsed());
+    drop(gone);
+    // The third node reaches both, and has heard of everything.
+    let mut cleo = cluster.nodes[2].connect("h", "cleo");
+    assert_ack(&cleo.ask(to_group("joined", "c")), 1, 0);
+    assert_eq!(ben.next_data(), "c");
+    link.heal();
+    cluster.wait_for_all();
+    // Even before the roster is read again nobody is forgotten who has come meanwhile.
+    assert_ack(&anna.ask(to_group("joined", "a")), 1, 0);
+    assert_eq!(ben.next_data(), "a");
+    exchange(&mut anna, &mut dora, "dora", 1);
+    eventually("who has gone meanwhile is unknown", || {
+        let ack = anna.ask(to_user("gone", 0));
+        ack["delivered"] == 0 && ack["unknown"] == 1
+    });
+    eventually("the group that was left is no more", || nobodies("left"));
+    for client in [&mut anna, &mut ben, &mut cleo, &mut dora] {
+        client.gaps = Some(0);
+        client.expect_nothing();
     }
 }
 

@@ -33,3 +33,5 @@ mod strangers;
 #[cfg(test)]
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(test)]
+mod talkers;

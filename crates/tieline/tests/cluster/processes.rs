@@ -42,17 +42,19 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a node. `listen` and `peers` are its addresses, `args` come after all others and prevail.
+    /// Starts a node. `listen` and `peers` are its addresses, `args` come after all others and prevail, as do
+    /// `variables`.
     pub(crate) fn start(
         name: &str,
         listen: SocketAddr,
         peers: SocketAddr,
         seeds: &[SocketAddr],
         args: &[&str],
+        variables: &[(&str, &str)],
     ) -> Process {
         let seeds: Vec<_> = seeds.iter().map(SocketAddr::to_string).collect();
         let mut command = tieline(&["serve", "--node", name, "--shards", "2"]);
-        command.env("TIELINE_LIMITS_MESSAGE_RATE", "0");
+        command.env("TIELINE_LIMITS_MESSAGE_RATE", "0").envs(variables.iter().copied());
         command.args(["--listen", &listen.to_string(), "--peer-listen", &peers.to_string()]);
         command.args(["--broker", &format!("mesh://{}", seeds.join(","))]).args(args);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -158,16 +160,16 @@ pub(crate) struct TestCluster {
 impl TestCluster {
     /// Starts so many nodes and waits until each reaches all.
     pub(crate) fn start(count: usize) -> TestCluster {
-        TestCluster::start_with(count, &[])
+        TestCluster::start_with(count, &[], &[])
     }
 
-    /// The same with more arguments for each node.
-    pub(crate) fn start_with(count: usize, args: &[&str]) -> TestCluster {
+    /// The same with more arguments and variables for each node.
+    pub(crate) fn start_with(count: usize, args: &[&str], variables: &[(&str, &str)]) -> TestCluster {
         let mut cluster = TestCluster { nodes: Vec::new(), links: HashMap::new() };
         for index in 0..count {
             let seeds: Vec<_> = cluster.nodes.first().map(|node| node.peers).into_iter().collect();
             let args = [&["--cluster-secret", SECRET], args].concat();
-            cluster.nodes.push(Process::start(&format!("n{index}"), any(), any(), &seeds, &args));
+            cluster.nodes.push(Process::start(&format!("n{index}"), any(), any(), &seeds, &args, variables));
         }
         cluster.wait_for_all();
         cluster
@@ -182,7 +184,7 @@ impl TestCluster {
             }
             let seeds: Vec<_> = (0..index).map(|lower| cluster.links[&(index, lower)].address).collect();
             let args = ["--cluster-secret", SECRET, "--peer-advertise", NOWHERE];
-            cluster.nodes.push(Process::start(&format!("n{index}"), any(), any(), &seeds, &args));
+            cluster.nodes.push(Process::start(&format!("n{index}"), any(), any(), &seeds, &args, &[]));
         }
         cluster.wait_for_all();
         cluster
@@ -221,7 +223,7 @@ impl TestCluster {
         let seed = self.nodes[(index + 1) % self.nodes.len()].peers;
         let former = &self.nodes[index];
         let args = ["--cluster-secret", SECRET];
-        let node = Process::start(&former.name, former.address, former.peers, &[seed], &args);
+        let node = Process::start(&former.name, former.address, former.peers, &[seed], &args, &[]);
         self.nodes[index] = node;
     }
 

@@ -9,8 +9,8 @@ fn nodes_of_another_secret_or_cluster_serve_on_alone() {
     let seed = [cluster.nodes[0].peers];
     let wrong_secret = ["--cluster-secret", "not the secret of the cluster under test"];
     let wrong_cluster = ["--cluster", "another", "--cluster-secret", SECRET];
-    let mut secret = Process::start("wrong-secret", any(), any(), &seed, &wrong_secret);
-    let mut name = Process::start("wrong-cluster", any(), any(), &seed, &wrong_cluster);
+    let mut secret = Process::start("wrong-secret", any(), any(), &seed, &wrong_secret, &[]);
+    let mut name = Process::start("wrong-cluster", any(), any(), &seed, &wrong_cluster, &[]);
     // Each was refused, and both sides say why.
     for node in [&mut cluster.nodes[0], &mut secret] {
         node.wait_for_log("the cluster secret differs");
@@ -19,7 +19,7 @@ fn nodes_of_another_secret_or_cluster_serve_on_alone() {
         node.wait_for_log("this is a node of another cluster");
     }
     // One that belongs there is taken after them.
-    let right = Process::start("right", any(), any(), &seed, &["--cluster-secret", SECRET]);
+    let right = Process::start("right", any(), any(), &seed, &["--cluster-secret", SECRET], &[]);
     cluster.nodes.push(right);
     cluster.wait_for_all();
     let mut clients: Vec<_> =
