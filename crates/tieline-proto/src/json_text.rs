@@ -55,18 +55,7 @@ fn push_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Appends a whole number.
 pub(crate) fn push_number(out: &mut Vec<u8>, number: u64) {
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
-    let mut rest = number;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Appends `true` or `false`.

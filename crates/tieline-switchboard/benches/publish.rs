@@ -115,6 +115,21 @@ fn deliveries(criterion: &mut Criterion) {
             });
         });
     }
+    // Clients acknowledge once a second or so, and by then have thousands of frames.
+    group.throughput(Throughput::Elements(MEMBERS * 16));
+    group.bench_function("numbered w=16, acknowledged 2,000 late", |bencher| {
+        let mut shard = shard(Format { wire: 0, numbered: true, deflate: 0 }, 1);
+        let mut sequence: u64 = 0;
+        bencher.iter(|| {
+            (0..16).for_each(|_| publish(&mut shard, 0));
+            while shard.flush(&mut Sink, || false) {}
+            sequence += 16;
+            if sequence.is_multiple_of(160) {
+                let sequence = sequence.saturating_sub(2_000);
+                (0..MEMBERS as Slot).for_each(|slot| shard.acknowledge(slot, sequence));
+            }
+        });
+    });
     group.throughput(Throughput::Elements(MEMBERS * 4));
     group.bench_function("four frames gathered", |bencher| {
         let mut shard = shard(Format::plain(0), 2);

@@ -7,7 +7,7 @@ use tieline_websocket::InflateMode;
 use crate::Slot;
 use crate::application::{Application, Placement};
 use crate::connection::{Connection, Format, Phase, fresh_decoder};
-use crate::numbered::{Body, Window};
+use crate::numbered::Window;
 use crate::shard::{MAX_SLOTS, Shard};
 
 impl<A: Application> Shard<A> {
@@ -100,7 +100,7 @@ impl<A: Application> Shard<A> {
             window.rewind();
             if connection.format.deflate != format.deflate {
                 // What was compressed for another window size is sent plain.
-                window.bodies_mut().for_each(Body::forget_deflated);
+                window.forget_deflated();
             }
         }
         let before = std::mem::replace(&mut connection.format, format);

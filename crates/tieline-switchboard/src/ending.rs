@@ -7,8 +7,7 @@ use tieline_websocket::encode_close;
 use crate::Slot;
 use crate::application::{Application, Cause};
 use crate::connection::{Phase, fresh_decoder};
-use crate::log::{Extent, Log};
-use crate::numbered::Body;
+use crate::log::Extent;
 use crate::pending::Pending;
 use crate::shard::Shard;
 
@@ -255,9 +254,10 @@ impl<A: Application> Shard<A> {
 
     pub(crate) fn forget_window(&mut self, slot: Slot) {
         let connection = &mut self.connections[slot as usize];
-        if let Some(mut window) = connection.window.take() {
-            let (log, copied, own) = (&mut self.log, &mut self.copied, &mut connection.copied);
-            window.clear(|body| release_body(log, copied, own, body));
+        if let Some(window) = connection.window.take() {
+            let freed = window.clear(&mut self.log);
+            connection.copied -= freed;
+            self.copied -= freed;
         }
     }
 
@@ -271,17 +271,5 @@ impl<A: Application> Shard<A> {
         for slot in 0..self.connections.len() as Slot {
             self.close_for(slot, code, reason, Cause::Stopped);
         }
-    }
-}
-
-/// Gives back what a numbered body held.
-pub(crate) fn release_body(log: &mut Log, copied: &mut usize, own: &mut usize, body: Body) {
-    match body {
-        Body::Log { plain, .. } => log.release(plain),
-        Body::Owned(bytes) => {
-            *copied -= bytes.len();
-            *own -= bytes.len();
-        }
-        Body::Shared(_) => {}
     }
 }

@@ -7,21 +7,14 @@
 //! Tested through the properties of the shard, with sockets that take any number of bytes.
 
 use std::io::{ErrorKind, Result};
-use std::sync::Arc;
-
-use tieline_websocket::{Opcode, server_header, stored_block};
 
 use crate::Slot;
 use crate::application::{Application, Cause};
-use crate::connection::{Connection, Phase};
-use crate::log::{Extent, Log};
-use crate::numbered::{Body, Window};
+use crate::connection::Phase;
+use crate::gather::Gathered;
+use crate::log::Extent;
 use crate::pending::{Owned, Pending};
-use crate::settings::Settings;
 use crate::shard::Shard;
-
-/// Bytes joined for one write.
-const GATHER: usize = 64 * 1024;
 
 /// Bytes written to one connection before the next has its turn.
 pub(crate) const TURN: usize = 256 * 1024;
@@ -40,17 +33,6 @@ pub trait Sockets {
     fn end_of_stream(&mut self, slot: Slot) {
         let _ = slot;
     }
-}
-
-/// Numbered frames that were joined for one write, and where.
-#[derive(Debug, Default)]
-pub(crate) struct Gathered {
-    /// The bytes of the write.
-    bytes: Vec<u8>,
-    /// The length of each numbered frame in `bytes`, in order; of one with a `tail` what stands before that.
-    numbered: Vec<u32>,
-    /// The body of the last numbered frame, which is large and goes in a write of its own.
-    tail: Option<Arc<Box<[u8]>>>,
 }
 
 impl<A: Application> Shard<A> {
@@ -150,7 +132,7 @@ impl<A: Application> Shard<A> {
             [Pending::Owned(owned), ..] => (owned.rest(), limit),
             [Pending::Shared { frame, sent, .. }, ..] => (&frame[*sent as usize..], limit),
             _ => {
-                gather(connection, &self.log, &self.settings, &mut gathered);
+                gathered.gather(connection, &self.log, self.settings.numbering);
                 (&gathered.bytes[..], usize::MAX)
             }
         };
@@ -212,9 +194,20 @@ impl<A: Application> Shard<A> {
                     }
                 }
                 Some(Pending::Numbered(count)) => {
-                    let (Some(window), Some(&len)) = (&mut connection.window, frames.next()) else { break };
-                    window.mark_sent();
-                    *count -= 1;
+                    let Some(window) = &mut connection.window else { break };
+                    let mut begun = 0;
+                    while at < written
+                        && begun < *count
+                        && let Some(&len) = frames.next()
+                    {
+                        at += len as usize;
+                        begun += 1;
+                    }
+                    if begun == 0 {
+                        break;
+                    }
+                    window.mark_sent(&self.log, begun);
+                    *count -= begun;
                     if *count == 0 {
                         connection.pending.drop_front();
                     }
@@ -223,9 +216,7 @@ impl<A: Application> Shard<A> {
                     {
                         connection.pending.push_front(Pending::Shared { frame, sent: 0, numbered: true });
                     }
-                    let end = at + len as usize;
-                    let rest = &gathered.bytes[end.min(written)..end];
-                    at = end;
+                    let rest = &gathered.bytes[at.min(written)..at];
                     if !rest.is_empty() {
                         if self.copied + rest.len() > self.settings.max_copied {
                             return self.end_for_memory(slot);
@@ -254,118 +245,6 @@ impl<A: Application> Shard<A> {
             connection.holding = true;
             self.holders.push(slot);
         }
-    }
-}
-
-/// Joins entries from the front of the connection's list. Large frames and copied bytes end the run.
-fn gather<S>(connection: &Connection<S>, log: &Log, settings: &Settings, gathered: &mut Gathered) {
-    gathered.bytes.clear();
-    gathered.numbered.clear();
-    gathered.tail = None;
-    for item in connection.pending.as_slice() {
-        match item {
-            Pending::Log { start, len } => {
-                if gathered.bytes.len() + *len as usize > GATHER && !gathered.bytes.is_empty() {
-                    return;
-                }
-                gathered.bytes.extend_from_slice(log.bytes(Extent { start: *start, len: *len }));
-            }
-            Pending::Numbered(count) => {
-                let Some(window) = &connection.window else { return };
-                for _ in 0..*count {
-                    if gathered.bytes.len() >= GATHER {
-                        return;
-                    }
-                    let deflate = connection.format.deflate > 0;
-                    if !gathered.join_numbered(window, log, settings.numbering, deflate) {
-                        return;
-                    }
-                }
-            }
-            Pending::Shared { .. } | Pending::Owned(_) => return,
-        }
-    }
-}
-
-impl Gathered {
-    /// Adds the next unsent frame of the window: header, number and body. The body of a large one is left for a
-    /// write of its own, and `false` says that nothing may follow here.
-    fn join_numbered(&mut self, window: &Window, log: &Log, numbering: Numbering, deflate: bool) -> bool {
-        let Some((sequence, body)) = window.peek(self.numbered.len()) else { return false };
-        let head = Head::new(numbering, sequence);
-        let before = self.bytes.len();
-        let in_log;
-        let (tail, compressed): (&[u8], bool) = match body {
-            Body::Log { plain, deflated } if deflate && *deflated > 0 => {
-                in_log = Extent { start: plain.start + u64::from(plain.len), len: *deflated };
-                (log.bytes(in_log), true)
-            }
-            Body::Log { plain, .. } => (log.bytes(*plain), false),
-            Body::Owned(plain) => (plain, false),
-            Body::Shared(body) => {
-                let deflated = body.deflated.as_ref().filter(|_| deflate);
-                self.tail = Some(Arc::clone(deflated.unwrap_or(&body.plain)));
-                (deflated.unwrap_or(&body.plain), deflated.is_some())
-            }
-        };
-        let head_len = head.bytes().len() + if compressed { STORED } else { 0 };
-        self.bytes.extend_from_slice(&server_header(Opcode::Text, compressed, head_len + tail.len()));
-        if compressed {
-            // The number cannot be part of what is compressed once for all, so it goes before it, stored.
-            stored_block(head.bytes(), &mut self.bytes);
-        } else {
-            self.bytes.extend_from_slice(head.bytes());
-        }
-        if self.tail.is_none() {
-            self.bytes.extend_from_slice(tail);
-        }
-        self.numbered.push((self.bytes.len() - before) as u32);
-        self.tail.is_none()
-    }
-}
-
-/// What stands before and behind the number of a numbered frame.
-type Numbering = (&'static [u8], &'static [u8]);
-
-/// Bytes that a stored block adds to its content.
-const STORED: usize = 5;
-
-/// Longest sum of what stands before and behind the number.
-pub(crate) const MAX_NUMBERING: usize = 64;
-
-/// The start of a numbered frame's payload: `prefix`, number, `suffix`, on the stack.
-struct Head {
-    bytes: [u8; MAX_NUMBERING + 20],
-    len: usize,
-}
-
-impl Head {
-    fn new((prefix, suffix): Numbering, sequence: u64) -> Self {
-        let mut head = Head { bytes: [0; MAX_NUMBERING + 20], len: 0 };
-        head.put(prefix);
-        let mut digits = [0; 20];
-        let mut at = digits.len();
-        let mut rest = sequence;
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
-        head.put(&digits[at..]);
-        head.put(suffix);
-        head
-    }
-
-    fn put(&mut self, part: &[u8]) {
-        self.bytes[self.len..self.len + part.len()].copy_from_slice(part);
-        self.len += part.len();
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
     }
 }
 

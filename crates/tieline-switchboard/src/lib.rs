@@ -19,6 +19,7 @@ mod counters;
 mod encode;
 mod ending;
 mod flush;
+mod gather;
 mod group;
 mod inbound;
 mod log;

@@ -7,7 +7,6 @@ use crate::application::{Application, Cause};
 use crate::connection::{Connection, Format, Phase};
 use crate::encode::{Encode, Encoded};
 use crate::group::GroupId;
-use crate::numbered::Body;
 use crate::pending::MAX_ENTRIES;
 use crate::shard::Shard;
 use crate::{Address, Slot};
@@ -195,17 +194,15 @@ fn offer<S>(
             connection.pending.push_shared(Arc::clone(frame));
             false
         }
-        Encoded::NumberedLog { plain, deflated } => {
-            let window = connection.window.as_mut()?;
-            window.push(Body::Log { plain: *plain, deflated: *deflated });
+        Encoded::NumberedLog { record, plain } => {
+            let reference = connection.window.as_mut()?.push(*record, *plain);
             if open {
                 connection.pending.push_numbered(1);
             }
-            true
+            reference
         }
         Encoded::NumberedShared(body) => {
-            let window = connection.window.as_mut()?;
-            window.push(Body::Shared(body.clone()));
+            connection.window.as_mut()?.push_large(body.clone());
             if open {
                 connection.pending.push_numbered(1);
             }

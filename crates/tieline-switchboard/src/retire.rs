@@ -1,6 +1,7 @@
 //! Retiring the log: when it has grown past its limit, the oldest chunk goes, and what laggards still want of
 //! it is copied for each of them. So one frame that is never read does not pin a chunk, and the memory of a
-//! shard is bounded: the log by `max_log`, the copies by `max_lag` a connection and `max_copied` together.
+//! shard is bounded: the log by `max_log`, the copies by `max_lag` and a chunk a connection (of the copy of a run, the
+//! part that is acknowledged goes with the rest) and by `max_copied` together.
 //! A connection whose copy would pass `max_copied` is ended instead of copied for.
 //! Tested through the properties of the shard, with logs of two chunks.
 
@@ -8,7 +9,6 @@ use crate::Slot;
 use crate::application::{Application, Cause};
 use crate::connection::Connection;
 use crate::log::Extent;
-use crate::numbered::Body;
 use crate::pending::{Owned, Pending};
 use crate::shard::Shard;
 
@@ -83,13 +83,8 @@ impl<A: Application> Shard<A> {
         items[..end - kept].fill_with(|| Pending::Numbered(0));
         connection.pending.skip(end - kept);
 
-        for body in connection.window.iter_mut().flat_map(|window| window.bodies_mut()) {
-            let Body::Log { plain, .. } = *body else { continue };
-            if plain.chunk() > chunk {
-                break;
-            }
-            *body = Body::Owned(self.log.bytes(plain).into());
-            self.log.release(plain);
+        if let Some(window) = &mut connection.window {
+            window.copy_out(&mut self.log, chunk);
         }
     }
 
@@ -110,10 +105,7 @@ fn wanted<S>(connection: &Connection<S>, chunk: u64) -> Option<usize> {
         Pending::Log { start, len } if old(*start, chunk) => Some(*len as usize),
         _ => None,
     });
-    let bodies = connection.window.iter().flat_map(|window| window.bodies());
-    let in_window = bodies
-        .take_while(|body| !matches!(body, Body::Log { plain, .. } if plain.chunk() > chunk))
-        .filter_map(|body| if let Body::Log { plain, .. } = body { Some(plain.len as usize) } else { None });
+    let in_window = connection.window.iter().filter_map(|window| window.wanted(chunk));
     in_list.chain(in_window).reduce(|sum, len| sum + len)
 }
 

@@ -14,10 +14,10 @@ use crate::application::{Application, Cause};
 use crate::connection::{Address, Connection, Format, Phase};
 use crate::counters::Counters;
 use crate::encode::{Encoded, Encoder};
-use crate::ending::release_body;
-use crate::flush::{Gathered, MAX_NUMBERING};
+use crate::gather::{Gathered, MAX_NUMBERING};
 use crate::group::{GroupId, Groups};
 use crate::log::Log;
+use crate::numbered::Acknowledged;
 use crate::parking::Outgoing;
 use crate::pending::MAX_ENTRIES;
 use crate::settings::Settings;
@@ -300,11 +300,10 @@ impl<A: Application> Shard<A> {
     /// sent, or one that was acknowledged before, changes nothing.
     pub fn acknowledge(&mut self, slot: Slot, sequence: u64) {
         let connection = &mut self.connections[slot as usize];
-        let (log, copied) = (&mut self.log, &mut self.copied);
-        let connection_copied = &mut connection.copied;
         if let Some(window) = &mut connection.window {
-            let again =
-                window.acknowledge(sequence, |body| release_body(log, copied, connection_copied, body));
+            let Acknowledged { again, copied } = window.acknowledge(&mut self.log, sequence);
+            connection.copied -= copied;
+            self.copied -= copied;
             if again > 0 {
                 connection.pending.forget_numbered(again);
             }

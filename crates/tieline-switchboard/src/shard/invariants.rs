@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use crate::application::Application;
 use crate::connection::Phase;
 use crate::log::{CHUNK, Extent};
-use crate::numbered::Body;
 use crate::pending::{MAX_ENTRIES, Pending};
 use crate::shard::Shard;
 use crate::{GroupId, Slot};
@@ -42,16 +41,12 @@ impl<A: Application> Shard<A> {
                 }
             }
             let mut held = 0;
-            for body in connection.window.iter().flat_map(|window| window.bodies()) {
-                held += body.weight();
-                match body {
-                    Body::Log { plain, .. } => {
-                        *references.entry(plain.chunk()).or_default() += 1;
-                        assert!(connection.holding, "{slot}: a window in the log is not listed");
-                    }
-                    Body::Owned(bytes) => own += bytes.len(),
-                    Body::Shared(_) => {}
-                }
+            if let Some(window) = &connection.window {
+                let chunks = window.check(&self.log);
+                assert!(chunks.is_empty() || connection.holding, "{slot}: a window in the log is not listed");
+                chunks.into_iter().for_each(|chunk| *references.entry(chunk).or_default() += 1);
+                held = window.held();
+                own += window.copied();
             }
             assert_eq!(connection.unsent, unsent, "{slot}: unsent");
             assert_eq!(connection.copied, own, "{slot}: copied");
