@@ -5,7 +5,7 @@
 BINARY := $(or $(CARGO_TARGET_DIR),target)/debug/tieline
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/tieline
 
-.PHONY: run test test-full bench lint fmt clippy unit binary doc tidy autobahn autobahn-part sdk deny
+.PHONY: run test test-full bench lint fmt clippy unit binary doc tidy autobahn autobahn-part sdk browser deny
 
 # One thing after the other, in the order written: the quick answers first, and no two builds at a time.
 .NOTPARALLEL:
@@ -13,7 +13,7 @@ RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/tieline
 run:
 	cargo run --release -p tieline -- dev
 
-test: lint unit doc tidy autobahn-part sdk
+test: lint unit doc tidy autobahn-part sdk browser
 	@tests/left-out.sh report
 
 test-full: test autobahn
@@ -60,6 +60,10 @@ autobahn:
 sdk: binary
 	@tests/left-out.sh run "the JavaScript SDKs" tests/run-sdk.sh $(BINARY) js
 	@tests/left-out.sh run "the Python SDKs" tests/run-sdk.sh $(BINARY) python
+
+# The demo page in a real Chromium, which is installed from Debian's packages if it is not there.
+browser: binary
+	@tests/left-out.sh run "the demo page in a browser" tests/browser/run.sh $(BINARY)
 
 # cargo-deny is built once, into target/tools, if it is not installed. Advisories are fetched from the network.
 DENY := advisories bans licenses sources

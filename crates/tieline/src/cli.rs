@@ -125,6 +125,7 @@ fn value_name(name: &str) -> &'static str {
         "access_key" => "KEY",
         "access_key_file" => "FILE",
         "allow_origin" => "ORIGIN",
+        "demo" => "WHO",
         "shards" => "N",
         _ => "NAME",
     }

@@ -23,7 +23,7 @@ use tieline_core::token::Keys;
 
 pub use document::markdown;
 pub use error::{ConfigError, ConfigErrors, Origin};
-pub use kind::{Broker, LogFormat, Masked, Size};
+pub use kind::{Broker, Demo, LogFormat, Masked, Size};
 pub use layers::Layers;
 pub use row::{Row, rows};
 pub use table::{Deflate, Limits, Log, Server, Times};

@@ -111,6 +111,10 @@ pub fn describe(nodes: &[(NodeName, Addresses)]) -> String {
     }
     if let Some((_, first)) = nodes.first() {
         text.push_str(&format!(
+            "Open http://{}/ in a browser, and another node's page in a second one.\n",
+            first.clients
+        ));
+        text.push_str(&format!(
             "Connect WebSocket clients to ws://{}/client/hubs/demo?user=alice with subprotocol tieline.v1.\n",
             first.clients
         ));

@@ -8,6 +8,7 @@ pub mod admission;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod demo;
 pub mod dev;
 pub mod echo;
 pub mod http;

@@ -15,10 +15,10 @@ use tieline_proto::ErrorCode;
 
 use crate::admission::{self, Facts, MemberOrigins, Standing};
 use crate::client::bearer;
-use crate::config::Broker;
+use crate::config::{Broker, Demo};
 use crate::http::{Caller, Found, Head, HttpTally, Refusal};
 use crate::rest::RestTally;
-use crate::{metrics, rest};
+use crate::{demo, metrics, rest};
 
 /// The type of Prometheus' text.
 const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -31,6 +31,10 @@ pub struct Station {
     pub http: Arc<HttpTally>,
     /// What the REST API counted.
     pub rest: RestTally,
+    /// Who is shown the demo page.
+    pub demo: Demo,
+    /// Whether everybody may connect without a token.
+    pub allow_anonymous: bool,
     /// What joins the node to others.
     pub broker: Broker,
     /// Where clients reach the node, if that is known.
@@ -65,7 +69,7 @@ struct Health {
 pub fn public(station: &Arc<Station>) -> Router {
     let metrics =
         if station.has_admin { Router::new() } else { Router::new().route("/metrics", get(guarded_metrics)) };
-    finish(health().merge(metrics), station)
+    finish(health().merge(metrics).merge(demo::routes(station.demo)), station)
 }
 
 /// The routes of the listener for operators, which only they can reach.
@@ -145,13 +149,19 @@ async fn guarded_metrics(
 
 /// Whether a request comes from this machine.
 pub(crate) fn is_local(caller: &Caller, head: &Head<'_>, members: &MemberOrigins) -> bool {
-    let Found::Once(Some(host)) = head.header("host") else { return false };
+    facts(caller, head, members).is_some_and(|facts| admission::is_local(&facts))
+}
+
+/// What the rules for callers without a token look at; none without a proper `Host`. Nobody is let in by the configuration or for
+/// want of keys.
+pub(crate) fn facts<'a>(caller: &Caller, head: &Head<'a>, members: &MemberOrigins) -> Option<Facts<'a>> {
+    let Found::Once(Some(host)) = head.header("host") else { return None };
     let standing = match head.header("origin") {
         Found::Absent => Standing::Absent,
         Found::Once(Some(origin)) => admission::standing(Some(origin), host, &[], members),
         Found::Once(None) | Found::Repeated => Standing::Foreign,
     };
-    admission::is_local(&Facts {
+    Some(Facts {
         allow_anonymous: false,
         has_keys: true,
         listener: caller.listener.ip(),

@@ -85,6 +85,8 @@ pub async fn serve(
         node: Arc::clone(&node),
         http: Arc::clone(&tally),
         rest: RestTally::default(),
+        demo: settings.server.demo,
+        allow_anonymous: settings.server.allow_anonymous,
         broker: settings.server.broker.clone(),
         client_url: client_url.clone(),
         members: Arc::clone(&members),

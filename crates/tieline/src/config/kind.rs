@@ -371,6 +371,39 @@ impl Broker {
     }
 }
 
+/// Who is shown the demo page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Demo {
+    /// Browsers of this machine, by the rule for clients without a token.
+    #[default]
+    Local,
+    /// Everybody.
+    All,
+    /// Nobody.
+    Off,
+}
+
+impl Kind for Demo {
+    const TAKES: &'static str = "\"local\", \"all\" or \"off\"";
+
+    fn read(written: &Written) -> Option<Self> {
+        match text(written)? {
+            "local" => Some(Demo::Local),
+            "all" => Some(Demo::All),
+            "off" => Some(Demo::Off),
+            _ => None,
+        }
+    }
+
+    fn write(&self) -> String {
+        quote(match self {
+            Demo::Local => "local",
+            Demo::All => "all",
+            Demo::Off => "off",
+        })
+    }
+}
+
 /// How lines of the log are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tieline_proto::NodeName;
 
 use super::error::ConfigError;
-use super::kind::{Broker, Kind, LogFormat, Masked, Size};
+use super::kind::{Broker, Demo, Kind, LogFormat, Masked, Size};
 use super::layers::{Layers, Written};
 use super::row::Row;
 
@@ -140,6 +140,8 @@ section! {
     /// Origins of web pages, beside the server's own, that browsers may connect from, such as `https://app.example.com`; `*` for all.
     allow_origin: Vec<String> = Vec::new(), "origins",
         "a list of origins such as \"https://app.example.com\", or \"*\"" |origins| are_origins(origins);
+    /// Who is shown the demo page at `/`: `local` for browsers of this machine, `all` for everybody, `off` for nobody. What one can do with it is what the server lets any client do.
+    demo: Demo = Demo::Local, "who";
     /// Threads that hold connections; 0 for one per processor.
     shards: usize = 0, "threads", "a number of threads up to 255, or 0 for one per processor" |shards| *shards <= 255;
 }

@@ -13,6 +13,8 @@ mod bad_peers;
 #[cfg(test)]
 mod command;
 #[cfg(test)]
+mod demo;
+#[cfg(test)]
 mod echo;
 #[cfg(test)]
 mod member;

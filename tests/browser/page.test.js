@@ -1,0 +1,166 @@
+// The demo page in a real Chromium: what people do with it, and what it does when a node dies.
+//
+// Nothing sleeps: each step waits, with a time limit, until the page shows what it should.
+
+import { after, before, test } from "node:test";
+import assert from "node:assert/strict";
+import { chromium } from "playwright-core";
+
+import { killAll, start, startTwo, token } from "./cluster.js";
+
+const ARGS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-dev-shm-usage",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+const PATIENCE = 20_000;
+const PHONE = { viewport: { width: 320, height: 600 }, isMobile: true, hasTouch: true };
+const HOSTILE = `<img src=x onerror="document.title='broken'"><script>document.title='broken'</script>`;
+
+let browser;
+before(async () => {
+  browser = await chromium.launch({ executablePath: process.env.TIELINE_CHROMIUM, args: ARGS });
+});
+after(async () => {
+  await browser?.close();
+  killAll();
+});
+
+// Opens the page and collects what goes wrong in it. That a dead node cannot be reached is no fault.
+async function visit(url, options = {}) {
+  const context = await browser.newContext(options);
+  context.setDefaultTimeout(PATIENCE);
+  const page = await context.newPage();
+  page.faults = [];
+  page.on("pageerror", (error) => page.faults.push(error.message));
+  page.on("console", (message) => {
+    const isFault = message.type() === "error" && !/ERR_CONNECTION|WebSocket connection to|net::ERR/.test(message.text());
+    if (isFault) page.faults.push(message.text());
+  });
+  await page.goto(url);
+  return page;
+}
+
+async function enter(page, name) {
+  await page.getByLabel("Your name").fill(name);
+  await page.getByRole("button", { name: "Connect" }).click();
+  await page.waitForSelector("#hall:not([hidden])");
+}
+
+const status = (page, text) => page.locator("#status", { hasText: text }).waitFor();
+const person = (page, name, node) => page.locator(`#people button:has-text("${name}"):has(.node:text-is("${node}"))`);
+const shown = (page, from, to, text) =>
+  page.locator(".message", { hasText: text }).filter({ hasText: from }).filter({ hasText: to }).waitFor();
+
+async function write(page, target, text) {
+  await page.getByLabel("To", { exact: true }).selectOption(target);
+  await page.getByLabel("Message", { exact: true }).fill(text);
+  await page.keyboard.press("Enter");
+}
+
+async function joinGroup(page, name) {
+  await page.locator("#panel").evaluate((panel) => (panel.open = true));
+  await page.getByLabel("Name of a group to join").fill(name);
+  await page.getByRole("button", { name: "Join" }).click();
+  await page.getByRole("button", { name: `Leave ${name}` }).waitFor();
+}
+
+async function assertFits(page) {
+  const [wide, window] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assert.ok(wide <= window, `${wide} pixels in a window of ${window}`);
+}
+
+test("two people on two nodes write to each other, and go on when a node is killed", async () => {
+  const [first, second] = await startTwo();
+  const alice = await visit(first.url, { viewport: { width: 1100, height: 700 } });
+  // People say localhost where nodes say 127.0.0.1.
+  const bob = await visit(second.url.replace("127.0.0.1", "localhost"), PHONE);
+  await assertFits(bob);
+  await enter(alice, "alice");
+  await enter(bob, "bob");
+  await status(alice, "on node-a");
+  await status(bob, "on node-b");
+  await person(alice, "bob", "node-b").waitFor();
+  await person(bob, "alice", "node-a").waitFor({ state: "attached" });
+
+  await write(alice, "all", "hello to all");
+  await shown(bob, "alice", "to everybody", "hello to all");
+  await alice.locator(".own", { hasText: "Reached 1 connection." }).waitFor();
+  await person(alice, "bob", "node-b").click();
+  assert.equal(await alice.locator("#target").inputValue(), "user:bob");
+  await write(bob, "user:alice", HOSTILE);
+  await shown(alice, "bob", "to you", HOSTILE);
+  assert.equal(await alice.locator(".log img, .log script").count(), 0, "text stays text");
+  assert.equal(await alice.title(), "tieline demo");
+  await joinGroup(alice, "room");
+  await joinGroup(bob, "room");
+  await write(alice, "group:room", "hello to the room");
+  await shown(bob, "alice", "to group room", "hello to the room");
+  await write(bob, "all", "long".repeat(400));
+  await shown(alice, "bob", "to everybody", "longlong");
+  await assertFits(bob);
+
+  // Somebody on the second node who never says goodbye, and will not come back.
+  await bob.evaluate(
+    (url) =>
+      new Promise((done) => {
+        const socket = new WebSocket(`${url}/client/hubs/demo?user=ghost`, "tieline.v1");
+        const data = { page: "ghost", node: "node-b" };
+        socket.onopen = () => {
+          socket.send(JSON.stringify({ type: "sendToGroup", group: "demo:people", dataType: "json", data, ackId: 1 }));
+        };
+        socket.onmessage = (event) => event.data.includes('"ackId":1') && done();
+      }),
+    second.url.replace("http", "ws"),
+  );
+  await person(alice, "ghost", "node-b").waitFor();
+
+  await second.kill();
+  await status(bob, "on node-a");
+  await person(alice, "bob", "node-a").waitFor();
+  await bob.locator(".event", { hasText: "node-b is gone" }).waitFor();
+  // Both ways, and he is in his group again.
+  await write(bob, "user:alice", "still here");
+  await shown(alice, "bob", "to you", "still here");
+  await write(alice, "group:room", "good to hear");
+  await shown(bob, "alice", "to group room", "good to hear");
+  await person(alice, "ghost", "node-b").waitFor({ state: "detached" });
+  await write(alice, "user:bob", "and nobody else");
+  await shown(bob, "alice", "to you", "and nobody else");
+  await assertFits(bob);
+
+  // Who leaves is gone at once.
+  await bob.close();
+  await person(alice, "bob", "node-a").waitFor({ state: "detached", timeout: 5_000 });
+  assert.deepEqual([...alice.faults, ...bob.faults], []);
+  await first.kill();
+  await status(alice, "trying");
+});
+
+test("where a token is needed the page says so and takes one", async () => {
+  const key = "a-key-for-tests-that-is-long-enough-for-hs256";
+  const node = await start("locked", "--access-key", key);
+  const page = await visit(node.url, PHONE);
+  await page.getByText("lets nobody in without a token").waitFor();
+  assert.equal(await page.getByLabel("Your name").isVisible(), false);
+  await assertFits(page);
+  const connect = async (text) => {
+    await page.getByLabel("Access token").fill(text);
+    await page.getByRole("button", { name: "Connect" }).click();
+  };
+  await connect(token(key, "--hub", "another", "--user", "carol"));
+  await page.getByRole("alert").filter({ hasText: "Is the token right" }).waitFor();
+  await connect(token(key, "--hub", "demo", "--user", "carol", "--role", "webpubsub.joinLeaveGroup", "--role", "webpubsub.sendToGroup"));
+  await status(page, "on locked");
+  await page.locator("#people .self", { hasText: "carol (you)" }).waitFor({ state: "attached" });
+  // The token does not let her do this, and she is told.
+  await write(page, "all", "hello");
+  await page.locator(".own.failed", { hasText: "Not sent" }).waitFor();
+  assert.equal(await page.evaluate(() => JSON.stringify(localStorage).includes("eyJ")), false, "tokens are not kept");
+  assert.deepEqual(page.faults, []);
+});
