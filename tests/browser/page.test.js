@@ -70,9 +70,18 @@ async function joinGroup(page, name) {
   await page.getByRole("button", { name: `Leave ${name}` }).waitFor();
 }
 
+// Nothing reaches beyond the window's sides, and nothing can be scrolled there.
 async function assertFits(page) {
-  const [wide, window] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
-  assert.ok(wide <= window, `${wide} pixels in a window of ${window}`);
+  const outside = await page.evaluate(() => {
+    const isOutside = (element) => {
+      const { left, right, width } = element.getBoundingClientRect();
+      return width > 1 && (left < 0 || right > innerWidth + 0.5);
+    };
+    const scrolls = (element) => element.scrollWidth > element.clientWidth && getComputedStyle(element).overflowX === "auto";
+    const found = [...document.querySelectorAll("html, body, body *:not(pre, pre *)")];
+    return found.filter((element) => isOutside(element) || scrolls(element)).map((element) => element.outerHTML.slice(0, 100));
+  });
+  assert.deepEqual(outside, []);
 }
 
 test("two people on two nodes write to each other, and go on when a node is killed", async () => {
@@ -81,8 +90,23 @@ test("two people on two nodes write to each other, and go on when a node is kill
   // People say localhost where nodes say 127.0.0.1.
   const bob = await visit(second.url.replace("127.0.0.1", "localhost"), PHONE);
   await assertFits(bob);
+  // A name as long as the page takes one, of one word, fits in as well.
+  const long = await visit(first.url, PHONE);
+  await enter(long, "n".repeat(40));
   await enter(alice, "alice");
   await enter(bob, "bob");
+  await person(bob, "nnnn", "node-a").waitFor({ state: "attached" });
+  await bob.locator("summary").click();
+  await assertFits(bob);
+  await assertFits(alice);
+  await write(long, "all", "n".repeat(2000));
+  await shown(bob, "nnnn", "to everybody", "nnnn");
+  await assertFits(bob);
+  await long.locator("summary").click();
+  await assertFits(long);
+  await long.close();
+  await bob.locator("summary").click();
+  await person(alice, "nnnn", "node-a").waitFor({ state: "detached" });
   await status(alice, "on node-a");
   await status(bob, "on node-b");
   await person(alice, "bob", "node-b").waitFor();

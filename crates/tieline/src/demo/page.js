@@ -89,7 +89,8 @@ function toSocketUrl(url) {
 // The pages of the other nodes, for whoever has nobody to write to yet.
 function showElsewhere() {
   const parts = [];
-  for (const { name, url } of nodes.filter((node) => node.url !== ownUrl)) {
+  const others = nodes.filter((node) => node.url !== ownUrl).sort((a, b) => a.name.localeCompare(b.name));
+  for (const { name, url } of others) {
     const at = element("a", "", name);
     at.href = `${url.replace("ws", "http")}/`;
     at.target = "_blank";
@@ -379,7 +380,7 @@ function showPeople() {
   if (shown === shownPeople) return;
   shownPeople = shown;
   const held = document.activeElement?.dataset?.user;
-  const count = others.length + 1;
+  const count = new Set([me?.name, ...others.map((person) => person.name)]).size;
   const nodesOn = new Set([node, ...others.map((person) => person.node)]).size;
   $("people-count").textContent =
     count === 1 ? "Nobody else is on" : `${count} people on ${nodesOn} ${nodesOn === 1 ? "node" : "nodes"}`;

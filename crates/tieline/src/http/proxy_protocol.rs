@@ -44,7 +44,7 @@ pub enum HeaderError {
     /// Too short for the addresses of its family.
     #[error("the header is too short for its addresses")]
     Short,
-    /// More than [`MAX_REST`].
+    /// More than `MAX_REST`.
     #[error("the header is too long")]
     Long,
     /// The connection ended within it.
