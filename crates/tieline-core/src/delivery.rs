@@ -57,6 +57,8 @@ pub struct Receipt {
     delivered: AtomicU64,
     /// Named users and connections that nobody holds.
     unknown: AtomicU64,
+    /// Nodes that the message could not be given to.
+    unreachable: AtomicU64,
     /// Whether the answer was given, by the last who answered or because the time was up.
     done: AtomicBool,
     reply_to: ReplyTo,
@@ -79,6 +81,15 @@ pub struct Outcome {
     pub delivered: u64,
     /// Named users and connections that nobody holds.
     pub unknown: u64,
+    /// Other nodes that may hold recipients and that the message could not be given to.
+    pub unreachable: u64,
+}
+
+impl Outcome {
+    /// So many connections were reached, and nothing is to be said of others.
+    pub fn delivered(delivered: u64) -> Self {
+        Outcome { delivered, ..Outcome::default() }
+    }
 }
 
 /// An answer that is due.
@@ -91,28 +102,29 @@ pub enum Settled {
 }
 
 impl Receipt {
-    /// A receipt for a connection that waits for `answers`, with what is unknown already.
-    pub fn for_connection(answers: usize, unknown: u64, address: Address, ack_id: u64) -> Arc<Self> {
-        Receipt::new(answers, unknown, ReplyTo::Connection(address, ack_id))
+    /// A receipt for a connection that waits for `answers`, with what is known already.
+    pub fn for_connection(answers: usize, known: Outcome, address: Address, ack_id: u64) -> Arc<Self> {
+        Receipt::new(answers, known, ReplyTo::Connection(address, ack_id))
     }
 
     /// A receipt that another node asked for by a number.
     pub fn for_node(answers: usize, node: Incarnation, number: u64) -> Arc<Self> {
-        Receipt::new(answers, 0, ReplyTo::Node(node, number))
+        Receipt::new(answers, Outcome::default(), ReplyTo::Node(node, number))
     }
 
     /// A receipt for somebody outside the shards, and where its outcome arrives: `None` when not all answered in
     /// time.
-    pub fn waiter(answers: usize, unknown: u64) -> (Arc<Self>, oneshot::Receiver<Option<Outcome>>) {
+    pub fn waiter(answers: usize, known: Outcome) -> (Arc<Self>, oneshot::Receiver<Option<Outcome>>) {
         let (sender, receiver) = oneshot::channel();
-        (Receipt::new(answers, unknown, ReplyTo::Waiter(Mutex::new(Some(sender)))), receiver)
+        (Receipt::new(answers, known, ReplyTo::Waiter(Mutex::new(Some(sender)))), receiver)
     }
 
-    fn new(answers: usize, unknown: u64, reply_to: ReplyTo) -> Arc<Self> {
+    fn new(answers: usize, known: Outcome, reply_to: ReplyTo) -> Arc<Self> {
         Arc::new(Receipt {
             missing: AtomicU32::new(answers as u32),
-            delivered: AtomicU64::new(0),
-            unknown: AtomicU64::new(unknown),
+            delivered: AtomicU64::new(known.delivered),
+            unknown: AtomicU64::new(known.unknown),
+            unreachable: AtomicU64::new(known.unreachable),
             done: AtomicBool::new(false),
             reply_to,
         })
@@ -122,12 +134,14 @@ impl Receipt {
     pub fn add(&self, outcome: Outcome) -> Option<Settled> {
         self.delivered.fetch_add(outcome.delivered, Ordering::Relaxed);
         self.unknown.fetch_add(outcome.unknown, Ordering::Relaxed);
+        self.unreachable.fetch_add(outcome.unreachable, Ordering::Relaxed);
         if self.missing.fetch_sub(1, Ordering::AcqRel) > 1 {
             return None;
         }
         let outcome = Outcome {
             delivered: self.delivered.load(Ordering::Relaxed),
             unknown: self.unknown.load(Ordering::Relaxed),
+            unreachable: self.unreachable.load(Ordering::Relaxed),
         };
         self.finish(Some(outcome))
     }

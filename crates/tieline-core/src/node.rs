@@ -55,15 +55,32 @@ pub struct Overloaded;
 pub(crate) struct Route {
     /// Shards of this node that hold recipients.
     pub(crate) shards: Vec<u16>,
-    /// Other nodes that do, or may.
+    /// The way to other nodes that do, or may.
+    pub(crate) elsewhere: Elsewhere,
+}
+
+/// Where a message has to go among the other nodes.
+#[derive(Default)]
+pub(crate) struct Elsewhere {
+    /// Those that hold recipients, or may, and that there is a way to.
     pub(crate) nodes: Nodes,
+    /// How many other nodes there are, those that cannot be reached among them.
+    pub(crate) members: usize,
+    /// Those that there is no way to.
+    pub(crate) unreachable: Nodes,
     /// Named users and connections that nobody holds, as far as is known.
     pub(crate) unknown: u64,
 }
 
 impl Route {
     pub(crate) fn answers(&self) -> usize {
-        self.shards.len() + self.nodes.len()
+        self.shards.len() + self.elsewhere.nodes.len()
+    }
+
+    /// What can be told before anybody has answered.
+    pub(crate) fn known(&self) -> Outcome {
+        let unreachable = self.elsewhere.unreachable.len() as u64;
+        Outcome { delivered: 0, unknown: self.elsewhere.unknown, unreachable }
     }
 
     pub(crate) fn is_nowhere(&self) -> bool {
@@ -247,19 +264,20 @@ impl Node {
     pub(crate) fn route(&self, delivery: &Delivery) -> Route {
         let shards = self.shards_of(delivery);
         let here = |target: &Target| self.is_here(&delivery.hub, target);
-        let (nodes, unknown) = match self.cluster() {
+        let elsewhere = match self.cluster() {
             Some(cluster) => cluster.route(delivery, here),
-            None => (Nodes::new(), delivery.named().filter(|target| !here(target)).count() as u64),
+            None => {
+                let unknown = delivery.named().filter(|target| !here(target)).count() as u64;
+                Elsewhere { unknown, ..Elsewhere::default() }
+            }
         };
-        Route { shards, nodes, unknown }
+        Route { shards, elsewhere }
     }
 
     /// Hands a message to the other nodes on its route.
     pub(crate) fn forward(&self, delivery: &Delivery, route: &Route) {
-        if let Some(cluster) = self.cluster()
-            && !route.nodes.is_empty()
-        {
-            cluster.forward(delivery, &route.nodes);
+        if let Some(cluster) = self.cluster() {
+            cluster.forward(delivery, &route.elsewhere);
         }
     }
 

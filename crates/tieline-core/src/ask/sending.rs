@@ -72,10 +72,11 @@ impl Node {
         };
         let route = self.route(&delivery);
         if route.is_nowhere() {
-            return Ok(Some(Outcome { delivered: 0, unknown: route.unknown }));
+            self.forward(&delivery, &route);
+            return Ok(Some(route.known()));
         }
         let outcome = (wants == Wants::Outcome).then(|| {
-            let (receipt, outcome) = Receipt::waiter(route.answers(), route.unknown);
+            let (receipt, outcome) = Receipt::waiter(route.answers(), route.known());
             delivery.receipt = Some(receipt);
             outcome
         });

@@ -1,7 +1,7 @@
 //! The broker within one process: nodes that are started side by side, as tests do. An exchange is one of two kinds,
 //! as engines are: links between every two nodes, whose ends are told, or a medium that tells of nobody and can be away.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -26,6 +26,8 @@ enum News {
 #[derive(Default)]
 struct State {
     nodes: HashMap<Incarnation, SyncSender<News>>,
+    /// Pairs whose link is cut, each both ways round.
+    parted: HashSet<(Incarnation, Incarnation)>,
     is_medium: bool,
     /// Whether the medium carries nothing now.
     is_away: bool,
@@ -86,6 +88,20 @@ impl MemoryExchange {
         }
     }
 
+    /// Cuts the link between two nodes.
+    pub fn part(&self, one: Incarnation, other: Incarnation) {
+        let mut state = self.lock();
+        state.parted.extend([(one, other), (other, one)]);
+        state.tell_pair(one, other, News::Unreachable);
+    }
+
+    /// Joins them again.
+    pub fn mend(&self, one: Incarnation, other: Incarnation) {
+        let mut state = self.lock();
+        state.parted.retain(|pair| *pair != (one, other) && *pair != (other, one));
+        state.tell_pair(one, other, News::Reachable);
+    }
+
     /// From now on a medium carries nothing; what is on its way still arrives.
     pub fn go_away(&self) {
         self.switch(true, &News::Away);
@@ -100,6 +116,20 @@ impl MemoryExchange {
         let mut state = self.lock();
         state.is_away = is_away;
         state.nodes.values().for_each(|node| tell(node, news.clone()));
+    }
+}
+
+impl State {
+    fn tell_pair(&self, one: Incarnation, other: Incarnation, news: fn(Incarnation) -> News) {
+        for (to, of) in [(one, other), (other, one)] {
+            if let Some(node) = self.nodes.get(&to) {
+                tell(node, news(of));
+            }
+        }
+    }
+
+    fn has_way(&self, from: Incarnation, to: Incarnation) -> bool {
+        from != to && !self.parted.contains(&(from, to))
     }
 }
 
@@ -139,13 +169,13 @@ impl Broker for MemoryBroker {
         };
         match to {
             To::One(id) => match state.nodes.get(&id) {
-                Some(node) => give(node),
+                Some(node) if state.has_way(self.node, id) => give(node),
                 // A medium does not know who listens.
                 None if state.is_medium => Ok(()),
-                None => Err(NotTaken::Unreachable),
+                _ => Err(NotTaken::Unreachable),
             },
             To::All => {
-                let others = state.nodes.iter().filter(|(id, _)| **id != self.node);
+                let others = state.nodes.iter().filter(|(id, _)| state.has_way(self.node, **id));
                 others.map(|(_, node)| give(node)).fold(Ok(()), Result::and)
             }
         }

@@ -4,6 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tieline_proto::Incarnation;
+
+use super::Nodes;
 use crate::delivery::{Outcome, Receipt, Settled};
 use crate::latency::Latency;
 
@@ -22,8 +25,8 @@ struct Table {
 /// A receipt that is not complete.
 struct Owed {
     receipt: Arc<Receipt>,
-    /// How many nodes have not answered.
-    missing: usize,
+    /// The nodes that have not answered.
+    missing: Nodes,
     /// When they were asked.
     since: Instant,
 }
@@ -57,14 +60,14 @@ impl Receipts {
         &owed.receipt
     }
 
-    /// Waits for so many nodes, and returns the number to ask them under, and what the sender is to be told whose
+    /// Waits for these nodes, and returns the number to ask them under, and what the sender is to be told whose
     /// receipt was given up for it.
-    pub(crate) fn expect(&self, receipt: &Arc<Receipt>, nodes: usize) -> (u64, Option<Settled>) {
+    pub(crate) fn expect(&self, receipt: &Arc<Receipt>, nodes: &Nodes) -> (u64, Option<Settled>) {
         let mut table = self.lock();
         table.last += 1;
         let number = table.last;
         let since = Instant::now();
-        table.waiting.insert(number, Owed { receipt: Arc::clone(receipt), missing: nodes, since });
+        table.waiting.insert(number, Owed { receipt: Arc::clone(receipt), missing: nodes.clone(), since });
         table.asked.push_back((number, since));
         let oldest = (table.asked.len() > MAX_OUTSTANDING).then(|| table.asked.pop_front()).flatten();
         let given_up = oldest.and_then(|(oldest, _)| table.waiting.remove(&oldest));
@@ -72,13 +75,14 @@ impl Receipts {
         (number, given_up.and_then(|owed| self.done(&owed).give_up()))
     }
 
-    /// A node has answered.
-    pub(crate) fn arrived(&self, number: u64, outcome: Outcome) -> Option<Settled> {
+    /// A node has answered. One that was not asked, or has answered before, does not count.
+    pub(crate) fn arrived(&self, number: u64, node: Incarnation, outcome: Outcome) -> Option<Settled> {
         let mut table = self.lock();
         let owed = table.waiting.get_mut(&number)?;
-        owed.missing -= 1;
+        let place = owed.missing.iter().position(|missing| *missing == node)?;
+        owed.missing.swap_remove(place);
         let receipt = Arc::clone(&owed.receipt);
-        if owed.missing == 0 {
+        if owed.missing.is_empty() {
             self.done(owed);
             table.waiting.remove(&number);
         }
@@ -110,16 +114,21 @@ mod tests {
     #[test]
     fn the_oldest_gives_way_at_once() {
         let receipts = Receipts::default();
+        let node = Incarnation(7);
+        let asked = Nodes::from_iter([node]);
         let address = Address { shard: 0, slot: 0, generation: 0 };
-        let expect = |ack_id| receipts.expect(&Receipt::for_connection(1, 0, address, ack_id), 1);
+        let expect = |ack_id| {
+            receipts.expect(&Receipt::for_connection(1, Outcome::default(), address, ack_id), &asked)
+        };
         for ack_id in 0..MAX_OUTSTANDING as u64 {
             assert_eq!(expect(ack_id).1, None);
         }
         let (last, given_up) = expect(MAX_OUTSTANDING as u64);
         assert_eq!(given_up, Some(Settled::Connection(address, 0, None)));
-        let outcome = Outcome { delivered: 1, unknown: 0 };
-        assert_eq!(receipts.arrived(1, outcome), None, "who was given up is told nothing more");
-        let settled = receipts.arrived(last, outcome);
+        let outcome = Outcome::delivered(1);
+        assert_eq!(receipts.arrived(1, node, outcome), None, "who was given up is told nothing more");
+        assert_eq!(receipts.arrived(last, Incarnation(8), outcome), None, "nobody asked it");
+        let settled = receipts.arrived(last, node, outcome);
         assert_eq!(settled, Some(Settled::Connection(address, MAX_OUTSTANDING as u64, Some(outcome))));
         assert_eq!(receipts.waiting(), MAX_OUTSTANDING - 1);
         assert_eq!(receipts.waited().read().count, 2);

@@ -89,7 +89,11 @@ impl Cluster {
         match Envelope::read(said)? {
             Envelope::Message(message) => self.receive(node, header.origin, &message),
             Envelope::Receipt(number, delivered, unknown) => {
-                if let Some(settled) = self.receipts.arrived(number, Outcome { delivered, unknown }) {
+                if let Some(settled) = self.receipts.arrived(
+                    number,
+                    header.origin,
+                    Outcome { delivered, unknown, unreachable: 0 },
+                ) {
                     node.settle(settled);
                 }
             }

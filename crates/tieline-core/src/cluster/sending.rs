@@ -7,8 +7,9 @@ use tieline_proto::{HubName, Incarnation, UserId};
 
 use super::{Cluster, Nodes, lock};
 use crate::broker::{NotTaken, To};
-use crate::delivery::{Delivery, Target};
+use crate::delivery::{Delivery, Outcome, Target};
 use crate::message;
+use crate::node::Elsewhere;
 
 impl Cluster {
     /// Numbers an envelope and hands it to the broker.
@@ -55,9 +56,9 @@ impl Cluster {
         self.peer_view().is_alone()
     }
 
-    /// The nodes that a message has to go to, and how many of its named targets none of them holds as far as is
-    /// known, `here` telling which this node holds.
-    pub(crate) fn route(&self, delivery: &Delivery, here: impl Fn(&Target) -> bool) -> (Nodes, u64) {
+    /// Where a message has to go among the other nodes, and how many of its named targets nobody holds as far as is known,
+    /// `here` telling which this node holds.
+    pub(crate) fn route(&self, delivery: &Delivery, here: impl Fn(&Target) -> bool) -> Elsewhere {
         let peers = self.peer_view();
         let mut nodes = Nodes::new();
         let mut unknown = 0;
@@ -86,16 +87,39 @@ impl Cluster {
                         unknown += u64::from(peers.complete());
                     }
                 }
-                Target::Connection(id) if peers.is_reached(id.incarnation()) => add(id.incarnation()),
+                Target::Connection(id) if peers.get(id.incarnation()).is_some() => add(id.incarnation()),
                 Target::Connection(_) => unknown += u64::from(!here(target)),
             }
         }
-        nodes.retain(|node| peers.is_reached(*node));
-        (nodes, unknown)
+        let mut unreachable = Nodes::new();
+        nodes.retain(|node| {
+            let is_reached = peers.is_reached(*node);
+            // One that was forgotten this moment holds nobody any more.
+            if !is_reached && peers.get(*node).is_some() {
+                unreachable.push(*node);
+            }
+            is_reached
+        });
+        Elsewhere { nodes, members: peers.all().len(), unreachable, unknown }
     }
 
     /// Hands a message to other nodes.
-    pub(crate) fn forward(&self, delivery: &Delivery, nodes: &[Incarnation]) {
+    pub(crate) fn forward(&self, delivery: &Delivery, to: &Elsewhere) {
+        // Where more than half of the nodes want it, one envelope to all costs the origin least. Who asks for receipts does so
+        // only where all are reached: one that comes back this moment would answer without being waited for.
+        let wanted = to.nodes.len();
+        let by_all =
+            wanted > 0 && (wanted == to.members || delivery.receipt.is_none() && wanted * 2 > to.members + 1);
+        if !by_all && !to.unreachable.is_empty() {
+            // Who cannot be given it misses its number, and so finds out when there is a way again.
+            let mut numbers = lock(&self.numbers);
+            for node in &to.unreachable {
+                numbers.next(To::One(*node));
+            }
+        }
+        if to.nodes.is_empty() {
+            return;
+        }
         let (mut groups, mut users, mut connections) = (Vec::new(), Vec::new(), Vec::new());
         let mut everyone = false;
         for target in &delivery.to {
@@ -109,7 +133,7 @@ impl Cluster {
         let message = &delivery.message;
         let receipt = match &delivery.receipt {
             Some(receipt) => {
-                let (number, given_up) = self.receipts.expect(receipt, nodes.len());
+                let (number, given_up) = self.receipts.expect(receipt, &to.nodes);
                 if let (Some(settled), Some(node)) = (given_up, self.node.upgrade()) {
                     node.settle(settled);
                 }
@@ -138,14 +162,18 @@ impl Cluster {
             filter: delivery.filter.as_ref().map(|filter| filter.source()),
             receipt,
         });
-        // Where more than half of the nodes want it, one envelope to all costs the origin least.
-        let all = self.peer_view().all().len();
-        if nodes.len() == all || nodes.len() * 2 > all + 1 && receipt == 0 {
+        if by_all {
             // What was not taken is counted; the receivers see the gap.
             let _ = self.say(To::All, &envelope);
-        } else {
-            for node in nodes {
-                let _ = self.say(To::One(*node), &envelope);
+            return;
+        }
+        for node in &to.nodes {
+            if self.say(To::One(*node), &envelope).is_err() && receipt > 0 {
+                let outcome = Outcome { unreachable: 1, ..Outcome::default() };
+                let settled = self.receipts.arrived(receipt, *node, outcome);
+                if let (Some(settled), Some(node)) = (settled, self.node.upgrade()) {
+                    node.settle(settled);
+                }
             }
         }
     }

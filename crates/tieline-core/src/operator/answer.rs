@@ -29,6 +29,16 @@ impl<'a> Refusal<'a> {
     }
 }
 
+/// What became of a message, in the words of the wire: `None` where not all answered in time.
+pub(super) fn told(outcome: Option<Outcome>) -> Receipt {
+    Receipt {
+        delivered: outcome.map(|outcome| outcome.delivered),
+        queued: 0,
+        unknown: outcome.map(|outcome| outcome.unknown),
+        unreachable: outcome.map(|outcome| outcome.unreachable),
+    }
+}
+
 impl Operator {
     /// Answers a request with an error: in its ack if it wanted one.
     pub(super) fn refuse(&mut self, shard: &mut Shard<Self>, slot: Slot, refusal: &Refusal<'_>) {
@@ -78,10 +88,7 @@ impl Operator {
         ack_id: u64,
         outcome: Option<Outcome>,
     ) {
-        let delivered = outcome.map(|outcome| outcome.delivered);
-        let unknown = outcome.map(|outcome| outcome.unknown);
-        let receipt = Receipt { delivered, queued: 0, unknown };
-        self.ack(shard, slot, Some(ack_id), Extra::Receipt(receipt));
+        self.ack(shard, slot, Some(ack_id), Extra::Receipt(told(outcome)));
     }
 
     /// Closes a connection, and tells the client why in its own protocol first.

@@ -7,13 +7,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tieline_proto::reply::{Extra, From, Receipt as Told};
+use tieline_proto::reply::{Extra, From};
 use tieline_proto::request::Targets;
 use tieline_proto::{ConnectionId, Data, ErrorCode, GroupName, UserId};
 use tieline_switchboard::{Address, Only, Publication, Recipients, Shard, Slot, WhenLagging};
 
 use super::Operator;
-use super::answer::Refusal;
+use super::answer::{Refusal, told};
 use crate::command::Command;
 use crate::delivery::{Delivery, Outcome, Receipt, Settled, Target};
 use crate::hub::Hub;
@@ -99,7 +99,7 @@ impl Operator {
         let only: Option<Only<'_, Session>> = if users.is_empty() { None } else { Some(&named) };
         let to = [Recipients::Group(held.id())];
         let delivered = self.publish(shard, &sender, &send, From::Group { name: group }, &to, only);
-        self.settle(shard, slot, &send, Outcome { delivered, unknown: 0 });
+        self.settle(shard, slot, &send, Outcome::delivered(delivered));
     }
 
     pub(super) fn send_to_user(&mut self, shard: &mut Shard<Self>, slot: Slot, user: &str, send: Send<'_>) {
@@ -123,12 +123,12 @@ impl Operator {
             return true;
         }
         if addresses.is_empty() {
-            self.settle(shard, slot, send, Outcome { delivered: 0, unknown: 1 });
+            self.settle(shard, slot, send, Outcome { unknown: 1, ..Outcome::default() });
             return false;
         }
         let to: SmallVec<[Recipients; 2]> = addresses.into_iter().map(Recipients::Connection).collect();
         let delivered = self.publish(shard, &sender, send, From::User { to: user }, &to, None);
-        self.settle(shard, slot, send, Outcome { delivered, unknown: 0 });
+        self.settle(shard, slot, send, Outcome::delivered(delivered));
         true
     }
 
@@ -146,7 +146,7 @@ impl Operator {
         }
         let to = [Recipients::Group(sender.hub.everyone().id())];
         let delivered = self.publish(shard, &sender, &send, From::Server, &to, None);
-        self.settle(shard, slot, &send, Outcome { delivered, unknown: 0 });
+        self.settle(shard, slot, &send, Outcome::delivered(delivered));
     }
 
     pub(super) fn send_to_many(
@@ -226,13 +226,14 @@ impl Operator {
         };
         let route = self.node.route(&delivery);
         if route.is_nowhere() {
-            return self.settle(shard, slot, send, Outcome { delivered: 0, unknown: route.unknown });
+            self.node.forward(&delivery, &route);
+            return self.settle(shard, slot, send, route.known());
         }
         // Only `tieline.v1` is told numbers; to the others an ack means that the message is on its way.
         match send.ack_id {
             Some(ack_id) if sender.subprotocol == Subprotocol::Tieline => {
                 delivery.receipt =
-                    Some(Receipt::for_connection(route.answers(), route.unknown, sender.address, ack_id));
+                    Some(Receipt::for_connection(route.answers(), route.known(), sender.address, ack_id));
             }
             ack_id => self.ack(shard, slot, ack_id, Extra::None),
         }
@@ -249,8 +250,7 @@ impl Operator {
 
     /// The ack of a message whose fate is known at once.
     fn settle(&mut self, shard: &mut Shard<Self>, slot: Slot, send: &Send<'_>, outcome: Outcome) {
-        let told = Told { delivered: Some(outcome.delivered), queued: 0, unknown: Some(outcome.unknown) };
-        self.ack(shard, slot, send.ack_id, Extra::Receipt(told));
+        self.ack(shard, slot, send.ack_id, Extra::Receipt(told(Some(outcome))));
     }
 
     /// Delivers a message to its recipients on this shard.
@@ -314,7 +314,7 @@ impl Operator {
         let when_lagging = WhenLagging::End;
         let delivered =
             shard.publish(&Publication { message, to: &to, except: &except, only, when_lagging }) as u64;
-        Outcome { delivered, unknown }
+        Outcome { delivered, unknown, unreachable: 0 }
     }
 }
 

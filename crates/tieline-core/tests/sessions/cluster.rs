@@ -199,7 +199,7 @@ fn the_application_asks_one_node_about_connections_of_all() {
         let to = vec![Target::Group(group.clone())];
         let sending = Sending { to, except: Vec::new(), filter: None, payload };
         let outcome = house.block_on(house.node.send(&hub, sending, Wants::Outcome)).unwrap();
-        assert_eq!(outcome, Some(Outcome { delivered: 1, unknown: 0 }));
+        assert_eq!(outcome, Some(Outcome::delivered(1)));
         assert_eq!(bob.receive()["data"], n.to_string());
     }
     let close = Ask::Close { who: who(), excluded: Vec::new(), reason: "enough".into() };

@@ -7,6 +7,7 @@ mod cluster;
 mod house;
 mod medium;
 mod reliable;
+mod unreachable;
 
 use house::{Guest, Heard, House};
 use serde_json::{Value, json};
@@ -81,7 +82,7 @@ fn sends_to_user_all_and_many_tell_what_became_of_them() {
     alice.send(json!({"type": "sendToUser", "user": "a/b ?#%ü", "data": 1, "ackId": 1}));
     assert_eq!(
         alice.receive(),
-        json!({"type": "ack", "ackId": 1, "success": true, "delivered": 2, "queued": 0, "unknown": 0})
+        json!({"type": "ack", "ackId": 1, "success": true, "delivered": 2, "queued": 0, "unknown": 0, "unreachable": 0})
     );
     let heard = bob.receive();
     assert_eq!((&heard["from"], &heard["toUserId"]), (&json!("user"), &json!("a/b ?#%ü")));

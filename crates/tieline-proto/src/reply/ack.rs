@@ -15,6 +15,8 @@ pub struct Receipt {
     /// How many of the named users and connections nobody holds; `None` (`null`) when not all nodes answered
     /// in time.
     pub unknown: Option<u64>,
+    /// How many other nodes may hold recipients and could not be given it; `None` (`null`) as above.
+    pub unreachable: Option<u64>,
 }
 
 /// What an ack says beyond success (`tieline.v1`).
@@ -48,6 +50,7 @@ pub fn ack_with(out: &mut Vec<u8>, ack_id: u64, extra: Extra) {
             push_known(out, ",\"delivered\":", receipt.delivered);
             push_count(out, ",\"queued\":", receipt.queued);
             push_known(out, ",\"unknown\":", receipt.unknown);
+            push_known(out, ",\"unreachable\":", receipt.unreachable);
         }
         Extra::Recovered { recovered, position } => {
             out.extend_from_slice(b",\"recovered\":");

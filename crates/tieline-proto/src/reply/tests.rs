@@ -29,15 +29,15 @@ fn acks() {
         written(|out| ack_error(out, u64::MAX, ErrorCode::Forbidden, "no \"role\"")),
         r#"{"type":"ack","ackId":18446744073709551615,"success":false,"error":{"name":"Forbidden","message":"no \"role\""}}"#
     );
-    let receipt = Receipt { delivered: Some(3), queued: 1, unknown: Some(0) };
+    let receipt = Receipt { delivered: Some(3), queued: 1, unknown: Some(0), unreachable: Some(2) };
     assert_eq!(
         written(|out| ack_with(out, 2, Extra::Receipt(receipt))),
-        r#"{"type":"ack","ackId":2,"success":true,"delivered":3,"queued":1,"unknown":0}"#
+        r#"{"type":"ack","ackId":2,"success":true,"delivered":3,"queued":1,"unknown":0,"unreachable":2}"#
     );
-    let receipt = Receipt { delivered: None, queued: 0, unknown: None };
+    let receipt = Receipt { delivered: None, queued: 0, unknown: None, unreachable: None };
     assert_eq!(
         written(|out| ack_with(out, 2, Extra::Receipt(receipt))),
-        r#"{"type":"ack","ackId":2,"success":true,"delivered":null,"queued":0,"unknown":null}"#
+        r#"{"type":"ack","ackId":2,"success":true,"delivered":null,"queued":0,"unknown":null,"unreachable":null}"#
     );
     assert_eq!(
         written(|out| ack_with(out, 2, Extra::Recovered { recovered: true, position: AT })),

@@ -39,8 +39,8 @@ fn answers() {
     assert_eq!(json(&page), r#"{"value":[]}"#);
     assert_eq!(json(&TokenAnswer { token: "a.b.c".into() }), r#"{"token":"a.b.c"}"#);
     assert_eq!(
-        json(&Receipt { delivered: Some(2), queued: 0, unknown: None }),
-        r#"{"delivered":2,"queued":0,"unknown":null}"#
+        json(&Receipt { delivered: Some(2), queued: 0, unknown: None, unreachable: Some(1) }),
+        r#"{"delivered":2,"queued":0,"unknown":null,"unreachable":1}"#
     );
     let node = NodeItem {
         name: NodeName::new("a:1").unwrap(),

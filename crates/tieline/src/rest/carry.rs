@@ -128,7 +128,8 @@ async fn send_to_many(node: &Node, hub: &HubName, body: &Content) -> Result<Resp
     let outcome = node.send(hub, sending, Wants::Outcome).await?;
     let delivered = outcome.map(|outcome| outcome.delivered);
     let unknown = outcome.map(|outcome| outcome.unknown);
-    Ok(json(&Receipt { delivered, queued: 0, unknown }))
+    let unreachable = outcome.map(|outcome| outcome.unreachable);
+    Ok(json(&Receipt { delivered, queued: 0, unknown, unreachable }))
 }
 
 async fn close(

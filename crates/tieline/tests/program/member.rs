@@ -49,7 +49,10 @@ fn nodes_list_and_count_each_other() {
     let body = r#"{"to":{"users":["nobody"]},"dataType":"text","data":"x"}"#;
     let head = "POST /api/v1/hubs/chat/:send HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
     let answer = ask(first.address, &format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
-    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"delivered":0,"queued":0,"unknown":1}"#));
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (200, r#"{"delivered":0,"queued":0,"unknown":1,"unreachable":0}"#)
+    );
 
     // Who says goodbye is gone at once, without a lease.
     second.stop();

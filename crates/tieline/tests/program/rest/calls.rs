@@ -153,18 +153,18 @@ fn a_send_to_many_says_what_became_of_it() {
     };
     let to = json!({"users": ["alice", "nobody"], "groups": ["g", "empty"], "connections": [a]});
     let answer = send(json!({"to": to, "dataType": "text", "data": "once", "messageId": "m"}));
-    assert_eq!(answer, json!({"delivered": 1, "queued": 0, "unknown": 1}));
+    assert_eq!(answer, json!({"delivered": 1, "queued": 0, "unknown": 1, "unreachable": 0}));
     assert_eq!(alice.json()["data"], "once");
     let answer = send(json!({"to": {"all": true, "excluded": [b]}, "data": [1]}));
-    assert_eq!(answer, json!({"delivered": 1, "queued": 0, "unknown": 0}));
+    assert_eq!(answer, json!({"delivered": 1, "queued": 0, "unknown": 0, "unreachable": 0}));
     assert_eq!(alice.json()["data"], json!([1]));
     let answer = send(json!({"to": {"all": true}, "filter": "userId eq 'bob'", "data": 2}));
-    assert_eq!(answer, json!({"delivered": 1, "queued": 0, "unknown": 0}));
+    assert_eq!(answer, json!({"delivered": 1, "queued": 0, "unknown": 0, "unreachable": 0}));
     assert_eq!(bob.json()["data"], 2);
     expect_nothing(&mut alice);
     let unused =
         post_json(server.address, "/api/v1/hubs/unused/:send", r#"{"to":{"users":["alice"]},"data":1}"#);
-    assert_eq!(unused.json(), json!({"delivered": 0, "queued": 0, "unknown": 1}));
+    assert_eq!(unused.json(), json!({"delivered": 0, "queued": 0, "unknown": 1, "unreachable": 0}));
 }
 
 #[test]
