@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::client::{Client, assert_ack, to_group, to_user};
 use crate::processes::{TestCluster, eventually};
 use crate::support::PATIENCE;
-use crate::talkers::{Heard, Talker};
+use crate::talkers::{Heard, Silence, Talker};
 
 /// How long a node that cannot be reached is believed to hold what it held.
 const LEASE: Duration = Duration::from_secs(15);
@@ -95,12 +95,12 @@ fn a_node_that_is_killed_amid_traffic_costs_the_living_nothing() {
                 heard.take(&frame);
             }
         });
+        let _silence = Silence(&stop);
         let both_said = |count: usize| said.iter().all(|said| said.load(Ordering::Relaxed) > count);
         eventually("both talk", || both_said(500));
         cluster.kill(2);
         let before = said.iter().map(|said| said.load(Ordering::Relaxed)).max().expect("there are two");
         eventually("both go on", || both_said(before + 500));
-        stop.store(true, Ordering::Relaxed);
     });
     let mut reached = [0, 0];
     for (by, name, talker, other) in [(0, "anna", &anna, &ben), (1, "ben", &ben, &anna)] {

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::client::{Client, assert_ack, to_group, to_user};
 use crate::processes::{TestCluster, eventually};
 use crate::proxy::{Cut, Way};
-use crate::talkers::{Heard, Talker};
+use crate::talkers::{Heard, Silence, Talker};
 
 /// Time between two signs of life of a node.
 const BEAT: Duration = Duration::from_secs(5);
@@ -59,6 +59,7 @@ fn what_a_cut_link_loses_is_told_and_the_rest_arrives_once_and_in_order() {
                 heard.take(&cleo.next());
             }
         });
+        let _silence = Silence(&stop);
         let talked = || said.each_ref().map(|said| said.load(Ordering::Relaxed));
         for round in 0..8 {
             let before = talked();
@@ -83,7 +84,6 @@ fn what_a_cut_link_loses_is_told_and_the_rest_arrives_once_and_in_order() {
             }
             cluster.wait_for_all();
         }
-        stop.store(true, Ordering::Relaxed);
     });
 
     for heard in [&anna.heard, &ben.heard, &heard] {

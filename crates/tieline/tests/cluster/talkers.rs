@@ -11,6 +11,15 @@ use crate::client::{Client, to_group, to_user};
 /// Sends that wait for their ack at once.
 const WINDOW: usize = 32;
 
+/// Lets talkers stop when it is dropped, also by a test that fails: they would talk on for ever, and be waited for.
+pub(crate) struct Silence<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A client that sends numbers to another user and to a group, and remembers what it was told.
 pub(crate) struct Talker {
     pub(crate) client: Client,
