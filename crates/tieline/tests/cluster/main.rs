@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod balancer;
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod client;
 #[cfg(test)]
 mod deaths;

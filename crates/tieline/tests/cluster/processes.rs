@@ -21,11 +21,11 @@ use crate::support::program::tieline;
 /// Time between two looks at something that takes time.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Where nobody listens.
-const NOWHERE: &str = "127.0.0.1:1";
-
 /// The secret of a cluster that has no other.
 pub(crate) const SECRET: &str = "a secret of the cluster under test";
+
+/// Arguments of a node that is where nobody listens, as the others are told, so that all come through its proxies.
+const BEHIND_PROXIES: [&str; 4] = ["--cluster-secret", SECRET, "--peer-advertise", "127.0.0.1:1"];
 
 /// A node's process. Dropped, it is killed, and what it logged is printed if the test has failed.
 pub(crate) struct Process {
@@ -182,12 +182,16 @@ impl TestCluster {
             for (lower, node) in cluster.nodes.iter().enumerate() {
                 cluster.links.insert((index, lower), Proxy::before(node.peers));
             }
-            let seeds: Vec<_> = (0..index).map(|lower| cluster.links[&(index, lower)].address).collect();
-            let args = ["--cluster-secret", SECRET, "--peer-advertise", NOWHERE];
-            cluster.nodes.push(Process::start(&format!("n{index}"), any(), any(), &seeds, &args, &[]));
+            let (name, seeds) = (format!("n{index}"), cluster.proxies(index));
+            cluster.nodes.push(Process::start(&name, any(), any(), &seeds, &BEHIND_PROXIES, &[]));
         }
         cluster.wait_for_all();
         cluster
+    }
+
+    /// Where a node finds those that it connects to.
+    fn proxies(&self, index: usize) -> Vec<SocketAddr> {
+        (0..index).map(|lower| self.links[&(index, lower)].address).collect()
     }
 
     /// What stands between two nodes.
@@ -218,13 +222,16 @@ impl TestCluster {
         self.nodes[index].kill();
     }
 
-    /// Starts a killed node again: same name, same addresses, and the next node as its seed.
+    /// Starts a killed node again: same name, same addresses, and the next node as its seed, or the proxies that it had.
     pub(crate) fn restart(&mut self, index: usize) {
-        let seed = self.nodes[(index + 1) % self.nodes.len()].peers;
         let former = &self.nodes[index];
-        let args = ["--cluster-secret", SECRET];
-        let node = Process::start(&former.name, former.address, former.peers, &[seed], &args, &[]);
-        self.nodes[index] = node;
+        let (seeds, args) = if self.links.is_empty() {
+            let next = &self.nodes[(index + 1) % self.nodes.len()];
+            (vec![next.peers], &["--cluster-secret", SECRET][..])
+        } else {
+            (self.proxies(index), &BEHIND_PROXIES[..])
+        };
+        self.nodes[index] = Process::start(&former.name, former.address, former.peers, &seeds, args, &[]);
     }
 
     /// Keeps a node from running; its sockets stay open.
