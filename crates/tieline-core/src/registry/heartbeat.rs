@@ -153,13 +153,15 @@ impl Heartbeat {
         self.show(state);
     }
 
-    /// Over links: the way to it is gone.
+    /// Over links: the way to it is gone. One that never said who it is is forgotten at once: nothing is known that it
+    /// could hold, and started again it would not be recognized as the same node.
     pub fn unreachable(&self, node: Incarnation, now: Instant) {
         let mut state = self.lock();
         state.departed.remove(&node);
-        if let Some(known) = state.known.get_mut(&node) {
-            known.member.standing = Standing::Lost(now);
-            state.is_changed = true;
+        state.is_changed |= state.known.contains_key(&node);
+        match state.known.get_mut(&node) {
+            Some(known) if known.signed.is_some() => known.member.standing = Standing::Lost(now),
+            _ => drop(state.known.remove(&node)),
         }
         self.show(state);
     }

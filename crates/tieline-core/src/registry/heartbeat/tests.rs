@@ -78,6 +78,20 @@ fn a_link_that_is_lost_begins_a_lease_and_a_new_one_ends_it() {
 }
 
 #[test]
+fn a_node_that_is_lost_before_its_first_word_is_forgotten_at_once() {
+    let world = World::new(true);
+    world.heartbeat.reachable(Incarnation(1), world.now);
+    assert_eq!(world.standing(1), Some(Standing::Reached));
+    world.lose(1);
+    assert_eq!(world.standing(1), None);
+    // A word that was on its way makes nobody a member to whom there is no link; the next link does.
+    assert_eq!(world.signed(1, sign("a", &[])), Met::Nobody);
+    world.link("a", 1);
+    world.lose(1);
+    assert_eq!(world.standing(1), Some(Standing::Lost(world.now)));
+}
+
+#[test]
 fn who_is_vouched_for_stays_until_nobody_reaches_it() {
     let mut world = World::new(true);
     world.link("a", 1);
