@@ -31,6 +31,8 @@ export async function start(name, ...args) {
     name,
     url: found[1],
     peers: found[2],
+    // Keeps it from running; its sockets stay open.
+    freeze: () => child.kill("SIGSTOP"),
     // Ends it without a word.
     async kill() {
       child.kill("SIGKILL");

@@ -2,7 +2,7 @@
 //
 // Nothing sleeps: each step waits, with a time limit, until the page shows what it should.
 
-import { after, before, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
 
@@ -84,107 +84,123 @@ async function assertFits(page) {
   assert.deepEqual(outside, []);
 }
 
-test("two people on two nodes write to each other, and go on when a node is killed", async () => {
-  const [first, second] = await startTwo();
-  const alice = await visit(first.url, { viewport: { width: 1100, height: 700 } });
-  // People say localhost where nodes say 127.0.0.1.
-  const bob = await visit(second.url.replace("127.0.0.1", "localhost"), PHONE);
-  await assertFits(bob);
-  // A name as long as the page takes one, of one word, fits in as well.
-  const long = await visit(first.url, PHONE);
-  await enter(long, "n".repeat(40));
-  await enter(alice, "alice");
-  await enter(bob, "bob");
-  await person(bob, "nnnn", "node-a").waitFor({ state: "attached" });
-  await bob.locator("summary").click();
-  await assertFits(bob);
-  await assertFits(alice);
-  await write(long, "all", "n".repeat(2000));
-  await shown(bob, "nnnn", "to everybody", "nnnn");
-  await assertFits(bob);
-  await long.locator("summary").click();
-  await assertFits(long);
-  await long.close();
-  await bob.locator("summary").click();
-  await person(alice, "nnnn", "node-a").waitFor({ state: "detached" });
-  await status(alice, "on node-a");
-  await status(bob, "on node-b");
-  await person(alice, "bob", "node-b").waitFor();
-  await person(bob, "alice", "node-a").waitFor({ state: "attached" });
+describe("the demo page", { concurrency: true }, () => {
+  test("two people on two nodes write to each other, and go on when a node is killed", async () => {
+    const [first, second] = await startTwo();
+    const alice = await visit(first.url, { viewport: { width: 1100, height: 700 } });
+    // People say localhost where nodes say 127.0.0.1.
+    const bob = await visit(second.url.replace("127.0.0.1", "localhost"), PHONE);
+    await assertFits(bob);
+    // A name as long as the page takes one, of one word, fits in as well.
+    const long = await visit(first.url, PHONE);
+    await enter(long, "n".repeat(40));
+    await enter(alice, "alice");
+    await enter(bob, "bob");
+    await person(bob, "nnnn", "node-a").waitFor({ state: "attached" });
+    await bob.locator("summary").click();
+    await assertFits(bob);
+    await assertFits(alice);
+    await write(long, "all", "n".repeat(2000));
+    await shown(bob, "nnnn", "to everybody", "nnnn");
+    await assertFits(bob);
+    await long.locator("summary").click();
+    await assertFits(long);
+    await long.close();
+    await bob.locator("summary").click();
+    await person(alice, "nnnn", "node-a").waitFor({ state: "detached" });
+    await status(alice, "on node-a");
+    await status(bob, "on node-b");
+    await person(alice, "bob", "node-b").waitFor();
+    await person(bob, "alice", "node-a").waitFor({ state: "attached" });
 
-  await write(alice, "all", "hello to all");
-  await shown(bob, "alice", "to everybody", "hello to all");
-  await alice.locator(".own", { hasText: "Reached 1 connection." }).waitFor();
-  await person(alice, "bob", "node-b").click();
-  assert.equal(await alice.locator("#target").inputValue(), "user:bob");
-  await write(bob, "user:alice", HOSTILE);
-  await shown(alice, "bob", "to you", HOSTILE);
-  assert.equal(await alice.locator(".log img, .log script").count(), 0, "text stays text");
-  assert.equal(await alice.title(), "tieline demo");
-  await joinGroup(alice, "room");
-  await joinGroup(bob, "room");
-  await write(alice, "group:room", "hello to the room");
-  await shown(bob, "alice", "to group room", "hello to the room");
-  await write(bob, "all", "long".repeat(400));
-  await shown(alice, "bob", "to everybody", "longlong");
-  await assertFits(bob);
+    await write(alice, "all", "hello to all");
+    await shown(bob, "alice", "to everybody", "hello to all");
+    await alice.locator(".own", { hasText: "Reached 1 connection." }).waitFor();
+    await person(alice, "bob", "node-b").click();
+    assert.equal(await alice.locator("#target").inputValue(), "user:bob");
+    await write(bob, "user:alice", HOSTILE);
+    await shown(alice, "bob", "to you", HOSTILE);
+    assert.equal(await alice.locator(".log img, .log script").count(), 0, "text stays text");
+    assert.equal(await alice.title(), "tieline demo");
+    await joinGroup(alice, "room");
+    await joinGroup(bob, "room");
+    await write(alice, "group:room", "hello to the room");
+    await shown(bob, "alice", "to group room", "hello to the room");
+    await write(bob, "all", "long".repeat(400));
+    await shown(alice, "bob", "to everybody", "longlong");
+    await assertFits(bob);
 
-  // Somebody on the second node who never says goodbye, and will not come back.
-  await bob.evaluate(
-    (url) =>
-      new Promise((done) => {
-        const socket = new WebSocket(`${url}/client/hubs/demo?user=ghost`, "tieline.v1");
-        const data = { page: "ghost", node: "node-b" };
-        socket.onopen = () => {
-          socket.send(JSON.stringify({ type: "sendToGroup", group: "demo:people", dataType: "json", data, ackId: 1 }));
-        };
-        socket.onmessage = (event) => event.data.includes('"ackId":1') && done();
-      }),
-    second.url.replace("http", "ws"),
-  );
-  await person(alice, "ghost", "node-b").waitFor();
+    // Somebody on the second node who never says goodbye, and will not come back.
+    await bob.evaluate(
+      (url) =>
+        new Promise((done) => {
+          const socket = new WebSocket(`${url}/client/hubs/demo?user=ghost`, "tieline.v1");
+          const data = { page: "ghost", node: "node-b" };
+          socket.onopen = () => {
+            socket.send(JSON.stringify({ type: "sendToGroup", group: "demo:people", dataType: "json", data, ackId: 1 }));
+          };
+          socket.onmessage = (event) => event.data.includes('"ackId":1') && done();
+        }),
+      second.url.replace("http", "ws"),
+    );
+    await person(alice, "ghost", "node-b").waitFor();
 
-  await second.kill();
-  await status(bob, "on node-a");
-  await person(alice, "bob", "node-a").waitFor();
-  await bob.locator(".event", { hasText: "node-b is gone" }).waitFor();
-  // Both ways, and he is in his group again.
-  await write(bob, "user:alice", "still here");
-  await shown(alice, "bob", "to you", "still here");
-  await write(alice, "group:room", "good to hear");
-  await shown(bob, "alice", "to group room", "good to hear");
-  await person(alice, "ghost", "node-b").waitFor({ state: "detached" });
-  await write(alice, "user:bob", "and nobody else");
-  await shown(bob, "alice", "to you", "and nobody else");
-  await assertFits(bob);
+    await second.kill();
+    await status(bob, "on node-a");
+    await person(alice, "bob", "node-a").waitFor();
+    await bob.locator(".event", { hasText: "node-b is gone" }).waitFor();
+    // Both ways, and he is in his group again.
+    await write(bob, "user:alice", "still here");
+    await shown(alice, "bob", "to you", "still here");
+    await write(alice, "group:room", "good to hear");
+    await shown(bob, "alice", "to group room", "good to hear");
+    await person(alice, "ghost", "node-b").waitFor({ state: "detached" });
+    await write(alice, "user:bob", "and nobody else");
+    await shown(bob, "alice", "to you", "and nobody else");
+    await assertFits(bob);
 
-  // Who leaves is gone at once.
-  await bob.close();
-  await person(alice, "bob", "node-a").waitFor({ state: "detached", timeout: 5_000 });
-  assert.deepEqual([...alice.faults, ...bob.faults], []);
-  await first.kill();
-  await status(alice, "trying");
-});
+    // Who leaves is gone at once.
+    await bob.close();
+    await person(alice, "bob", "node-a").waitFor({ state: "detached", timeout: 5_000 });
+    assert.deepEqual([...alice.faults, ...bob.faults], []);
+    await first.kill();
+    await status(alice, "trying");
+  });
 
-test("where a token is needed the page says so and takes one", async () => {
-  const key = "a-key-for-tests-that-is-long-enough-for-hs256";
-  const node = await start("locked", "--access-key", key);
-  const page = await visit(node.url, PHONE);
-  await page.getByText("lets nobody in without a token").waitFor();
-  assert.equal(await page.getByLabel("Your name").isVisible(), false);
-  await assertFits(page);
-  const connect = async (text) => {
-    await page.getByLabel("Access token").fill(text);
-    await page.getByRole("button", { name: "Connect" }).click();
-  };
-  await connect(token(key, "--hub", "another", "--user", "carol"));
-  await page.getByRole("alert").filter({ hasText: "Is the token right" }).waitFor();
-  await connect(token(key, "--hub", "demo", "--user", "carol", "--role", "webpubsub.joinLeaveGroup", "--role", "webpubsub.sendToGroup"));
-  await status(page, "on locked");
-  await page.locator("#people .self", { hasText: "carol (you)" }).waitFor({ state: "attached" });
-  // The token does not let her do this, and she is told.
-  await write(page, "all", "hello");
-  await page.locator(".own.failed", { hasText: "Not sent" }).waitFor();
-  assert.equal(await page.evaluate(() => JSON.stringify(localStorage).includes("eyJ")), false, "tokens are not kept");
-  assert.deepEqual(page.faults, []);
+  test("where a token is needed the page says so and takes one", async () => {
+    const key = "a-key-for-tests-that-is-long-enough-for-hs256";
+    const node = await start("locked", "--access-key", key);
+    const page = await visit(node.url, PHONE);
+    await page.getByText("lets nobody in without a token").waitFor();
+    assert.equal(await page.getByLabel("Your name").isVisible(), false);
+    await assertFits(page);
+    const connect = async (text) => {
+      await page.getByLabel("Access token").fill(text);
+      await page.getByRole("button", { name: "Connect" }).click();
+    };
+    await connect(token(key, "--hub", "another", "--user", "carol"));
+    await page.getByRole("alert").filter({ hasText: "Is the token right" }).waitFor();
+    await connect(token(key, "--hub", "demo", "--user", "carol", "--role", "webpubsub.joinLeaveGroup", "--role", "webpubsub.sendToGroup"));
+    await status(page, "on locked");
+    await page.locator("#people .self", { hasText: "carol (you)" }).waitFor({ state: "attached" });
+    // The token does not let her do this, and she is told.
+    await write(page, "all", "hello");
+    await page.locator(".own.failed", { hasText: "Not sent" }).waitFor();
+    assert.equal(await page.evaluate(() => JSON.stringify(localStorage).includes("eyJ")), false, "tokens are not kept");
+    assert.deepEqual(page.faults, []);
+  });
+
+  test("a node that stands still is left although its sockets are open", async () => {
+    const [first, second] = await startTwo();
+    const page = await visit(second.url);
+    await enter(page, "fred");
+    await status(page, "on node-b");
+    // It has to know where else to go.
+    await page.waitForFunction(() => JSON.parse(localStorage.getItem("tieline-demo")).nodes.length === 2);
+    second.freeze();
+    await page.locator("#status", { hasText: "on node-a" }).waitFor({ timeout: 2 * PATIENCE });
+    await write(page, "all", "to whom it may concern");
+    await page.locator(".own", { hasText: "Nobody" }).waitFor();
+    assert.deepEqual(page.faults, []);
+  });
 });

@@ -14,6 +14,7 @@ const BEAT_MS = 5_000;
 const LEASE_MS = 15_000;
 const CONNECT_MS = 4_000; // an attempt that takes longer is given up for the next node
 const SILENCE_MS = 8_000; // a ping without an answer for so long: the node is gone, though nobody said so
+const SILENT = 0; // in place of a close code: the node said nothing any more
 const NODES_MS = 10_000;
 const MOST_PAUSE_MS = 5_000;
 const REMEMBERED_MS = 3_600_000; // a node takes back its former pages for as long
@@ -247,9 +248,9 @@ function lost(code) {
   waiting.clear();
   const url = link?.url;
   if (FINAL.has(code)) return leave(FINAL.get(code));
-  // One that stops will not take anybody; one that was only cut may.
+  // One that stops or keeps silent will not take anybody; one that was only cut may.
   const urls = candidates();
-  const isLeaving = code === 1001 || code === 4503;
+  const isLeaving = code === 1001 || code === 4503 || code === SILENT;
   const first = isLeaving ? urls[(urls.indexOf(url) + 1) % urls.length] : url;
   const wait = code === 1013 || code === 4429 ? MOST_PAUSE_MS : 0;
   showStatus("seeking", `${node || "the node"} is gone`);
@@ -348,7 +349,7 @@ function look() {
   if (link.heard < link.pinged && now - link.pinged > SILENCE_MS) {
     link.socket.onclose = null;
     link.socket.close();
-    lost(1006);
+    lost(SILENT);
   }
 }
 
