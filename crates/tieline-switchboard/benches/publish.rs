@@ -79,7 +79,7 @@ fn shard(format: Format, groups: u32) -> Shard<Quiet> {
     let settings = Settings { numbering: (b"{\"sequenceId\":", b","), ..Settings::default() };
     let mut shard = Shard::new(0, 1, Arc::new(settings));
     for user in 0..MEMBERS as u32 {
-        let slot = shard.adopt(&mut Quiet, format, None, user).expect("there is room");
+        let slot = shard.adopt(&mut Quiet, &[], format, None, user).expect("there is room");
         (0..groups).for_each(|group| assert!(shard.join(slot, GroupId(group))));
     }
     shard

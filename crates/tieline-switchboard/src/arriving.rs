@@ -7,16 +7,23 @@ use tieline_websocket::InflateMode;
 use crate::Slot;
 use crate::application::{Application, Placement};
 use crate::connection::{Connection, Format, Phase, fresh_decoder};
+use crate::log::MAX_RECORD;
 use crate::numbered::Window;
 use crate::shard::{MAX_SLOTS, Shard};
 
 impl<A: Application> Shard<A> {
-    /// Takes in a client that finished its handshake, as the application decides. Returns the slot that its socket
-    /// belongs to from now on, in place of any that stood there; `None` when the table is full. The caller first
-    /// drops what [`Shard::sockets_to_drop`] names, then puts the socket there, and then calls [`Shard::settle`].
+    /// Takes in a client whose handshake is granted, as the application decides. `head` is the answer to it, which
+    /// goes out before all frames and whatever becomes of the client; empty when that was sent. Returns the slot
+    /// that its socket belongs to from now on, in place of any that stood there; `None` when the table is full. The
+    /// caller first drops what [`Shard::sockets_to_drop`] names, then puts the socket there, and then calls
+    /// [`Shard::settle`].
+    ///
+    /// # Panics
+    /// When `head` is longer than 16 KiB.
     pub fn adopt(
         &mut self,
         application: &mut A,
+        head: &[u8],
         format: Format,
         inflate: Option<InflateMode>,
         arrival: A::Arrival,
@@ -24,19 +31,21 @@ impl<A: Application> Shard<A> {
         match application.arrive(self, arrival) {
             Placement::Open(session) => {
                 let slot = self.open(session, format, inflate)?;
+                self.answer(slot, head);
                 application.opened(self, slot);
                 Some(slot)
             }
             Placement::Resume(slot) => {
                 if !self.connections.get(slot as usize).is_some_and(|c| c.phase.is_alive()) {
-                    return self.refuse(1008, "The connection has ended.");
+                    return self.refuse(head, 1008, "The connection has ended.");
                 }
                 self.attach(slot, format, inflate);
+                self.answer(slot, head);
                 application.resumed(self, slot);
                 self.replay(slot);
                 Some(slot)
             }
-            Placement::Refuse(code, reason) => self.refuse(code, reason),
+            Placement::Refuse(code, reason) => self.refuse(head, code, reason),
         }
     }
 
@@ -56,14 +65,38 @@ impl<A: Application> Shard<A> {
         Some(slot)
     }
 
-    /// Gives a socket that is refused a slot, only to be sent a close frame. `None` when the table is full.
-    pub fn refuse(&mut self, code: u16, reason: &str) -> Option<Slot> {
+    /// Gives a socket that is refused a slot, only to be sent `head` and a close frame. `None` when the table is
+    /// full.
+    ///
+    /// # Panics
+    /// When `head` is longer than 16 KiB.
+    pub fn refuse(&mut self, head: &[u8], code: u16, reason: &str) -> Option<Slot> {
         let slot = self.take_slot()?;
         let connection = &mut self.connections[slot as usize];
         connection.format = Format::plain(0);
         connection.decoder = fresh_decoder(None);
+        self.answer(slot, head);
         self.start_close(slot, Some(code), reason);
         Some(slot)
+    }
+
+    /// Queues the answer to the handshake. It is no frame, so it is taken for the rest of one that is open on the
+    /// wire: such a rest goes out first and whole, even when the connection is ended for a limit meanwhile. Until it
+    /// is sent, it counts as what the connection has coming.
+    fn answer(&mut self, slot: Slot, head: &[u8]) {
+        if head.is_empty() {
+            return;
+        }
+        assert!(head.len() <= MAX_RECORD, "the answer to a handshake of {} bytes", head.len());
+        let extent = self.log.append(&[head]);
+        let connection = &mut self.connections[slot as usize];
+        connection.unsent += head.len();
+        connection.open_frame = head.len();
+        if connection.pending.push_log(extent) {
+            self.log.retain(extent, 1);
+        }
+        self.mark_dirty(slot);
+        self.retire();
     }
 
     fn take_slot(&mut self) -> Option<Slot> {

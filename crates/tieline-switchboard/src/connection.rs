@@ -110,7 +110,7 @@ pub(crate) struct Connection<S> {
     pub(crate) unsent: usize,
     /// Bytes copied for it alone, a part of what it has coming.
     pub(crate) copied: usize,
-    /// Bytes that must still be sent to end the frame that was sent in part.
+    /// Bytes that must still be sent to end the frame that was sent in part, or the answer to the handshake.
     pub(crate) open_frame: usize,
     pub(crate) pending: PendingList,
     pub(crate) memberships: Memberships,

@@ -17,10 +17,14 @@ use crate::application::{Application, Weigh};
 use crate::connection::Format;
 use crate::parking::Outgoing;
 
-/// A socket whose handshake is done, on its way to its shard.
+/// A socket whose handshake is granted, on its way to its shard.
 pub struct Adoption<T> {
-    /// The socket. It is made non-blocking by the shard.
+    /// The socket. It must not block, and must not wait for acknowledgements of the peer's kernel (`TCP_NODELAY`):
+    /// the shard joins what can be joined itself.
     pub stream: TcpStream,
+    /// The answer to the handshake, at most 16 KiB, if it was not sent: the shard sends it together with the first
+    /// frames.
+    pub head: Vec<u8>,
     /// Bytes that were read behind the handshake.
     pub leftover: Vec<u8>,
     /// What its frames look like.

@@ -1,7 +1,8 @@
 //! The thread of one shard: readiness, sockets and mailbox around the shard's logic.
 //!
 //! A round: wait for events, read what is readable, take the mailbox, flush for a while, hand commands to
-//! the other shards. Sockets are registered once, edge-triggered, for both directions.
+//! the other shards. Sockets are registered edge-triggered, for reading; for writing too from the first time on that
+//! one is full, so that a new one is not told at once to be writable.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 use tieline_websocket::Shared;
 
 use crate::application::Application;
@@ -57,38 +58,58 @@ pub(crate) struct Reactor<A: Application> {
     stopping: Option<Instant>,
 }
 
+/// One socket.
+struct Socket {
+    stream: TcpStream,
+    /// The kernel tells when it takes bytes again.
+    told_of_room: bool,
+}
+
 /// The sockets by slot.
-#[derive(Default)]
 struct SocketTable {
-    sockets: Vec<Option<TcpStream>>,
+    sockets: Vec<Option<Socket>>,
+    registry: Registry,
 }
 
 impl SocketTable {
-    fn get_mut(&mut self, slot: Slot) -> Option<&mut TcpStream> {
+    fn get_mut(&mut self, slot: Slot) -> Option<&mut Socket> {
         self.sockets.get_mut(slot as usize)?.as_mut()
     }
 
-    /// Puts a socket into a slot. The one that it replaces is closed: of two, the newer wins.
-    fn put(&mut self, slot: Slot, socket: TcpStream) {
+    /// Puts a socket into a slot, and watches it. The one that it replaces is closed: of two, the newer wins.
+    fn put(&mut self, slot: Slot, mut stream: TcpStream) -> io::Result<()> {
         if self.sockets.len() <= slot as usize {
             self.sockets.resize_with(slot as usize + 1, || None);
         }
-        self.sockets[slot as usize] = Some(socket);
+        let watched = self.registry.register(&mut stream, Token(slot as usize), Interest::READABLE);
+        self.sockets[slot as usize] = Some(Socket { stream, told_of_room: false });
+        watched
     }
 }
 
 impl Sockets for SocketTable {
     fn send(&mut self, slot: Slot, bytes: &[u8]) -> io::Result<usize> {
-        match self.get_mut(slot) {
-            Some(socket) => socket.write(bytes),
-            None => Err(ErrorKind::NotConnected.into()),
+        let Some(socket) = self.sockets.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return Err(ErrorKind::NotConnected.into());
+        };
+        let written = socket.stream.write(bytes);
+        let full = match &written {
+            Ok(written) => *written < bytes.len(),
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        };
+        if full && !socket.told_of_room {
+            // Should there be room by now, this says so too.
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            self.registry.reregister(&mut socket.stream, Token(slot as usize), interest)?;
+            socket.told_of_room = true;
         }
+        written
     }
 
     fn end_of_stream(&mut self, slot: Slot) {
         if let Some(socket) = self.get_mut(slot) {
             // It fails only when the peer is gone already, which the next read finds out.
-            let _ = socket.shutdown(Shutdown::Write);
+            let _ = socket.stream.shutdown(Shutdown::Write);
         }
     }
 }
@@ -96,6 +117,7 @@ impl Sockets for SocketTable {
 impl<A: Application> Reactor<A> {
     pub(crate) fn new(
         poll: Poll,
+        registry: Registry,
         shard: Shard<A>,
         application: A,
         mailboxes: Arc<Vec<Mailbox<A>>>,
@@ -107,7 +129,7 @@ impl<A: Application> Reactor<A> {
             poll,
             shard,
             application,
-            sockets: SocketTable::default(),
+            sockets: SocketTable { sockets: Vec::new(), registry },
             mailboxes,
             counters,
             shared,
@@ -196,7 +218,7 @@ impl<A: Application> Reactor<A> {
                 return;
             }
             let Some(socket) = self.sockets.get_mut(slot) else { return };
-            match socket.read(&mut self.read_buffer) {
+            match socket.stream.read(&mut self.read_buffer) {
                 Ok(0) => {
                     self.shard.end_of_input(slot);
                     return self.shard.settle(&mut self.application);
@@ -244,19 +266,11 @@ impl<A: Application> Reactor<A> {
     }
 
     fn adopt(&mut self, adoption: Adoption<A::Arrival>) {
-        let Adoption { stream, mut leftover, format, inflate, arrival } = adoption;
-        if stream.set_nonblocking(true).is_err() {
-            return;
-        }
-        let mut socket = TcpStream::from_std(stream);
-        // The shard joins what can be joined itself; nothing may wait for an acknowledgement of the peer's kernel.
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, "A socket was lost before it was adopted.");
-        }
+        let Adoption { stream, head, mut leftover, format, inflate, arrival } = adoption;
         let slot = if self.stopping.is_some() {
-            self.shard.refuse(1001, "The server stops.")
+            self.shard.refuse(&head, 1001, "The server stops.")
         } else {
-            self.shard.adopt(&mut self.application, format, inflate, arrival)
+            self.shard.adopt(&mut self.application, &head, format, inflate, arrival)
         };
         let Some(slot) = slot else {
             tracing::warn!("A connection was turned away: the shard's table is full.");
@@ -264,10 +278,7 @@ impl<A: Application> Reactor<A> {
         };
         // The slot's former socket goes before the new one is put into its place.
         self.drop_sockets();
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let watched = self.poll.registry().register(&mut socket, Token(slot as usize), interest);
-        self.sockets.put(slot, socket);
-        if let Err(error) = watched {
+        if let Err(error) = self.sockets.put(slot, TcpStream::from_std(stream)) {
             tracing::warn!(%error, "A socket could not be watched.");
             return self.lose(slot);
         }

@@ -72,7 +72,8 @@ impl<A: Application> Switchboard<A> {
         for _ in 0..shards {
             let poll = Poll::new().map_err(Error::Poll)?;
             let waker = Waker::new(poll.registry(), WAKE).map_err(Error::Poll)?;
-            polls.push(poll);
+            let registry = poll.registry().try_clone().map_err(Error::Poll)?;
+            polls.push((poll, registry));
             mailboxes.push(Mailbox::new(waker, settings.max_mailbox));
             counters.push(Arc::new(PublishedCounters::default()));
         }
@@ -84,7 +85,7 @@ impl<A: Application> Switchboard<A> {
         let application = Arc::new(application);
         let mut switchboard = Switchboard { handle: handle.clone(), threads: Vec::new() };
         let started = Instant::now();
-        for (index, poll) in polls.into_iter().enumerate() {
+        for (index, (poll, registry)) in polls.into_iter().enumerate() {
             let (application, handle) = (Arc::clone(&application), handle.clone());
             let settings = Arc::clone(&settings);
             let run = move || {
@@ -92,7 +93,7 @@ impl<A: Application> Switchboard<A> {
                 let mailboxes = Arc::clone(&handle.mailboxes);
                 let counters = Arc::clone(&handle.counters[index]);
                 let application = application(index as u16, handle);
-                Reactor::new(poll, shard, application, mailboxes, counters, started).run()
+                Reactor::new(poll, registry, shard, application, mailboxes, counters, started).run()
             };
             match Builder::new().name(format!("shard-{index}")).spawn(run) {
                 Ok(thread) => switchboard.threads.push(thread),

@@ -131,7 +131,7 @@ impl<E: Endpoint> Edge<E> {
             deprecated,
             reason = "its replacement is unsafe for the sake of types that change their descriptor, which a listener does not"
         )]
-        let listener = AsyncFd::new(listener)?;
+        let listener = AsyncFd::new(mio::net::TcpListener::from_std(listener))?;
         let (stopping, stopped) = watch::channel(false);
         let handshakes = Arc::new(Semaphore::new(self.settings.handshakes));
         let all = u32::try_from(self.settings.handshakes).unwrap_or(u32::MAX);

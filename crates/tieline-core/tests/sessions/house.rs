@@ -106,7 +106,9 @@ impl House {
         let (stream, _) = self.listener.accept().unwrap();
         stream.set_nodelay(true).unwrap();
         let format = subprotocol.format(0);
-        let adoption = Adoption { stream, leftover: Vec::new(), format, inflate: None, arrival };
+        stream.set_nonblocking(true).unwrap();
+        let adoption =
+            Adoption { stream, head: Vec::new(), leftover: Vec::new(), format, inflate: None, arrival };
         self.node.handle().adopt(Some(shard), adoption).unwrap();
         Peer::new(ours)
     }

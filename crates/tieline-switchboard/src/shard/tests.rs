@@ -6,6 +6,7 @@
 mod chaos;
 mod endings;
 mod fairness;
+mod heads;
 mod limits;
 mod net;
 mod numbered;

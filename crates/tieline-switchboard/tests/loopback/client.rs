@@ -43,7 +43,9 @@ impl House {
 
     pub(crate) fn adopt(&self, shard: Option<u16>, stream: TcpStream, format: Format, arrival: Arrival) {
         let inflate = (format.deflate > 0).then_some(InflateMode::Shared);
-        let adoption = Adoption { stream, leftover: Vec::new(), format, inflate, arrival };
+        stream.set_nonblocking(true).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let adoption = Adoption { stream, head: Vec::new(), leftover: Vec::new(), format, inflate, arrival };
         self.switchboard.handle().adopt(shard, adoption).unwrap();
     }
 

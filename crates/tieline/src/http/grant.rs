@@ -1,6 +1,5 @@
 //! Judging a request for a WebSocket, and what comes of it when it is granted.
 
-use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -18,7 +17,8 @@ use crate::admission;
 /// What an endpoint's application is told of a connection.
 type Arrival<E> = <<E as Endpoint>::Application as Application>::Arrival;
 
-/// A connection that is granted: what its client is answered, and what its shard is told.
+/// A connection that is granted: what its client is answered, and what its shard is told. The socket has the edge's
+/// settings: it was accepted by a listener that [`bind`](super::bind) made.
 pub(super) struct Granted<E: Endpoint> {
     answer: String,
     shard: Option<u16>,
@@ -63,26 +63,16 @@ impl<E: Endpoint> Granted<E> {
         })
     }
 
-    /// Answers the client, and gives its socket to the shard with the bytes that were read behind the request.
+    /// Gives the client's socket to its shard, with the answer, which goes out together with the first frames, and the
+    /// bytes that were read behind the request. The socket does not block.
     pub(super) fn hand_over(self, edge: &Edge<E>, stream: TcpStream, leftover: Vec<u8>) {
-        // Nothing else was sent on this socket that the client has not read, so there is room for a few hundred bytes.
-        if let Err(error) = write_whole(&stream, self.answer.as_bytes()) {
-            tracing::debug!(%error, "A client was gone before its connection was open.");
-            return;
-        }
-        let Granted { shard, format, inflate, arrival, .. } = self;
-        let adoption = Adoption { stream, leftover, format, inflate, arrival };
+        let Granted { answer, shard, format, inflate, arrival } = self;
+        let adoption = Adoption { stream, head: answer.into_bytes(), leftover, format, inflate, arrival };
         match edge.switchboard.adopt(shard, adoption) {
             Ok(()) => drop(edge.tally.upgraded.fetch_add(1, Ordering::Relaxed)),
             Err(error) => tracing::error!(%error, "A connection could not be given to its shard."),
         }
     }
-}
-
-/// Writes to a socket that does not block: all, or it is an error.
-fn write_whole(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
-    let written = stream.write(bytes)?;
-    if written == bytes.len() { Ok(()) } else { Err(ErrorKind::WriteZero.into()) }
 }
 
 /// The one `Host` header, which HTTP/1.1 demands (RFC 9112, 3.2). Older clients, such as the health checks of some load balancers,

@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 #[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -54,7 +55,7 @@ pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 /// Accepts sockets for ever. Those above the limit wait in the kernel's queue.
 pub(super) async fn accept<E: Endpoint>(
     edge: &Arc<Edge<E>>,
-    listener: &AsyncFd<TcpListener>,
+    listener: &AsyncFd<mio::net::TcpListener>,
     handshakes: &Arc<Semaphore>,
     stopped: &watch::Receiver<bool>,
 ) {
@@ -85,14 +86,13 @@ pub(super) async fn accept<E: Endpoint>(
     }
 }
 
-async fn accept_one(listener: &AsyncFd<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+/// Accepts a socket that does not block, which mio asks for in the same system call.
+async fn accept_one(listener: &AsyncFd<mio::net::TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
     loop {
         let mut ready = listener.readable().await?;
         // Not ready after all means that somebody else's readiness was seen, or the client left.
         if let Ok(result) = ready.try_io(|listener| listener.get_ref().accept()) {
-            let (stream, peer) = result?;
-            stream.set_nonblocking(true)?;
-            return Ok((stream, peer));
+            return result.map(|(stream, peer)| (TcpStream::from(OwnedFd::from(stream)), peer));
         }
     }
 }
@@ -224,3 +224,24 @@ fn defer_accept(socket: &Socket) {
 /// Other systems know no such option.
 #[cfg(not(target_os = "linux"))]
 fn defer_accept(_: &Socket) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The shards rely on it.
+    #[tokio::test]
+    async fn an_accepted_socket_neither_blocks_nor_waits_for_acknowledgements() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 16).unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        std::io::Write::write_all(&mut &client, b"GET").unwrap();
+        #[expect(deprecated, reason = "as in the edge")]
+        let listener = AsyncFd::new(mio::net::TcpListener::from_std(listener)).unwrap();
+        let (mut stream, peer) = accept_one(&listener).await.unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
+        assert!(stream.nodelay().unwrap());
+        let mut bytes = [0; 4];
+        assert_eq!(stream.read(&mut bytes).unwrap(), 3);
+        assert_eq!(stream.read(&mut bytes).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+}

@@ -57,6 +57,7 @@ fn a_publication_to_thousands_is_interrupted_and_goes_on() {
     for _ in 0..5_000 {
         let slot = world.shard.adopt(
             &mut world.program,
+            &[],
             Format::plain(0),
             None,
             super::program::Arrival::Open { id: 0, resumable: false },

@@ -30,6 +30,8 @@ pub(super) struct Client {
     pub(super) dropped: bool,
     /// Bytes taken since the start.
     pub(super) taken: usize,
+    /// What is still to come of the answer to the handshake, before the first frame.
+    pub(super) head: Vec<u8>,
     /// What arrived of a frame that is not whole.
     pub(super) partial: Vec<u8>,
     decoder: Decoder,
@@ -49,6 +51,7 @@ impl Client {
             ended: false,
             dropped: false,
             taken: 0,
+            head: Vec::new(),
             partial: Vec::new(),
             decoder: Decoder::new(Role::Client, deflate.then_some(InflateMode::Shared)),
             shared: Shared::new(limits),
@@ -61,7 +64,10 @@ impl Client {
         assert!(!self.ended && !self.dropped, "bytes behind the end of the stream");
         self.room -= bytes.len();
         self.taken += bytes.len();
-        self.partial.extend_from_slice(bytes);
+        let (head, frames) = bytes.split_at(self.head.len().min(bytes.len()));
+        assert!(self.head.starts_with(head), "something else before the end of the answer");
+        self.head.drain(..head.len());
+        self.partial.extend_from_slice(frames);
         let mut start = 0;
         while let Ok(Some((header, used))) = FrameHeader::parse(&self.partial[start..])
             && self.partial.len() - start >= used + header.len as usize

@@ -73,11 +73,18 @@ impl World {
     }
 
     pub(super) fn arrive(&mut self, format: Format, room: usize, arrival: Arrival) -> Slot {
-        let slot = self.shard.adopt(&mut self.program, format, None, arrival).expect("there is room");
+        self.arrive_with(&[], format, room, arrival)
+    }
+
+    /// A client that is still to be sent the answer to its handshake.
+    pub(super) fn arrive_with(&mut self, head: &[u8], format: Format, room: usize, arrival: Arrival) -> Slot {
+        let slot = self.shard.adopt(&mut self.program, head, format, None, arrival).expect("there is room");
         for slot in self.shard.sockets_to_drop() {
             self.net.drop_socket(slot);
         }
-        self.net.put(slot, Client::new(room, format.deflate > 0));
+        let mut client = Client::new(room, format.deflate > 0);
+        client.head = head.to_vec();
+        self.net.put(slot, client);
         self.settle();
         slot
     }
