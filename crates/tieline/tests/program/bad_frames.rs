@@ -9,7 +9,7 @@ use tieline_websocket::{ClientRequest, DeflateOffer, Deflater, Opcode, encode_ma
 
 use crate::member::eventually;
 use crate::server::Server;
-use crate::support::http::get;
+use crate::support::metrics::{metrics, sample};
 use crate::support::socket::{Frame, Socket};
 
 fn open(address: SocketAddr, request: ClientRequest) -> Socket {
@@ -28,13 +28,6 @@ fn text(payload: &[u8], is_compressed: bool) -> Vec<u8> {
     encode_masked(&mut frame, Opcode::Text, payload, [7, 1, 8, 2]);
     frame[0] |= if is_compressed { 0x40 } else { 0 };
     frame
-}
-
-/// The value of a sample, 0 if it is not there.
-fn sample(address: SocketAddr, name: &str) -> u64 {
-    let text = get(address, "/metrics", "").body;
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("tieline_{name} ")));
-    line.map_or(0, |value| value.parse().unwrap())
 }
 
 #[test]
@@ -86,7 +79,8 @@ fn compressed_frames_are_inflated_up_to_the_limit_and_no_further() {
     let mut client = open(server.address, request().deflate(DeflateOffer::default()));
     client.stream.write_all(&text(&proper, true)).unwrap();
     assert_eq!(client.json()["type"], "pong");
-    assert_eq!(sample(server.address, "connections_ended_total{reason=\"protocol\"}"), 3);
+    let text = metrics(server.address);
+    assert_eq!(sample(&text, "connections_ended_total{reason=\"protocol\"}"), 3.0);
 }
 
 #[test]
@@ -152,12 +146,10 @@ fn bad_requests_are_answered_by_name_and_field_counted_and_many_of_them_close() 
     eventually(server.address, "/metrics", |body| {
         body.contains(&format!("tieline_errors_total{{code=\"InvalidRequest\"}} {invalid}\n"))
     });
+    let text = metrics(server.address);
     for name in ["UnknownType", "InvalidGroup", "InvalidUser", "InvalidData"] {
-        assert_eq!(
-            sample(server.address, &format!("errors_total{{code=\"{name}\"}}")),
-            expected(name),
-            "{name}"
-        );
+        let counted = sample(&text, &format!("errors_total{{code=\"{name}\"}}"));
+        assert_eq!(counted, expected(name) as f64, "{name}");
     }
     open(server.address, request());
 }

@@ -1,13 +1,13 @@
 //! `/metrics` of running nodes: the text as Prometheus reads it, the table in the documents, and what calls and waits add to it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use tieline_websocket::ClientRequest;
 
 use crate::member::{eventually, member};
 use crate::server::Server;
-use crate::support::http::{call, exchange, get};
+use crate::support::http::{call, exchange};
+use crate::support::metrics::{metrics, sample};
 use crate::support::socket::Socket;
 
 /// Every family that a node shows, with its kind, after checking each line.
@@ -48,16 +48,6 @@ fn documented() -> [BTreeMap<String, String>; 2] {
         };
         part.lines().filter_map(row).collect()
     })
-}
-
-fn metrics(address: SocketAddr) -> String {
-    get(address, "/metrics", "").body
-}
-
-/// The value of a sample, 0 if it is not there.
-fn sample(text: &str, name: &str) -> f64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("tieline_{name} ")));
-    line.map_or(0.0, |value| value.parse().unwrap())
 }
 
 #[test]

@@ -12,7 +12,7 @@ use socket2::{Domain, Socket as Raw, Type};
 use tieline_websocket::ClientRequest;
 
 use crate::support::PATIENCE;
-use crate::support::http::get;
+use crate::support::metrics::{metrics, sample};
 use crate::support::program::start;
 use crate::support::socket::Socket;
 
@@ -54,12 +54,6 @@ fn peak(process: u32) -> u64 {
     line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
 }
 
-fn sample(address: SocketAddr, name: &str) -> u64 {
-    let text = get(address, "/metrics", "").body;
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("tieline_{name} ")));
-    line.map_or(0, |value| value.parse().unwrap())
-}
-
 #[test]
 #[cfg(target_os = "linux")]
 fn memory_stays_flat_with_a_thousand_readers_that_never_read() {
@@ -83,10 +77,11 @@ fn memory_stays_flat_with_a_thousand_readers_that_never_read() {
     let text = "x".repeat(16 << 10);
     let mut sent = 0;
     let ended = || {
-        let ended = |reason| sample(address, &format!("connections_ended_total{{reason=\"{reason}\"}}"));
+        let text = metrics(address);
+        let ended = |reason| sample(&text, &format!("connections_ended_total{{reason=\"{reason}\"}}"));
         ended("slow") + ended("memory")
     };
-    while ended() < READERS as u64 {
+    while ended() < READERS as f64 {
         assert!(sent < 10_000, "after {sent} messages some are still there");
         for _ in 0..20 {
             sent += 1;

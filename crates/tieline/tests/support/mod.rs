@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each of the test programs uses a part")]
 
 pub(crate) mod http;
+pub(crate) mod metrics;
 pub(crate) mod program;
 pub(crate) mod proxy_protocol;
 pub(crate) mod socket;
