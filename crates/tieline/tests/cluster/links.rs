@@ -20,6 +20,9 @@ const SLACK: Duration = Duration::from_secs(2);
 /// After so long without a byte a link is dead.
 const SILENCE: Duration = Duration::from_secs(15);
 
+/// How long a node is believed to live that nobody reaches.
+const LEASE: Duration = Duration::from_secs(15);
+
 /// How often peers are pinged: the last byte may be so old when the silence begins.
 const PING: Duration = Duration::from_secs(3);
 
@@ -276,6 +279,45 @@ fn a_silent_link_is_dead_after_its_time_and_delays_nobody_else() {
     to_all["noEcho"] = true.into();
     assert_ack(&ben.ask(to_all), 2, 0);
     assert_eq!((anna.next_data(), cleo.next_data(), cleo.gaps), (json!("all"), json!("all"), Some(0)));
+}
+
+#[test]
+fn who_is_reached_by_a_third_node_outlives_its_lease() {
+    let cluster = TestCluster::start_with_proxies(3);
+    let mut anna = cluster.nodes[0].connect("h", "anna");
+    let mut ben = cluster.nodes[1].connect("h", "ben");
+    let mut cleo = cluster.nodes[2].connect("h", "cleo");
+    for client in [&mut anna, &mut ben, &mut cleo] {
+        client.join("room");
+        client.gaps = Some(0);
+    }
+    let link = cluster.link(0, 1);
+    link.sever();
+    let cut = Instant::now();
+    let states = |node: usize| cluster.nodes[node].nodes().into_iter().map(|(_, state, _)| state);
+    eventually("they have lost each other", || (0..2).all(|node| states(node).any(|s| s == "unreachable")));
+    // Well beyond the lease.
+    while cut.elapsed() < LEASE + SLACK {
+        for (from, to) in [(&mut anna, "ben"), (&mut ben, "anna")] {
+            let ack = from.ask(to_user(to, 0));
+            let said = ["delivered", "unknown", "unreachable"].map(|key| &ack[key]);
+            assert_eq!(said, [&json!(0), &json!(0), &json!(1)], "{ack} after {:?}", cut.elapsed());
+            let mut to_others = to_group("room", 1);
+            to_others["noEcho"] = true.into();
+            let ack = from.ask(to_others);
+            assert_eq!((&ack["delivered"], &ack["unreachable"]), (&json!(1), &json!(1)), "{ack}");
+            assert_eq!(cleo.next_data(), 1);
+        }
+        assert_eq!(anna.next_within(Duration::from_millis(100)), None);
+    }
+    for node in 0..2 {
+        assert_eq!(states(node).count(), 3, "nobody is forgotten");
+    }
+    assert_eq!(cluster.nodes[2].reaches().len(), 3);
+    link.heal();
+    cluster.wait_for_all();
+    exchange(&mut anna, &mut ben, "ben", 2);
+    exchange(&mut ben, &mut anna, "anna", 3);
 }
 
 #[test]

@@ -102,6 +102,12 @@ impl Talker {
         let (_, number) = self.outstanding.remove(at.unwrap_or_else(|| panic!("{frame} comes twice")));
         assert_eq!(frame["success"], true, "{frame}");
         self.told[number] = frame["delivered"].as_u64();
+        // Each of those that should get it is on a node of its own: who could not be given it is counted.
+        let audience = if number.is_multiple_of(2) { 1 } else { 2 };
+        if let Some(delivered) = self.told[number] {
+            assert_eq!(frame["unreachable"], audience - delivered, "{frame}");
+            assert_eq!(frame["unknown"], 0, "{frame}");
+        }
     }
 
     /// Talks until it is told to stop, and counts what it said.
