@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::client::{Client, to_group, to_user};
 
 /// Sends that wait for their ack at once.
-const WINDOW: usize = 32;
+const WINDOW: usize = 16;
 
 /// Lets talkers stop when it is dropped, also by a test that fails: they would talk on for ever, and be waited for.
 pub(crate) struct Silence<'a>(pub(crate) &'a AtomicBool);
