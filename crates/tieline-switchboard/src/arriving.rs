@@ -123,7 +123,6 @@ impl<A: Application> Shard<A> {
         connection.phase = Phase::Open;
         connection.blocked = false;
         connection.open_frame = 0;
-        connection.parked = false;
         connection.held_up = false;
         connection.unanswered = 0;
         connection.unread = None;

@@ -96,7 +96,7 @@ pub(crate) struct Connection<S> {
     pub(crate) blocked: bool,
     /// Listed among those that may refer to old chunks of the log.
     pub(crate) holding: bool,
-    /// Its reading stands still, for the application.
+    /// Its reading stands still, for the application, while it is open; also on the next socket of one that was cut.
     pub(crate) parked: bool,
     /// Its reading stands still because another shard's mailbox is full.
     pub(crate) held_up: bool,
@@ -154,9 +154,9 @@ impl<S> Connection<S> {
         self.unsent + self.window.as_ref().map_or(0, |window| window.held())
     }
 
-    /// Whether its reading stands still.
+    /// Whether its reading stands still. Who is not open any more is read on: the peer's close frame may be next.
     pub(crate) fn is_parked(&self) -> bool {
-        self.parked || self.held_up
+        self.phase == Phase::Open && (self.parked || self.held_up)
     }
 }
 

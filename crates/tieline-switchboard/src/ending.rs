@@ -65,12 +65,11 @@ impl<A: Application> Shard<A> {
     /// may be among what waits.
     fn leave_open(&mut self, slot: Slot, phase: Phase) {
         let connection = &mut self.connections[slot as usize];
-        connection.phase = phase;
         if connection.is_parked() {
-            connection.parked = false;
             connection.held_up = false;
             self.readable.push_back(slot);
         }
+        connection.phase = phase;
     }
 
     /// The socket failed: nothing can be sent to it or read from it any more.

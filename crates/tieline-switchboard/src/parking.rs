@@ -27,7 +27,7 @@ impl<C> Outgoing<C> {
 
 impl<A: Application> Shard<A> {
     /// Lets the connection's reading stand still until [`Shard::unpark`]. What it sent already waits. Once the
-    /// connection ends, it reads on without being asked.
+    /// connection ends, it reads on without being asked; when it was cut and is resumed, it still stands still.
     pub fn park(&mut self, slot: Slot) {
         let connection = &mut self.connections[slot as usize];
         connection.parked |= connection.phase == Phase::Open;
