@@ -232,6 +232,10 @@ impl Operator {
         // Only `tieline.v1` is told numbers; to the others an ack means that the message is on its way.
         match send.ack_id {
             Some(ack_id) if sender.subprotocol == Subprotocol::Tieline => {
+                // Carried out from now on, although its ack waits: the same ackId again is a duplicate already.
+                if let Some(session) = shard.session_mut(slot) {
+                    session.acks.insert(ack_id);
+                }
                 delivery.receipt =
                     Some(Receipt::for_connection(route.answers(), route.known(), sender.address, ack_id));
             }
@@ -291,7 +295,7 @@ impl Operator {
                     let of_this_hub = self
                         .find(shard, *id)
                         .and_then(|slot| shard.session(slot))
-                        .is_some_and(|session| Arc::ptr_eq(&session.hub, &delivery.hub));
+                        .is_some_and(|session| session.greeted && Arc::ptr_eq(&session.hub, &delivery.hub));
                     if of_this_hub {
                         to.push(Recipients::Connection(address));
                     } else {
