@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tieline_proto::role::Roles;
 use tieline_proto::{ConnectionId, Incarnation, MessageId, NodeId, NodeName};
-use tieline_switchboard::{Address, Counters, Full, Handle, Settings, Switchboard};
+use tieline_switchboard::{Address, Counters, Full, Handle, Settings, Station, Switchboard};
 use tokio::sync::oneshot;
 
 use crate::cluster::{Cluster, Nodes};
@@ -33,6 +33,13 @@ pub struct NodeSettings {
     pub switchboard: Settings,
     /// The access keys that tokens are signed with; a client may renew its token on the connection.
     pub keys: Arc<Keys>,
+}
+
+impl NodeSettings {
+    /// What the switchboard is told.
+    fn switchboard(&self) -> Settings {
+        Settings { numbering: NUMBERING, ..self.switchboard.clone() }
+    }
 }
 
 /// Why a node could not start.
@@ -103,12 +110,47 @@ pub struct Node {
     cluster: OnceLock<Arc<Cluster>>,
 }
 
+/// What the operators of a node's shards are made of.
+struct Staff {
+    node: Arc<Node>,
+    /// One for each shard.
+    stampers: Mutex<Vec<Stamper>>,
+}
+
+impl Staff {
+    fn operator(&self, shard: u16) -> Operator {
+        let stamper = self.stampers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Operator::new(Arc::clone(&self.node), shard, stamper.expect("one was made for each shard"))
+    }
+}
+
 impl Node {
     /// Starts a node's shards. The switchboard is the caller's to stop.
     ///
     /// # Errors
     /// When the system has no threads, readiness queues or random bytes left.
     pub fn start(settings: NodeSettings) -> Result<(Arc<Node>, Switchboard<Operator>), StartError> {
+        let (shards, switchboard) = (settings.shards, settings.switchboard());
+        let (node, staff) = Node::staffed(settings)?;
+        let switchboard = Switchboard::start(shards, switchboard, move |index, _| staff.operator(index))?;
+        node.handle.set(switchboard.handle().clone()).ok().expect("a node starts once");
+        Ok((node, switchboard))
+    }
+
+    /// A node without threads and sockets: its shards do what the caller has them do.
+    ///
+    /// # Errors
+    /// When the system has no random bytes.
+    pub fn stations(settings: NodeSettings) -> Result<(Arc<Node>, Vec<Station<Operator>>), StartError> {
+        let (shards, switchboard) = (settings.shards, settings.switchboard());
+        let (node, staff) = Node::staffed(settings)?;
+        let (handle, stations) = Station::all(shards, switchboard, |index, _| staff.operator(index));
+        node.handle.set(handle).ok().expect("a node starts once");
+        Ok((node, stations))
+    }
+
+    /// A node that has no shards yet, and what their operators are made of.
+    fn staffed(settings: NodeSettings) -> Result<(Arc<Node>, Staff), StartError> {
         let mut stamper = Stamper::new()?;
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;
@@ -127,16 +169,8 @@ impl Node {
             cluster: OnceLock::new(),
         });
         let stampers = (0..settings.shards).map(|_| Stamper::new()).collect::<Result<Vec<_>, _>>()?;
-        let stampers = Mutex::new(stampers);
-        let shared = Arc::clone(&node);
-        let mut switchboard = settings.switchboard;
-        switchboard.numbering = NUMBERING;
-        let switchboard = Switchboard::start(settings.shards, switchboard, move |index, _| {
-            let stamper = stampers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            Operator::new(Arc::clone(&shared), index, stamper.expect("one was made for each shard"))
-        })?;
-        node.handle.set(switchboard.handle().clone()).ok().expect("a node starts once");
-        Ok((node, switchboard))
+        let staff = Staff { node: Arc::clone(&node), stampers: Mutex::new(stampers) };
+        Ok((node, staff))
     }
 
     /// Who this node is.

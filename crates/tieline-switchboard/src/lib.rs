@@ -32,6 +32,7 @@ mod reactor;
 mod retire;
 mod settings;
 mod shard;
+mod station;
 mod switchboard;
 
 pub use application::{Application, Cause, Placement, Weigh};
@@ -44,4 +45,5 @@ pub use mailbox::{Adoption, Full};
 pub use publish::{Only, Publication, Recipients, WhenLagging};
 pub use settings::Settings;
 pub use shard::{MAX_SLOTS, Shard, Slot};
+pub use station::Station;
 pub use switchboard::{Error, Handle, MAX_SHARDS, Switchboard};

@@ -58,12 +58,13 @@ struct Queue<A: Application> {
 /// The mailbox of one shard.
 pub(crate) struct Mailbox<A: Application> {
     queue: Mutex<Queue<A>>,
-    waker: Waker,
+    /// Interrupts the shard's wait; there is none where no thread waits.
+    waker: Option<Waker>,
     capacity: usize,
 }
 
 impl<A: Application> Mailbox<A> {
-    pub(crate) fn new(waker: Waker, capacity: usize) -> Self {
+    pub(crate) fn new(waker: Option<Waker>, capacity: usize) -> Self {
         let delivery = Delivery { adoptions: Vec::new(), commands: Vec::new(), stop: None };
         let queue = Queue { delivery, weight: 0, waiting: Vec::new() };
         Mailbox { queue: Mutex::new(queue), waker, capacity }
@@ -75,7 +76,10 @@ impl<A: Application> Mailbox<A> {
         let first = queue.delivery.adoptions.is_empty();
         queue.delivery.adoptions.push(adoption);
         drop(queue);
-        if first { self.waker.wake() } else { Ok(()) }
+        match &self.waker {
+            Some(waker) if first => waker.wake(),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn post(&self, command: A::Command) -> std::result::Result<(), Full<A::Command>> {
@@ -137,7 +141,7 @@ impl<A: Application> Mailbox<A> {
 
     /// Makes the shard run a round. A waker fails only when its poll is gone, and then so is the shard.
     pub(crate) fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
+        if let Some(Err(error)) = self.waker.as_ref().map(Waker::wake) {
             tracing::error!(%error, "A shard could not be woken.");
         }
     }
@@ -189,7 +193,7 @@ mod tests {
     fn mailbox(capacity: usize) -> (Poll, Mailbox<Quiet>) {
         let poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(1)).unwrap();
-        (poll, Mailbox::new(waker, capacity))
+        (poll, Mailbox::new(Some(waker), capacity))
     }
 
     fn batch(commands: &[u32]) -> Outgoing<u32> {

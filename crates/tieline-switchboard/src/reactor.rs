@@ -1,4 +1,4 @@
-//! The thread of one shard: readiness, sockets and mailbox around the shard's logic.
+//! The thread of one shard: readiness, sockets and time around its station.
 //!
 //! A round: wait for events, read what is readable, take the mailbox, flush for a while, hand commands to
 //! the other shards. Sockets are registered edge-triggered, for reading; for writing too from the first time on that
@@ -6,18 +6,15 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token};
-use tieline_websocket::Shared;
 
 use crate::application::Application;
-use crate::counters::PublishedCounters;
 use crate::flush::Sockets;
-use crate::mailbox::{Adoption, Delivery, Mailbox};
-use crate::shard::Shard;
+use crate::mailbox::{Adoption, Delivery};
+use crate::station::Station;
 use crate::{Slot, switchboard};
 
 /// The waker's token; slots are smaller.
@@ -43,15 +40,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Longest time that stopping waits for clients to answer close frames.
 const STOP_TIME: Duration = Duration::from_secs(3);
 
-/// One shard with its sockets and its thread's buffers.
+/// One shard's station with its sockets and its thread's buffer.
 pub(crate) struct Reactor<A: Application> {
     poll: Poll,
-    shard: Shard<A>,
-    application: A,
+    station: Station<A>,
     sockets: SocketTable,
-    mailboxes: Arc<Vec<Mailbox<A>>>,
-    counters: Arc<PublishedCounters>,
-    shared: Shared,
     read_buffer: Vec<u8>,
     started: Instant,
     /// Set while the shard stops: when to give up waiting for the clients.
@@ -115,28 +108,9 @@ impl Sockets for SocketTable {
 }
 
 impl<A: Application> Reactor<A> {
-    pub(crate) fn new(
-        poll: Poll,
-        registry: Registry,
-        shard: Shard<A>,
-        application: A,
-        mailboxes: Arc<Vec<Mailbox<A>>>,
-        counters: Arc<PublishedCounters>,
-        started: Instant,
-    ) -> Self {
-        let shared = Shared::new(shard.settings().inbound);
-        Reactor {
-            poll,
-            shard,
-            application,
-            sockets: SocketTable { sockets: Vec::new(), registry },
-            mailboxes,
-            counters,
-            shared,
-            read_buffer: vec![0; READ_BUFFER],
-            started,
-            stopping: None,
-        }
+    pub(crate) fn new(poll: Poll, registry: Registry, station: Station<A>, started: Instant) -> Self {
+        let sockets = SocketTable { sockets: Vec::new(), registry };
+        Reactor { poll, station, sockets, read_buffer: vec![0; READ_BUFFER], started, stopping: None }
     }
 
     /// Runs until it is told to stop, and every connection is closed.
@@ -151,19 +125,14 @@ impl<A: Application> Reactor<A> {
                 Err(error) => return Err(switchboard::Error::Poll(error)),
             }
             let elapsed = self.started.elapsed().as_millis() as u64;
-            if self.shard.advance(elapsed) {
-                self.shard.tick();
-                self.shard.settle(&mut self.application);
-                self.application.tick(&mut self.shard);
-                self.shard.settle(&mut self.application);
-            }
+            self.station.advance(elapsed);
             for event in &events {
                 if event.token() == WAKE {
                     continue;
                 }
                 let slot = event.token().0 as Slot;
                 if event.is_writable() {
-                    self.shard.writable(slot);
+                    self.station.writable(slot);
                 }
                 // The end of the stream is told once: then the socket is read until that is found.
                 let ended = event.is_read_closed() || event.is_error();
@@ -173,23 +142,21 @@ impl<A: Application> Reactor<A> {
             }
             // Those that are put back into the list meanwhile wait for the next round. What the kernel told about
             // them may be long past, so their sockets are read until they are empty.
-            for slot in self.shard.take_readable() {
+            for slot in self.station.take_readable() {
                 self.read(slot, true);
             }
             self.take_mailbox();
             let until = Instant::now() + FLUSH_TIME;
             let mut flushed = 0;
-            let more = self.shard.flush(&mut self.sockets, || {
+            let more = self.station.flush(&mut self.sockets, || {
                 flushed += 1;
                 flushed >= FLUSH_CONNECTIONS || (flushed % 16 == 0 && Instant::now() >= until)
             });
-            self.shard.settle(&mut self.application);
             self.drop_sockets();
-            self.hand_over();
-            self.counters.publish(self.shard.counters());
-            busy = more || !self.shard.readable.is_empty();
+            self.station.hand_over();
+            busy = more || !self.station.shard.readable.is_empty();
             if let Some(deadline) = self.stopping
-                && (self.shard.counters().connections == 0 || Instant::now() >= deadline)
+                && (self.station.shard.counters().connections == 0 || Instant::now() >= deadline)
             {
                 return Ok(());
             }
@@ -207,60 +174,42 @@ impl<A: Application> Reactor<A> {
     /// Reads what a socket has, for as long as it is this connection's turn. A short read says that the socket was
     /// emptied, and the kernel tells when there is more; but not when it `ended` already.
     fn read(&mut self, slot: Slot, ended: bool) {
-        if self.shard.is_parked(slot) {
+        if self.station.shard.is_parked(slot) {
             return;
         }
-        if let Some(mut unread) = self.shard.take_unread(slot) {
-            self.shard.receive(slot, &mut unread, &mut self.shared, &mut self.application);
-        }
+        self.station.receive_kept(slot);
         for _ in 0..READS_PER_TURN {
-            if self.shard.is_parked(slot) {
+            if self.station.shard.is_parked(slot) {
                 return;
             }
             let Some(socket) = self.sockets.get_mut(slot) else { return };
             match socket.stream.read(&mut self.read_buffer) {
-                Ok(0) => {
-                    self.shard.end_of_input(slot);
-                    return self.shard.settle(&mut self.application);
-                }
+                Ok(0) => return self.station.end_of_input(slot),
                 Ok(read) => {
                     let input = &mut self.read_buffer[..read];
-                    self.shard.receive(slot, input, &mut self.shared, &mut self.application);
+                    self.station.receive(slot, input);
                     if read < READ_BUFFER && !ended {
                         return;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return self.lose(slot),
+                Err(_) => return self.station.lose_socket(slot),
             }
         }
-        self.shard.readable.push_back(slot);
-    }
-
-    fn lose(&mut self, slot: Slot) {
-        self.shard.lose_socket(slot);
-        self.shard.settle(&mut self.application);
+        self.station.shard.readable.push_back(slot);
     }
 
     fn take_mailbox(&mut self) {
-        let index = usize::from(self.shard.index());
-        let (Delivery { adoptions, commands, stop }, waiting) = self.mailboxes[index].take();
-        for shard in waiting {
-            self.mailboxes[usize::from(shard)].wake();
-        }
+        let Delivery { adoptions, commands, stop } = self.station.take_mailbox();
         for adoption in adoptions {
             self.adopt(adoption);
         }
-        for command in commands {
-            self.application.command(&mut self.shard, command);
-            self.shard.settle(&mut self.application);
-        }
+        self.station.carry_out(commands);
         if let Some((code, reason)) = stop
             && self.stopping.is_none()
         {
-            self.shard.stop(code, reason);
-            self.shard.settle(&mut self.application);
+            self.station.stop(code, reason);
             self.stopping = Some(Instant::now() + STOP_TIME);
         }
     }
@@ -268,47 +217,32 @@ impl<A: Application> Reactor<A> {
     fn adopt(&mut self, adoption: Adoption<A::Arrival>) {
         let Adoption { stream, head, mut leftover, format, inflate, arrival } = adoption;
         let slot = if self.stopping.is_some() {
-            self.shard.refuse(&head, 1001, "The server stops.")
+            self.station.shard.refuse(&head, 1001, "The server stops.")
         } else {
-            self.shard.adopt(&mut self.application, &head, format, inflate, arrival)
+            self.station.adopt(&head, format, inflate, arrival)
         };
         let Some(slot) = slot else {
             tracing::warn!("A connection was turned away: the shard's table is full.");
-            return self.shard.settle(&mut self.application);
+            return self.station.settle();
         };
         // The slot's former socket goes before the new one is put into its place.
         self.drop_sockets();
         if let Err(error) = self.sockets.put(slot, TcpStream::from_std(stream)) {
             tracing::warn!(%error, "A socket could not be watched.");
-            return self.lose(slot);
+            return self.station.lose_socket(slot);
         }
         if !leftover.is_empty() {
-            self.shard.receive(slot, &mut leftover, &mut self.shared, &mut self.application);
+            self.station.receive(slot, &mut leftover);
         }
-        self.shard.settle(&mut self.application);
+        self.station.settle();
     }
 
     /// Lets go of sockets whose connections ended or were cut. Closing a descriptor ends its registration too.
     fn drop_sockets(&mut self) {
-        for slot in self.shard.sockets_to_drop() {
+        for slot in self.station.sockets_to_drop() {
             if let Some(socket) = self.sockets.sockets.get_mut(slot as usize) {
                 *socket = None;
             }
-        }
-    }
-
-    /// Gives each other shard what was gathered for it, in one batch.
-    fn hand_over(&mut self) {
-        let from = self.shard.index();
-        let mut blocked = false;
-        for (to, batch) in self.shard.outgoing_mut().iter_mut().enumerate() {
-            if !batch.commands.is_empty() {
-                batch.blocked = !self.mailboxes[to].post_batch(from, batch);
-                blocked |= batch.blocked;
-            }
-        }
-        if !blocked {
-            self.shard.release_held_up();
         }
     }
 }

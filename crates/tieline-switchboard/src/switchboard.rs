@@ -13,7 +13,7 @@ use crate::counters::{Counters, PublishedCounters};
 use crate::mailbox::{Adoption, Full, Mailbox};
 use crate::reactor::{Reactor, WAKE};
 use crate::settings::Settings;
-use crate::shard::Shard;
+use crate::station::Station;
 
 /// Most shards of a process: what the byte of a shard in a connection's id can say.
 pub const MAX_SHARDS: usize = 255;
@@ -55,6 +55,16 @@ impl<A: Application> Clone for Handle<A> {
     }
 }
 
+/// Reaches shards that have these mailboxes.
+pub(crate) fn handle_to<A: Application>(mailboxes: Vec<Mailbox<A>>) -> Handle<A> {
+    let counters = mailboxes.iter().map(|_| Arc::default()).collect();
+    Handle {
+        mailboxes: Arc::new(mailboxes),
+        counters: Arc::new(counters),
+        next: Arc::new(AtomicUsize::new(0)),
+    }
+}
+
 impl<A: Application> Switchboard<A> {
     /// Starts `shards` threads (1 to [`MAX_SHARDS`]). `application` makes each shard's own, on that shard's thread, given
     /// its number and a handle to all of them.
@@ -68,20 +78,15 @@ impl<A: Application> Switchboard<A> {
     ) -> Result<Self, Error> {
         let shards = shards.clamp(1, MAX_SHARDS);
         let settings = Arc::new(settings);
-        let (mut polls, mut mailboxes, mut counters) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut polls, mut mailboxes) = (Vec::new(), Vec::new());
         for _ in 0..shards {
             let poll = Poll::new().map_err(Error::Poll)?;
             let waker = Waker::new(poll.registry(), WAKE).map_err(Error::Poll)?;
             let registry = poll.registry().try_clone().map_err(Error::Poll)?;
             polls.push((poll, registry));
-            mailboxes.push(Mailbox::new(waker, settings.max_mailbox));
-            counters.push(Arc::new(PublishedCounters::default()));
+            mailboxes.push(Mailbox::new(Some(waker), settings.max_mailbox));
         }
-        let handle = Handle {
-            mailboxes: Arc::new(mailboxes),
-            counters: Arc::new(counters),
-            next: Arc::new(AtomicUsize::new(0)),
-        };
+        let handle = handle_to(mailboxes);
         let application = Arc::new(application);
         let mut switchboard = Switchboard { handle: handle.clone(), threads: Vec::new() };
         let started = Instant::now();
@@ -89,11 +94,9 @@ impl<A: Application> Switchboard<A> {
             let (application, handle) = (Arc::clone(&application), handle.clone());
             let settings = Arc::clone(&settings);
             let run = move || {
-                let shard = Shard::new(index as u16, shards as u16, settings);
-                let mailboxes = Arc::clone(&handle.mailboxes);
-                let counters = Arc::clone(&handle.counters[index]);
-                let application = application(index as u16, handle);
-                Reactor::new(poll, registry, shard, application, mailboxes, counters, started).run()
+                let application = application(index as u16, handle.clone());
+                let station = Station::new(index as u16, settings, &handle, application);
+                Reactor::new(poll, registry, station, started).run()
             };
             match Builder::new().name(format!("shard-{index}")).spawn(run) {
                 Ok(thread) => switchboard.threads.push(thread),
@@ -135,6 +138,15 @@ impl<A: Application> Switchboard<A> {
 }
 
 impl<A: Application> Handle<A> {
+    pub(crate) fn mailboxes(&self) -> &Arc<Vec<Mailbox<A>>> {
+        &self.mailboxes
+    }
+
+    /// Where a shard publishes what it counts.
+    pub(crate) fn published(&self, shard: u16) -> Arc<PublishedCounters> {
+        Arc::clone(&self.counters[usize::from(shard)])
+    }
+
     /// Number of shards.
     pub fn shards(&self) -> usize {
         self.mailboxes.len()
