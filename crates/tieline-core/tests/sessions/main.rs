@@ -173,6 +173,23 @@ fn a_request_is_carried_out_once() {
 }
 
 #[test]
+fn a_request_whose_ack_waits_for_another_shard_is_carried_out_once_too() {
+    let house = House::new(2);
+    let mut alice = house.user(0, Subprotocol::Tieline, "alice");
+    let mut bob = house.user(1, Subprotocol::Tieline, "bob");
+    for n in 1..=50 {
+        let frame = json!({"type": "sendToUser", "user": "bob", "data": n, "ackId": n});
+        alice.send(frame.clone());
+        alice.send(frame);
+        let (first, second) = (alice.receive(), alice.receive());
+        let duplicates = [&first, &second].iter().filter(|ack| ack["error"]["name"] == "Duplicate").count();
+        assert_eq!(duplicates, 1, "{first} {second}");
+        assert_eq!(bob.receive()["data"], n);
+    }
+    bob.expect_nothing();
+}
+
+#[test]
 fn bad_frames_are_answered_and_many_of_them_close() {
     let limits = Limits { faults: 10, ..Limits::default() };
     let house = House::with(1, limits, Settings::default());

@@ -194,3 +194,21 @@ fn a_connection_that_is_closed_while_it_is_resumed_gets_no_frame_behind_its_clos
     assert_eq!(world.client(slot).got, [Got::Message(Kind::Text, HELLO.to_vec()), Got::Close(Some(4010))]);
     assert_eq!(world.closed(), [(0, Cause::Application(4010))]);
 }
+
+#[test]
+fn who_stood_still_before_a_cut_stands_still_after_it() {
+    let mut world = World::new(Settings::default());
+    let slot = world.connect(numbered(0), ROOMY);
+    world.shard.park(slot);
+    world.lose(slot);
+    assert!(!world.shard.is_parked(slot), "nothing can be read from it, so nothing stands still");
+    world.arrive(numbered(0), ROOMY, Arrival::Resume(slot));
+    assert!(world.shard.is_parked(slot));
+    world.say(slot, "early");
+    let heard = |world: &World| world.program.notes.iter().any(|note| matches!(note, Note::Message(..)));
+    assert!(!heard(&world));
+    world.shard.unpark(slot);
+    let kept = world.shard.take_unread(slot).expect("what came meanwhile is kept");
+    world.receive(slot, kept.into());
+    assert!(heard(&world));
+}
