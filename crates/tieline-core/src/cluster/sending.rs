@@ -105,11 +105,12 @@ impl Cluster {
 
     /// Hands a message to other nodes.
     pub(crate) fn forward(&self, delivery: &Delivery, to: &Elsewhere) {
-        // Where more than half of the nodes want it, one envelope to all costs the origin least. Who asks for receipts does so
+        // Where more than half of the nodes want it, one envelope to all costs the origin least; but what goes to a single node
+        // goes to it alone, because a broker with a server gives back what went to all. Who asks for receipts does so
         // only where all are reached: one that comes back this moment would answer without being waited for.
         let wanted = to.nodes.len();
         let by_all =
-            wanted > 0 && (wanted == to.members || delivery.receipt.is_none() && wanted * 2 > to.members + 1);
+            wanted > 1 && (wanted == to.members || delivery.receipt.is_none() && wanted * 2 > to.members + 1);
         if !by_all && !to.unreachable.is_empty() {
             // Who cannot be given it misses its number, and so finds out when there is a way again.
             let mut numbers = lock(&self.numbers);
