@@ -6,7 +6,7 @@
 
 mod child;
 mod package;
-mod redis;
+pub mod redis;
 pub mod supervisor;
 #[cfg(test)]
 mod tests;

@@ -5,8 +5,10 @@
 
 pub mod docs;
 pub mod engine;
+mod left_out;
 pub mod tidy;
 mod workspace;
 
 pub use engine::Engine;
+pub use left_out::left_out;
 pub use workspace::root;

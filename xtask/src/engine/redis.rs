@@ -1,6 +1,6 @@
 //! Redis: one process, an append-only file, nothing else on disk.
 
-use std::io::{Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,23 @@ use super::Kind;
 /// Longest wait for a connection and for the answer to PING; a loading server answers at once, with an error.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Longest wait for the answer to a command of a test.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
 pub(super) struct Redis;
+
+/// Sends one inline command to the server at `redis://HOST:PORT` and returns the first line of the answer; for a bulk string
+/// that is there, its first line.
+pub fn ask(url: &str, command: &str) -> io::Result<String> {
+    let server = url.strip_prefix("redis://").ok_or(io::ErrorKind::InvalidInput)?;
+    let stream = TcpStream::connect(server)?;
+    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    (&stream).write_all(format!("{command}\r\n").as_bytes())?;
+    let mut lines = BufReader::new(stream).lines();
+    let mut next = || lines.next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
+    let first = next()?;
+    if first.starts_with('$') && first != "$-1" { next() } else { Ok(first) }
+}
 
 impl Kind for Redis {
     fn name(&self) -> &'static str {
@@ -39,7 +55,7 @@ impl Kind for Redis {
 
     fn is_ready(&self, port: u16) -> bool {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let ping = || -> std::io::Result<[u8; 5]> {
+        let ping = || -> io::Result<[u8; 5]> {
             let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.write_all(b"PING\r\n")?;

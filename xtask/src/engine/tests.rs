@@ -1,21 +1,10 @@
 //! The keeper against the real Redis: data that outlive a kill, nothing that outlives a drop.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
 
+use super::redis::ask;
 use super::{Builder, Engine, Error, Kind, kind, supervisor};
-
-/// Sends one inline command and returns the first line of the answer; for a bulk string that is there, its content.
-fn redis(url: &str, command: &str) -> std::io::Result<String> {
-    let stream = TcpStream::connect(url.strip_prefix("redis://").expect("an address of Redis"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    (&stream).write_all(format!("{command}\r\n").as_bytes())?;
-    let mut lines = BufReader::new(stream).lines();
-    let first = lines.next().expect("an answer")?;
-    if first.starts_with('$') && first != "$-1" { lines.next().expect("the content") } else { Ok(first) }
-}
+use crate::left_out;
 
 fn is_running(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
@@ -24,23 +13,23 @@ fn is_running(pid: u32) -> bool {
 #[test]
 fn a_killed_engine_comes_back_with_its_port_and_data() {
     if std::env::var_os("TIELINE_TEST_REDIS").is_some() {
-        eprintln!("LEFT OUT: TIELINE_TEST_REDIS names a server, which must not be killed");
+        left_out("xtask: a killed engine", "TIELINE_TEST_REDIS names a server, which must not be killed");
         return;
     }
     let mut engine = Engine::redis().start().unwrap();
     let url = engine.url().to_owned();
     let first = engine.pid().unwrap();
-    assert_eq!(redis(&url, "SET kept yes").unwrap(), "+OK");
+    assert_eq!(ask(&url, "SET kept yes").unwrap(), "+OK");
 
     engine.kill().unwrap();
     assert_eq!(engine.pid(), None);
     assert!(!is_running(first), "a killed server must be reaped, not only signalled");
-    assert!(redis(&url, "PING").is_err(), "nobody may answer on the port of a killed server");
+    assert!(ask(&url, "PING").is_err(), "nobody may answer on the port of a killed server");
 
     engine.restart().unwrap();
     assert_eq!(engine.url(), url);
     assert_ne!(engine.pid(), Some(first));
-    assert_eq!(redis(&url, "GET kept").unwrap(), "yes");
+    assert_eq!(ask(&url, "GET kept").unwrap(), "yes");
 
     let last = engine.pid().unwrap();
     let folder = engine.own.as_ref().unwrap().folder.clone();
@@ -53,14 +42,14 @@ fn a_killed_engine_comes_back_with_its_port_and_data() {
 #[test]
 fn engines_of_one_kind_do_not_meet() {
     if std::env::var_os("TIELINE_TEST_REDIS").is_some() {
-        eprintln!("LEFT OUT: TIELINE_TEST_REDIS names one server for all");
+        left_out("xtask: two engines of one kind", "TIELINE_TEST_REDIS names one server for all");
         return;
     }
     let one = Engine::redis().start().unwrap();
     let two = Engine::redis().start().unwrap();
     assert_ne!(one.url(), two.url());
-    assert_eq!(redis(one.url(), "SET whose one").unwrap(), "+OK");
-    assert_eq!(redis(two.url(), "GET whose").unwrap(), "$-1", "the key must not be there");
+    assert_eq!(ask(one.url(), "SET whose one").unwrap(), "+OK");
+    assert_eq!(ask(two.url(), "GET whose").unwrap(), "$-1", "the key must not be there");
 }
 
 /// A server that says why it cannot run, as a broken installation would.
