@@ -2,9 +2,11 @@
 //! [`registry`] and [`directory`] are the suites of the traits beside it, over any broker.
 //!
 //! A test gives a [`Fabric`] of its engine and awaits [`broker`]. A failure is a panic that says what was missing. There are no
-//! sleeps: each step waits for what it wants to see, at most [`PATIENCE`].
+//! sleeps: each step waits for what it wants to see, at most [`PATIENCE`]. An engine with a server of its own also awaits what is
+//! in [`outage`].
 
 pub mod directory;
+pub mod outage;
 pub mod registry;
 mod seat;
 
@@ -27,7 +29,8 @@ pub type Joining<'a> = Pin<Box<dyn Future<Output = Arc<dyn Broker>> + Send + 'a>
 
 /// Something that joins nodes by one engine.
 pub trait Fabric: Send + Sync {
-    /// Joins a node. The same name again is the same node, started again.
+    /// Joins a node, which is reached when this is over, if the engine does not report peers. The same name again is the same
+    /// node, started again.
     fn join(&self, node: NodeId, inbound: Arc<dyn Inbound>) -> Joining<'_>;
 }
 
@@ -150,11 +153,12 @@ fn is_reachable(heard: &[Heard], peer: Incarnation) -> bool {
     heard.iter().rev().find(last) == Some(&Heard::Reachable(peer))
 }
 
-/// Checks that each peer came and went in turn, and came first.
+/// Checks that each peer came and went in turn, and came first; and that the broker did, if it tells of itself alone.
 ///
 /// # Panics
 /// When one did not.
-pub fn check_turns(heard: &[Heard]) {
+pub fn check_turns(heard: &[Heard], reports_peers: bool) {
+    let mut is_away = false;
     let mut reachable = std::collections::HashSet::new();
     for heard in heard {
         match heard {
@@ -162,8 +166,15 @@ pub fn check_turns(heard: &[Heard]) {
             Heard::Unreachable(peer) => {
                 assert!(reachable.remove(peer), "{peer} was unreachable without having been reachable");
             }
-            Heard::Envelope(_) => assert!(!reachable.is_empty(), "an envelope came from nobody"),
-            Heard::Away | Heard::Back => {}
+            Heard::Envelope(_) => {
+                assert!(!reports_peers || !reachable.is_empty(), "an envelope came from nobody");
+            }
+            Heard::Away => {
+                assert!(!std::mem::replace(&mut is_away, true), "the broker went away twice in a row")
+            }
+            Heard::Back => {
+                assert!(std::mem::replace(&mut is_away, false), "the broker came back without having gone")
+            }
         }
     }
 }
@@ -201,6 +212,11 @@ pub struct Joined {
 }
 
 impl Joined {
+    /// Whether it hears of peers.
+    fn reports_peers(&self) -> bool {
+        self.broker.reports_peers()
+    }
+
     /// Sends, and says that it was taken.
     fn send(&self, to: To, bytes: &[u8]) {
         let envelope: Arc<[u8]> = bytes.into();
@@ -228,7 +244,7 @@ pub async fn join(fabric: &dyn Fabric, names: &[&str]) -> Vec<Joined> {
         let broker = fabric.join(node.clone(), Arc::clone(&recorder) as Arc<dyn Inbound>).await;
         joined.push(Joined { node, broker, recorder });
     }
-    for a in &joined {
+    for a in joined.iter().filter(|a| a.reports_peers()) {
         for b in joined.iter().filter(|b| b.node != a.node) {
             a.recorder.until_reachable(b.node.incarnation).await;
         }
@@ -236,13 +252,15 @@ pub async fn join(fabric: &dyn Fabric, names: &[&str]) -> Vec<Joined> {
     joined
 }
 
-/// The whole suite. Each part joins nodes of its own to the fabric that `new` makes.
+/// The whole suite. Each part joins nodes of its own to the fabric that `new` makes: a cluster of its own, on the same server if
+/// there is one.
 pub async fn broker<F: Fabric>(new: impl Fn() -> F) {
     to_all_and_to_one(&new()).await;
     order_over_both_channels(&new()).await;
     a_large_envelope(&new()).await;
     ten_thousand_from_each_side(&new()).await;
     close_and_restart(&new()).await;
+    clusters_do_not_meet(&new(), &new()).await;
 }
 
 /// To all is to all others; to one is to that one; nobody hears itself.
@@ -260,7 +278,8 @@ pub async fn to_all_and_to_one(fabric: &dyn Fabric) {
     b.send(To::One(a.node.incarnation), b"back");
     assert_eq!(a.recorder.until_envelopes(1).await, [b"back"]);
     let nobody = To::One(fresh_node("nobody").incarnation);
-    assert_eq!(a.broker.send(nobody, &Arc::from(&b"x"[..])), Err(NotTaken::Unreachable));
+    let expected = if a.reports_peers() { Err(NotTaken::Unreachable) } else { Ok(()) };
+    assert_eq!(a.broker.send(nobody, &Arc::from(&b"x"[..])), expected);
     close_all(nodes).await;
 }
 
@@ -339,37 +358,61 @@ pub async fn close_and_restart(fabric: &dyn Fabric) {
     gone.broker.close();
     assert_eq!(gone.broker.send(To::All, &Arc::from(&b"late"[..])), Err(NotTaken::Unreachable));
     for node in &nodes {
-        node.recorder.until_unreachable(gone.node.incarnation).await;
-        let arrived = node.recorder.envelopes();
-        assert_eq!(arrived.len(), COUNT as usize, "what was taken before the close arrives");
+        if node.reports_peers() {
+            node.recorder.until_unreachable(gone.node.incarnation).await;
+            gone.recorder.until_unreachable(node.node.incarnation).await;
+            let to_gone = node.broker.send(To::One(gone.node.incarnation), &Arc::from(&b"x"[..]));
+            assert_eq!(to_gone, Err(NotTaken::Unreachable));
+        }
+        // All of it was taken before the close.
+        let arrived = node.recorder.until_envelopes(COUNT as usize).await;
         assert!((0..COUNT).zip(&arrived).all(|(number, bytes)| number.to_be_bytes() == bytes[..]));
-        let to_gone = node.broker.send(To::One(gone.node.incarnation), &Arc::from(&b"x"[..]));
-        assert_eq!(to_gone, Err(NotTaken::Unreachable));
-        gone.recorder.until_unreachable(node.node.incarnation).await;
     }
 
     let (again, recorder) = (fresh_node("c"), Recorder::new());
     let broker = fabric.join(again.clone(), Arc::clone(&recorder) as Arc<dyn Inbound>).await;
     let again = Joined { node: again, broker, recorder };
     for node in &nodes {
-        node.recorder.until_reachable(again.node.incarnation).await;
-        again.recorder.until_reachable(node.node.incarnation).await;
+        if again.reports_peers() {
+            node.recorder.until_reachable(again.node.incarnation).await;
+            again.recorder.until_reachable(node.node.incarnation).await;
+        }
         again.send(To::One(node.node.incarnation), b"again");
         node.recorder.until_envelopes(COUNT as usize + 1).await;
     }
-    check_turns(&gone.recorder.heard());
+    check_turns(&gone.recorder.heard(), gone.reports_peers());
     nodes.push(again);
     close_all(nodes).await;
+}
+
+/// Clusters side by side, on one server if there is one, hear nothing of each other.
+pub async fn clusters_do_not_meet(one: &dyn Fabric, other: &dyn Fabric) {
+    let (ours, theirs) = (join(one, &["a", "b"]).await, join(other, &["a", "b"]).await);
+    let stranger = theirs[1].node.incarnation;
+    // It is taken where nobody knows who is there, and reaches nobody all the same.
+    let sent = ours[0].broker.send(To::One(stranger), &Arc::from(&b"to a stranger"[..]));
+    assert_eq!(sent.is_ok(), !ours[0].reports_peers());
+    for (nodes, text) in [(&ours, b"ours"), (&theirs, b"them")] {
+        nodes[0].send(To::All, text);
+        nodes[0].send(To::One(nodes[1].node.incarnation), text);
+    }
+    for (nodes, text) in [(&ours, b"ours"), (&theirs, b"them")] {
+        assert_eq!(nodes[1].recorder.until_envelopes(2).await, [text, text]);
+        nodes[1].send(To::All, b"back");
+        assert_eq!(nodes[0].recorder.until_envelopes(1).await, [b"back"]);
+    }
+    close_all(ours).await;
+    close_all(theirs).await;
 }
 
 /// Closes all nodes, and checks that each heard of each peer in turn.
 async fn close_all(nodes: Vec<Joined>) {
     nodes.iter().for_each(|node| node.broker.close());
     for a in &nodes {
-        for b in nodes.iter().filter(|b| b.node != a.node) {
+        for b in nodes.iter().filter(|b| a.reports_peers() && b.node != a.node) {
             a.recorder.until_unreachable(b.node.incarnation).await;
         }
-        check_turns(&a.recorder.heard());
+        check_turns(&a.recorder.heard(), a.reports_peers());
     }
 }
 
@@ -388,7 +431,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn within_one_process() {
+    async fn links_within_one_process() {
         broker(MemoryExchange::links).await;
     }
 
@@ -402,5 +445,34 @@ mod tests {
     async fn directories_over_links_and_over_a_medium() {
         directory::suite(MemoryExchange::links).await;
         directory::suite(MemoryExchange::medium).await;
+    }
+
+    #[tokio::test]
+    async fn a_medium_within_one_process() {
+        broker(MemoryExchange::medium).await;
+    }
+
+    impl outage::Server for MemoryExchange {
+        fn kill(&mut self) {
+            self.go_away();
+        }
+
+        fn restart(&mut self) {
+            self.come_back();
+        }
+
+        fn stand_still(&mut self) {
+            self.go_away();
+        }
+
+        fn go_on(&mut self) {
+            self.come_back();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_outage_within_one_process() {
+        let mut exchange = MemoryExchange::medium();
+        outage::server_killed_and_back(&exchange.clone(), &mut exchange).await;
     }
 }

@@ -7,6 +7,14 @@
 pub mod conformance;
 #[cfg(feature = "mesh")]
 pub mod mesh;
+#[cfg(any(feature = "mesh", feature = "redis"))]
+mod pause;
+#[cfg(any(feature = "mesh", feature = "redis"))]
+mod queue;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 #[cfg(feature = "mesh")]
 pub use mesh::{MeshBroker, MeshError, MeshSettings, Secret};
+#[cfg(feature = "redis")]
+pub use redis::{RedisAddress, RedisBroker, RedisError, RedisSettings};

@@ -20,7 +20,6 @@ mod link;
 mod listener;
 mod peers;
 mod proof;
-mod queue;
 mod refusal;
 mod settings;
 mod tasks;
@@ -160,7 +159,8 @@ impl Mesh {
             }
         });
         if !members.is_empty() {
-            link.queue.members(Word::Members { members }.to_text());
+            let text = Word::Members { members }.to_text();
+            link.queue.say(|signs| signs.members = Some(text));
         }
     }
 
@@ -303,8 +303,11 @@ impl MeshBroker {
 
     /// Gives an envelope to one link.
     fn push(&self, link: &Link, envelope: &Arc<[u8]>) -> Result<(), NotTaken> {
-        let pushed =
-            if envelope.len() > MAX_ENVELOPE { Err(NotTaken::Full) } else { link.queue.push(envelope) };
+        let pushed = if envelope.len() > MAX_ENVELOPE {
+            Err(NotTaken::Full)
+        } else {
+            link.queue.push(envelope.len(), Arc::clone(envelope))
+        };
         if pushed == Err(NotTaken::Full) {
             self.0.overflows.fetch_add(1, Ordering::Relaxed);
         }

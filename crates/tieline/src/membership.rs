@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tieline_backends::mesh::{MeshBroker, MeshError, MeshSettings, Secret};
+use tieline_backends::{
+    MeshBroker, MeshError, MeshSettings, RedisAddress, RedisBroker, RedisError, RedisSettings, Secret,
+};
 use tieline_core::broker::Inbound;
 use tieline_core::{Cluster, ClusterTask, ClusterTimes, Node, broker};
+use tieline_proto::NodeId;
 use tokio::task::JoinHandle;
 
 use crate::admission::MemberOrigins;
@@ -24,15 +27,21 @@ pub enum MembershipError {
     /// The mesh did not start.
     #[error(transparent)]
     Mesh(#[from] MeshError),
+    /// The Redis server cannot be used.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
 }
+
+/// A broker that carries, and where it listens for other nodes, if it does.
+type Started = Result<(Arc<dyn broker::Broker>, Option<SocketAddr>), MembershipError>;
 
 /// A node's membership, to be ended before its shards are.
 pub struct Membership {
     task: ClusterTask,
     /// Keeps the origins of the members up to date.
     origins: JoinHandle<()>,
-    /// Where the other nodes connect.
-    pub peers: SocketAddr,
+    /// Where the other nodes connect, if they do.
+    pub peers: Option<SocketAddr>,
 }
 
 impl Membership {
@@ -40,38 +49,49 @@ impl Membership {
     /// connect, and `members` learns where those of the other nodes do.
     ///
     /// # Errors
-    /// When the configuration is not enough for the broker, or its address cannot be bound.
+    /// When the configuration is not enough for the broker, its address cannot be bound, or its server cannot be used.
     pub async fn begin(
         server: &Server,
         node: &Arc<Node>,
         client_url: Option<String>,
         members: &Arc<MemberOrigins>,
     ) -> Result<Option<Membership>, MembershipError> {
-        let Broker::Mesh(seeds) = &server.broker else { return Ok(None) };
-        let listen = server.peer_listen.ok_or(MembershipError::NoPeerAddress)?;
-        let secret = server.cluster_secret.as_ref().map(|secret| Secret::new(&secret.0)).transpose()?;
-        let settings = MeshSettings {
-            seeds: seeds.clone(),
-            advertise: server.peer_advertise.clone(),
-            secret,
-            ..MeshSettings::new(&server.cluster, listen)
-        };
-        let mut bound = listen;
-        let connect = |inbound: Arc<dyn Inbound>| {
-            let started = MeshBroker::start(settings, node.id().clone(), inbound);
-            std::future::ready(started.map(|(mesh, address)| {
-                bound = address;
-                let mesh: Arc<dyn broker::Broker> = Arc::new(mesh);
-                mesh
-            }))
+        match &server.broker {
+            Broker::Memory => Ok(None),
+            Broker::Mesh(seeds) => {
+                let start = |inbound| std::future::ready(mesh(server, seeds, node.id(), inbound));
+                Self::join(node, client_url, members, start).await.map(Some)
+            }
+            Broker::Redis(address) => {
+                let start = |inbound| redis(server, address, node.id(), inbound);
+                Self::join(node, client_url, members, start).await.map(Some)
+            }
+        }
+    }
+
+    async fn join<F: Future<Output = Started>>(
+        node: &Arc<Node>,
+        client_url: Option<String>,
+        members: &Arc<MemberOrigins>,
+        start: impl FnOnce(Arc<dyn Inbound>) -> F,
+    ) -> Result<Membership, MembershipError> {
+        let mut peers = None;
+        let bound = &mut peers;
+        let connect = move |inbound| {
+            let starting = start(inbound);
+            async move {
+                let broker;
+                (broker, *bound) = starting.await?;
+                Ok::<_, MembershipError>(broker)
+            }
         };
         // An empty address stands for none between nodes.
         let client_url = client_url.unwrap_or_default();
         let (cluster, task) =
             Cluster::start(Arc::clone(node), ClusterTimes::default(), client_url, connect).await?;
         let origins = tokio::spawn(note_origins(cluster, Arc::clone(members)));
-        tracing::info!(peers = %bound, "The node is a member of the cluster.");
-        Ok(Some(Membership { task, origins, peers: bound }))
+        tracing::info!(peers = peers.map(tracing::field::display), "The node is a member of the cluster.");
+        Ok(Membership { task, origins, peers })
     }
 
     /// Says goodbye to the others.
@@ -81,6 +101,25 @@ impl Membership {
         let _ = self.origins.await;
         self.task.stop().await;
     }
+}
+
+fn mesh(server: &Server, seeds: &[String], node: &NodeId, inbound: Arc<dyn Inbound>) -> Started {
+    let listen = server.peer_listen.ok_or(MembershipError::NoPeerAddress)?;
+    let secret = server.cluster_secret.as_ref().map(|secret| Secret::new(&secret.0)).transpose()?;
+    let settings = MeshSettings {
+        seeds: seeds.to_vec(),
+        advertise: server.peer_advertise.clone(),
+        secret,
+        ..MeshSettings::new(&server.cluster, listen)
+    };
+    let (mesh, bound) = MeshBroker::start(settings, node.clone(), inbound)?;
+    Ok((Arc::new(mesh), Some(bound)))
+}
+
+async fn redis(server: &Server, address: &RedisAddress, node: &NodeId, inbound: Arc<dyn Inbound>) -> Started {
+    let settings = RedisSettings::new(&server.cluster, address.clone());
+    let redis = RedisBroker::start(settings, node, inbound).await?;
+    Ok((Arc::new(redis), None))
 }
 
 /// Where clients reach a node that listens for them on `clients`: as configured, or there. Nobody knows where that is when it

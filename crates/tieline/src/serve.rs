@@ -104,7 +104,7 @@ pub async fn serve(
     let addresses = Addresses {
         clients: address,
         admin: admin.as_ref().map(|(_, address)| *address),
-        peers: membership.as_ref().map(|membership| membership.peers),
+        peers: membership.as_ref().and_then(|membership| membership.peers),
     };
     let endpoint = ClientEndpoint::new(Arc::clone(&node), &settings.server, members);
     let edge_settings = EdgeSettings::of(&settings);
@@ -246,7 +246,7 @@ fn warn_of_exposure(settings: &Settings, keys: &Keys, address: SocketAddr) {
             );
         }
     }
-    if settings.server.peer_listen.is_some() && settings.server.broker == Broker::Memory {
+    if settings.server.peer_listen.is_some() && !matches!(settings.server.broker, Broker::Mesh(_)) {
         tracing::warn!("No node will connect to `peer_listen`: the broker does not join nodes directly.");
     }
 }

@@ -2,12 +2,11 @@
 //!
 //! A task that knows who lives at its address rests while there is a link to that node, whoever dialled it. Pauses grow
 //! by doubling, with full jitter, so that nodes that lost each other at the same moment do not meet at the same moment for
-//! ever. Tested here for the pauses, and by the mesh's tests.
+//! ever. Tested by the mesh's tests.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tieline_proto::Incarnation;
 use tieline_websocket::Role;
@@ -20,6 +19,7 @@ use super::proof::Side;
 use super::refusal::Refusal;
 use super::wire::Wire;
 use super::{Mesh, link, upgrade};
+use crate::pause::pause;
 
 /// The most addresses that are dialled. More members than this are dialled by others, or not at all.
 const MAX_TARGETS: usize = 1024;
@@ -82,7 +82,7 @@ async fn pursue(mesh: &Arc<Mesh>, address: &str, wish: Wish) {
             unreached = Instant::now();
         }
         if !std::mem::take(&mut is_first) {
-            sleep(pause(mesh.settings.redial_min, mesh.settings.redial_max, failures, random())).await;
+            sleep(pause(mesh.settings.redial_min, mesh.settings.redial_max, failures)).await;
         }
         if let Some(node) = lives_there
             && mesh.peers.get(node).is_some()
@@ -167,30 +167,5 @@ async fn dial(
             Err(Failure::Refused(Some(refusal)))
         }
         Err(other) => Err(other),
-    }
-}
-
-/// A random number; should the system have none, pauses are at their longest, which is harmless.
-fn random() -> u32 {
-    getrandom::u32().unwrap_or(u32::MAX)
-}
-
-/// The pause after so many failures: evenly between nothing and a bound that doubles.
-fn pause(min: Duration, max: Duration, failures: u32, random: u32) -> Duration {
-    let bound = min.saturating_mul(1 << failures.min(16)).min(max);
-    bound.mul_f64(f64::from(random) / f64::from(u32::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_their_bound_and_are_spread_evenly() {
-        let (min, max) = (Duration::from_millis(100), Duration::from_secs(5));
-        let longest = |failures| pause(min, max, failures, u32::MAX).as_millis();
-        assert_eq!([0, 1, 2, 5, 6, 40].map(longest), [100, 200, 400, 3200, 5000, 5000]);
-        assert_eq!(pause(min, max, 9, 0), Duration::ZERO);
-        assert_eq!(pause(min, max, 9, u32::MAX / 2).as_millis(), 2499);
     }
 }

@@ -17,14 +17,34 @@ use tokio::time::{Instant, timeout};
 
 use super::Mesh;
 use super::handshake::Shaken;
-use super::queue::{Batch, Queue, cost};
 use super::refusal::Refusal;
 use super::wire::{Inbox, Outbox, Wire};
 use super::words::Word;
+use crate::queue::{self, Words, cost};
 
 /// Frames are gathered up to about so many bytes for one write: more system calls would not be felt, and more memory
 /// would.
 const GATHER: usize = 256 * 1024;
+
+/// What is said to a peer beside envelopes.
+#[derive(Default)]
+pub(super) struct Signs {
+    /// The payload of a pong, at most 125 bytes.
+    pong: Option<Vec<u8>>,
+    /// Whether to ask for a sign of life.
+    ping: bool,
+    /// The payload of a text frame that tells of other members.
+    pub(super) members: Option<Vec<u8>>,
+}
+
+impl Words for Signs {
+    fn is_empty(&self) -> bool {
+        self.pong.is_none() && !self.ping && self.members.is_none()
+    }
+}
+
+/// What waits to be written to a peer.
+type Queue = queue::Queue<Arc<[u8]>, Signs>;
 
 /// One peer, and the way to it.
 pub(super) struct Link {
@@ -117,7 +137,7 @@ async fn reader(mesh: &Arc<Mesh>, link: &Link, inbox: &mut Inbox, read: &mut Own
                         mesh.learn(members);
                     }
                 }
-                Ok(Some(Event::Ping(payload))) => link.queue.pong(payload),
+                Ok(Some(Event::Ping(payload))) => link.queue.say(|signs| signs.pong = Some(payload.to_vec())),
                 Ok(Some(Event::Pong(_))) => {}
                 Ok(Some(Event::Close(_))) => return End::Left,
                 Err(_) => return End::Garbage,
@@ -132,7 +152,7 @@ async fn reader(mesh: &Arc<Mesh>, link: &Link, inbox: &mut Inbox, read: &mut Own
             Ok(Ok(_)) => heard = Instant::now(),
             Ok(Err(error)) => return End::Io(error),
             Err(_) if heard.elapsed() >= mesh.settings.silence => return End::Silent,
-            Err(_) => link.queue.ping(),
+            Err(_) => link.queue.say(|signs| signs.ping = true),
         }
     }
 }
@@ -150,22 +170,22 @@ async fn writer_task(
         write.write_all(&out).await?;
         out.clear();
     }
-    let mut batch = Batch::default();
+    let mut batch = queue::Batch::default();
     loop {
         batch = link.queue.take(batch).await;
-        if let Some(payload) = batch.pong.take() {
+        if let Some(payload) = batch.words.pong.take() {
             outbox.frame(&mut out, Opcode::Pong, &payload)?;
         }
-        if std::mem::take(&mut batch.ping) {
+        if std::mem::take(&mut batch.words.ping) {
             outbox.frame(&mut out, Opcode::Ping, b"")?;
         }
-        if let Some(text) = batch.members.take() {
+        if let Some(text) = batch.words.members.take() {
             outbox.frame(&mut out, Opcode::Text, &text)?;
         }
         let mut gathered = 0;
         for envelope in batch.envelopes.drain(..) {
             outbox.frame(&mut out, Opcode::Binary, &envelope)?;
-            gathered += cost(&envelope);
+            gathered += cost(envelope.len());
             if out.len() >= GATHER {
                 write.write_all(&out).await?;
                 out.clear();

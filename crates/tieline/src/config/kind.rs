@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tieline_backends::mesh;
+use tieline_backends::{RedisAddress, mesh};
 use tieline_proto::NodeName;
 
 use super::layers::Written;
@@ -32,6 +32,11 @@ pub(super) trait Kind: Sized {
 
     /// Writes it as TOML, secrets masked.
     fn write(&self) -> String;
+
+    /// What was written and is not taken, as an error may repeat it.
+    fn repeat(text: &str) -> String {
+        format!("{text:?}")
+    }
 }
 
 /// A number of bytes.
@@ -340,16 +345,18 @@ pub enum Broker {
     Memory,
     /// The nodes themselves, each a WebSocket client of the others; these addresses are asked for the rest.
     Mesh(Vec<String>),
+    /// A Redis server.
+    Redis(RedisAddress),
 }
 
 impl Kind for Broker {
-    const TAKES: &'static str =
-        "the address of a broker; known are `memory:` and `mesh://HOST:PORT,HOST:PORT`";
+    const TAKES: &'static str = "the address of a broker; known are `memory:`, `mesh://HOST:PORT,HOST:PORT` and `redis://[[USER]:PASSWORD@]HOST[:PORT]`, with TLS `rediss://…`";
 
     fn read(written: &Written) -> Option<Self> {
         match text(written)? {
             "memory:" | "memory://" => Some(Broker::Memory),
-            address => mesh::parse_seeds(address).ok().map(Broker::Mesh),
+            address if address.starts_with("mesh:") => mesh::parse_seeds(address).ok().map(Broker::Mesh),
+            address => RedisAddress::parse(address).ok().map(Broker::Redis),
         }
     }
 
@@ -357,6 +364,18 @@ impl Kind for Broker {
         match self {
             Broker::Memory => quote("memory:"),
             Broker::Mesh(seeds) => quote(&format!("mesh://{}", seeds.join(","))),
+            Broker::Redis(address) => quote(&address.to_string()),
+        }
+    }
+
+    /// Without what stands before the last `@`: it may be a password.
+    fn repeat(text: &str) -> String {
+        match (text.split_once("://"), text.rsplit_once('@')) {
+            (_, None) => format!("{text:?}"),
+            (Some((scheme, rest)), Some((_, host))) if rest.contains('@') => {
+                format!("{:?}", format!("{scheme}://***@{host}"))
+            }
+            (_, Some((_, host))) => format!("{:?}", format!("***@{host}")),
         }
     }
 }
@@ -367,6 +386,7 @@ impl Broker {
         match self {
             Broker::Memory => "memory:",
             Broker::Mesh(_) => "mesh:",
+            Broker::Redis(_) => "redis:",
         }
     }
 }

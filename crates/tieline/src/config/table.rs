@@ -96,7 +96,7 @@ fn read<T: Kind>(
         return value;
     }
     let found = match written {
-        Written::Loose(text) | Written::Text(text) => Some(format!("{text:?}")),
+        Written::Loose(text) | Written::Text(text) => Some(T::repeat(text)),
         Written::Integer(integer) => Some(integer.to_string()),
         Written::Boolean(boolean) => Some(boolean.to_string()),
         Written::List(_) => Some(if T::IS_LIST { "such a list" } else { "a list" }.to_owned()),
@@ -129,7 +129,7 @@ section! {
         "a name of 1 to 64 ASCII letters, digits and _ -" |name| is_cluster_name(name);
     /// Stable name of this node within its cluster; without one it is the host's name and the port.
     node: Option<NodeName> = None, "name";
-    /// What carries messages between nodes: `memory:` joins nobody, the node is alone; `mesh://HOST:PORT,…` joins nodes directly, given the peer addresses of some.
+    /// What carries messages between nodes: `memory:` joins nobody, the node is alone; `mesh://HOST:PORT,…` joins nodes directly, given the peer addresses of some; `redis://[[USER]:PASSWORD@]HOST[:PORT]` joins them by a Redis server, `rediss://…` with TLS.
     broker: Broker = Broker::Memory, "address";
     /// Keys that access tokens are signed with; several while they are being changed, the first one signs.
     access_key: Vec<Masked> = Vec::new(), "secrets";

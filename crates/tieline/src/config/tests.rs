@@ -90,8 +90,8 @@ fn each_wrong_value_is_an_error_that_says_what_is_taken() {
             "`listen` takes an IP address and a port, such as \"127.0.0.1:7800\" or \"[::]:7800\", not 7800",
         ),
         (
-            "broker = \"redis://x\"",
-            "`broker` takes the address of a broker; known are `memory:` and `mesh://HOST:PORT,HOST:PORT`, not \"redis://x\"",
+            "broker = \"amqp://x\"",
+            "`broker` takes the address of a broker; known are `memory:`, `mesh://HOST:PORT,HOST:PORT` and `redis://[[USER]:PASSWORD@]HOST[:PORT]`, with TLS `rediss://…`, not \"amqp://x\"",
         ),
         ("cluster = \"\"", "`cluster` takes a name of 1 to 64"),
         ("cluster = \"a b\"", "`cluster` takes a name of 1 to 64"),
@@ -145,6 +145,11 @@ fn every_mistake_is_told_and_no_secret() {
     let all = mistakes("shards = -1\naccess_key = [\"SECRET\", 7]\n[times]\nidle = 7\n");
     assert_eq!(all.lines().count(), 3, "{all}");
     assert!(!all.contains("SECRET"), "{all}");
+    for broker in ["redis://:SECRET@a:port", "redis://:SECRET@1@a:x", ":SECRET@a", "rediss://u:SECRET#1@host"]
+    {
+        let told = mistakes(&format!("broker = \"{broker}\""));
+        assert!(told.contains("***@") && !told.contains("SECRET"), "{told}");
+    }
     let syntax = mistakes("a = \n");
     assert!(syntax.starts_with("t.toml: ") && syntax.contains("line 1"), "{syntax}");
     let twice = mistakes("shards = 1\nshards = 2\n");
@@ -212,6 +217,17 @@ fn what_is_shown_reads_as_what_it_shows() {
         text.lines().map(|line| line.split(" # ").next().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(strip(again.show(&layers)), strip(settings.show(&layers)));
+}
+
+#[test]
+fn a_broker_is_shown_without_its_password() {
+    let (settings, layers) = read("broker = \"rediss://us%3Aer:SECRET%2F@cache.local/3\"", &[], &[]).unwrap();
+    let shown = settings.show(&layers);
+    assert!(shown.contains("broker = \"rediss://us%3Aer:***@cache.local:6379/3\""), "{shown}");
+    assert!(!format!("{:?}", settings.server).contains("SECRET"));
+    for (written, name) in [("mesh://a:1", "mesh:"), ("redis://a", "redis:"), ("memory:", "memory:")] {
+        assert_eq!(read(&format!("broker = \"{written}\""), &[], &[]).unwrap().0.server.broker.name(), name);
+    }
 }
 
 #[test]

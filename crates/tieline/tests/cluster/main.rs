@@ -1,4 +1,4 @@
-//! Clusters as their users meet them: real processes on free ports of this machine, joined by mesh, and clients of each.
+//! Clusters as their users meet them: real processes on free ports of this machine, joined by mesh or by a broker of their own, and clients of each.
 //!
 //! Every message is counted: each test knows who has to get what, and that nobody gets anything else. Nothing sleeps: a test
 //! waits for a frame, for a line of a node's log, or asks a node over HTTP until it answers as expected, all with a time limit.
@@ -26,6 +26,8 @@ mod messages;
 mod processes;
 #[cfg(test)]
 mod proxy;
+#[cfg(test)]
+mod redis;
 #[cfg(test)]
 mod rest;
 #[cfg(test)]

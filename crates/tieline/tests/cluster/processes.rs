@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ pub(crate) struct Process {
     pub(crate) address: SocketAddr,
     /// Where it is asked how it is.
     operators: SocketAddr,
-    /// Where other nodes connect.
+    /// Where other nodes connect; port 0 if they do not.
     pub(crate) peers: SocketAddr,
     child: Child,
     log: mpsc::Receiver<String>,
@@ -57,6 +57,11 @@ impl Process {
         command.env("TIELINE_LIMITS_MESSAGE_RATE", "0").envs(variables.iter().copied());
         command.args(["--listen", &listen.to_string(), "--peer-listen", &peers.to_string()]);
         command.args(["--broker", &format!("mesh://{}", seeds.join(","))]).args(args);
+        Process::spawn(name, command)
+    }
+
+    /// Starts a node by a command.
+    pub(crate) fn spawn(name: &str, mut command: Command) -> Process {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -71,10 +76,10 @@ impl Process {
                 None => panic!("{line:?} in place of {label:?}: {:?}", log.iter().collect::<Vec<_>>()),
             }
         };
+        let has = |flag: &str| command.get_args().any(|argument| argument == flag);
         let clients = address("listening on http://");
-        let operators = args.contains(&"--admin-listen").then(|| address("operators on http://"));
-        let peers = address("peers on ");
-        let operators = operators.unwrap_or(clients);
+        let operators = if has("--admin-listen") { address("operators on http://") } else { clients };
+        let peers = if has("--peer-listen") { address("peers on ") } else { any() };
         Process { name: name.to_owned(), address: clients, operators, peers, child, log, logged: Vec::new() }
     }
 

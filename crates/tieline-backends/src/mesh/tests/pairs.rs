@@ -42,7 +42,7 @@ async fn both_dial_at_once_and_one_link_remains_with_nothing_lost_or_doubled() {
         }
         for node in [&a, &b] {
             node.broker.closed().await;
-            check_turns(&node.recorder.heard());
+            check_turns(&node.recorder.heard(), true);
             refused += node.broker.refusals(Refusal::Duplicate);
         }
     }
@@ -106,7 +106,7 @@ async fn a_node_started_again_is_dialled_again_and_is_a_new_one() {
         a.broker.close();
         a.broker.closed().await;
     }
-    check_turns(&b.recorder.heard());
+    check_turns(&b.recorder.heard(), true);
 }
 
 /// A peer that is played by hand, linked with `to`: younger than any other, so that `to` is the one that chooses.
@@ -273,7 +273,7 @@ async fn close_ends_within_its_time_although_a_peer_does_not_read() {
     a.broker.close();
     tokio::time::timeout(PATIENCE, a.broker.closed()).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-    check_turns(&a.recorder.heard());
+    check_turns(&a.recorder.heard(), true);
     assert!(a.recorder.with(|heard| heard.contains(&Heard::Unreachable(stuck.incarnation))));
 }
 
@@ -312,7 +312,7 @@ async fn a_link_that_breaks_comes_back_whoever_notices_first() {
     for node in [&a, &b] {
         node.broker.close();
         node.broker.closed().await;
-        check_turns(&node.recorder.heard());
+        check_turns(&node.recorder.heard(), true);
     }
 }
 

@@ -1,0 +1,156 @@
+//! The channels of a cluster on a server, and what is published there.
+//!
+//! ```text
+//! tieline:CLUSTER:all               to every node
+//! tieline:CLUSTER:one:INCARNATION   to one node; its own canaries too
+//! ```
+//!
+//! A payload is the eight bytes of the publisher's incarnation, big-endian, and an envelope. The server gives a node back what
+//! it published itself, and those bytes tell its echo. No I/O. Tested here.
+
+use std::io::Write;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tieline_core::broker::To;
+use tieline_proto::Incarnation;
+
+use super::resp;
+
+/// What stays as it is in a cluster's name. A colon does not, so that no name reaches into another's channels.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.');
+
+/// Bytes before the envelope.
+const ORIGIN: usize = 8;
+
+/// What a message on one of the channels is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Came<'a> {
+    /// Another node's envelope.
+    Envelope(&'a [u8]),
+    /// This node's own envelope to all.
+    Echo,
+    /// This node's canary: the way there and back is open.
+    Canary,
+    /// Nothing that a node publishes, or on another channel.
+    Foreign,
+}
+
+/// The channels that matter to one node.
+pub(super) struct Channels {
+    origin: [u8; ORIGIN],
+    all: String,
+    /// The channels to one node, without its incarnation.
+    one: String,
+    /// The channel to this node.
+    own: String,
+}
+
+impl Channels {
+    pub(super) fn new(cluster: &str, node: Incarnation) -> Self {
+        let cluster = utf8_percent_encode(cluster, PLAIN);
+        let one = format!("tieline:{cluster}:one:");
+        let own = format!("{one}{node}");
+        Channels { origin: node.0.to_be_bytes(), all: format!("tieline:{cluster}:all"), one, own }
+    }
+
+    /// Appends the command that subscribes to what goes to all and what goes to this node.
+    pub(super) fn subscribe(&self, out: &mut Vec<u8>) {
+        resp::command(out, &[b"SUBSCRIBE", self.all.as_bytes(), self.own.as_bytes()]);
+    }
+
+    /// Appends the command that sends this node a canary.
+    pub(super) fn canary(&self, out: &mut Vec<u8>) {
+        resp::publish(out, &[self.own.as_bytes()], &[&self.origin]);
+    }
+
+    /// Appends the command that sends an envelope.
+    pub(super) fn publish(&self, out: &mut Vec<u8>, to: To, envelope: &[u8]) {
+        match to {
+            To::All => resp::publish(out, &[self.all.as_bytes()], &[&self.origin, envelope]),
+            To::One(node) => {
+                let mut digits = [0; 16];
+                write!(&mut digits[..], "{node}").expect("an incarnation has 16 digits");
+                resp::publish(out, &[self.one.as_bytes(), &digits], &[&self.origin, envelope]);
+            }
+        }
+    }
+
+    /// Says what a message is.
+    pub(super) fn sort<'a>(&self, channel: &[u8], payload: &'a [u8]) -> Came<'a> {
+        let is_own = channel == self.own.as_bytes();
+        if !is_own && channel != self.all.as_bytes() {
+            return Came::Foreign;
+        }
+        match payload.split_first_chunk() {
+            Some((origin, _)) if *origin == self.origin => {
+                if is_own {
+                    Came::Canary
+                } else {
+                    Came::Echo
+                }
+            }
+            Some((_, envelope)) => Came::Envelope(envelope),
+            None => Came::Foreign,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::resp::{Said, read};
+    use super::*;
+
+    /// What a server makes of a `PUBLISH`: the message that subscribers get, as channel and payload.
+    fn published(command: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let text = [b">3\r\n$7\r\nmessage", command.strip_prefix(b"*3\r\n$7\r\nPUBLISH").unwrap()].concat();
+        match read(&text).unwrap() {
+            Some((Said::Message { channel, payload }, len)) if len == text.len() => {
+                (channel.into(), payload.into())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn envelope(channels: &Channels, to: To, envelope: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let mut out = Vec::new();
+        channels.publish(&mut out, to, envelope);
+        published(&out)
+    }
+
+    #[test]
+    fn each_node_takes_what_is_for_it() {
+        let (a, b) = (Incarnation(0xa), Incarnation(u64::MAX));
+        let [at_a, at_b, at_c] = [a, b, Incarnation(3)].map(|node| Channels::new("tests", node));
+        let (channel, payload) = envelope(&at_a, To::All, b"to all");
+        assert_eq!(channel, b"tieline:tests:all");
+        assert_eq!(at_a.sort(&channel, &payload), Came::Echo);
+        assert_eq!(at_b.sort(&channel, &payload), Came::Envelope(b"to all"));
+        assert_eq!(at_b.sort(&channel, b"1234567"), Came::Foreign, "no node's");
+
+        let (channel, payload) = envelope(&at_a, To::One(b), b"");
+        assert_eq!(channel, b"tieline:tests:one:ffffffffffffffff");
+        assert_eq!(at_b.sort(&channel, &payload), Came::Envelope(b""));
+        assert_eq!(at_c.sort(&channel, &payload), Came::Foreign);
+
+        let mut out = Vec::new();
+        at_a.canary(&mut out);
+        let (channel, payload) = published(&out);
+        assert_eq!(channel, b"tieline:tests:one:000000000000000a");
+        assert_eq!(at_a.sort(&channel, &payload), Came::Canary);
+        assert_eq!(at_b.sort(&channel, &payload), Came::Foreign);
+    }
+
+    #[test]
+    fn no_name_reaches_into_another_cluster() {
+        let node = Incarnation(1);
+        let names = ["a", "a:one", "a:all", "a%3Aall", "a:one:0000000000000001", "a*", "ä", "a b", "A"];
+        let mut seen = std::collections::HashSet::new();
+        for name in names {
+            let channels = Channels::new(name, node);
+            for channel in [channels.all, channels.own] {
+                assert!(channel.bytes().all(|byte| byte.is_ascii_graphic()), "{channel}");
+                assert!(seen.insert(channel), "{name} shares a channel");
+            }
+        }
+    }
+}
