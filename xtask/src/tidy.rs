@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Longer files are split. Half of this is a good time to think about it.
 const MOST_LINES: usize = 800;
 
-/// Folders that hold nothing written by hand.
+/// What holds nothing written by hand: folders, but `.git` is a file in a linked work tree.
 const NOT_OURS: &[&str] = &[".git", "target", "node_modules", "__pycache__", "corpus", "artifacts"];
 
 /// Files that tools write.
@@ -90,8 +90,11 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
+        if NOT_OURS.iter().any(|not_ours| name == *not_ours) {
+            continue;
+        }
         let kind = entry.file_type()?;
-        if kind.is_dir() && !NOT_OURS.iter().any(|not_ours| name == *not_ours) {
+        if kind.is_dir() {
             collect(&entry.path(), files)?;
         } else if kind.is_file() && !GENERATED.iter().any(|generated| name == *generated) {
             files.push(entry.path());
