@@ -53,10 +53,10 @@ fn run(seed: u64, nodes: usize) {
 
 #[test]
 fn one_node() {
-    each("one_node", 1_500, |seed| run(seed, 1));
+    each("one_node", 2_000, |seed| run(seed, 1));
 }
 
 #[test]
 fn several_nodes() {
-    each("several_nodes", 600, |seed| run(seed, 2 + (seed % 2) as usize));
+    each("several_nodes", 800, |seed| run(seed, 2 + (seed % 2) as usize));
 }
