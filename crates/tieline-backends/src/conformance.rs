@@ -439,12 +439,14 @@ mod tests {
     async fn registries_over_links_and_over_a_medium() {
         registry::suite(MemoryExchange::links).await;
         registry::suite(MemoryExchange::medium).await;
+        registry::suite(MemoryExchange::crossing).await;
     }
 
     #[tokio::test]
     async fn directories_over_links_and_over_a_medium() {
         directory::suite(MemoryExchange::links).await;
         directory::suite(MemoryExchange::medium).await;
+        directory::suite(MemoryExchange::crossing).await;
     }
 
     #[tokio::test]

@@ -345,6 +345,10 @@ impl Broker for MeshBroker {
         true
     }
 
+    fn orders_channels(&self) -> bool {
+        true
+    }
+
     fn close(&self) {
         self.0.peers.close();
         self.0.phase.send_if_modified(|phase| {

@@ -44,7 +44,8 @@ pub struct BrokerStats {
 /// Carries envelopes between the nodes of a cluster.
 ///
 /// *Guarantee*: at most once, from this node to each receiver. *Ordering*: envelopes to one receiver arrive in the
-/// order of the calls, whether they went to it alone or to all, as long as the connection between the two lasts.
+/// order of the calls: those that went to it alone, and those that went to all, as long as the connection between the two
+/// lasts; the two with each other only where [`orders_channels`](Broker::orders_channels) says so.
 /// *Cancellation*: nothing waits, so nothing is cancelled. *Retries*: none for an envelope; the broker itself comes
 /// back from every outage, with backoff and jitter.
 pub trait Broker: Send + Sync + 'static {
@@ -58,6 +59,12 @@ pub trait Broker: Send + Sync + 'static {
     /// pub/sub does not: there a node is reached from its first sign of life until it says goodbye or its lease is
     /// over.
     fn reports_peers(&self) -> bool;
+
+    /// Whether what went to all and what went to one arrives in the order of the calls, as over links. Where it does not, the
+    /// cluster says with a message what has to arrive before it.
+    fn orders_channels(&self) -> bool {
+        false
+    }
 
     /// How it is doing, for metrics.
     fn stats(&self) -> BrokerStats;

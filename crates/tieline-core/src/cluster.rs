@@ -14,6 +14,7 @@ mod copies;
 mod counters;
 mod interest;
 mod numbers;
+mod order;
 mod peers;
 mod receipts;
 mod receiving;
@@ -42,6 +43,7 @@ pub use counters::ClusterCounters;
 use interest::Interest;
 pub(crate) use interest::Nodes;
 use numbers::Numbers;
+use order::Order;
 pub use peers::Peer;
 use peers::Peers;
 use receipts::Receipts;
@@ -65,6 +67,9 @@ pub struct Cluster {
     /// Held while an envelope is handed to the broker, so that numbers leave in order.
     numbers: Mutex<Numbers>,
     seen: Mutex<Seen>,
+    /// Taken before `seen`, and only where the broker does not keep the order of channels.
+    order: Mutex<Order>,
+    routing: Routing,
     statements: Arc<Statements>,
     peers: RwLock<Arc<Peers>>,
     interest: Interest,
@@ -78,9 +83,31 @@ pub struct Cluster {
     counters: ClusterCounters,
 }
 
+/// How messages go to the nodes that hold recipients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Routing {
+    /// To each of these, or to all where most of them do.
+    #[default]
+    Directed,
+    /// To all nodes, which sort out: for small clusters.
+    Broadcast,
+}
+
+/// How a node is a member.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterSettings {
+    /// How long anything takes at most.
+    pub times: ClusterTimes,
+    /// Where clients reach this node, as the others are told; empty where nobody knows.
+    pub client_url: String,
+    /// How messages go to the others.
+    pub routing: Routing,
+}
+
 /// What the cluster stands on, once it is there.
 struct Engines {
     broker: Arc<dyn Broker>,
+    orders_channels: bool,
     registry: Arc<dyn Registry>,
 }
 
@@ -107,10 +134,10 @@ impl Cluster {
     /// What `connect` gives.
     pub async fn start<E, F: Future<Output = Result<Arc<dyn Broker>, E>>>(
         node: Arc<Node>,
-        times: ClusterTimes,
-        client_url: String,
+        settings: ClusterSettings,
         connect: impl FnOnce(Arc<dyn Inbound>) -> F,
     ) -> Result<(Arc<Cluster>, ClusterTask), E> {
+        let ClusterSettings { times, client_url, routing } = settings;
         let (words, heard) = mpsc::channel(WORDS);
         let statements = Arc::<Statements>::default();
         let users = Arc::new(Replicated::new(node.id().incarnation, Arc::clone(&statements)));
@@ -122,6 +149,8 @@ impl Cluster {
             directory: Arc::clone(&users) as Arc<dyn Directory>,
             numbers: Mutex::default(),
             seen: Mutex::default(),
+            order: Mutex::default(),
+            routing,
             statements,
             peers: RwLock::default(),
             interest: Interest::default(),
@@ -136,7 +165,9 @@ impl Cluster {
         let over_links = broker.reports_peers();
         let id = node.id().clone();
         let heartbeat = Arc::new(Heartbeat::new(id, times.beat, times.lease, over_links, Instant::now()));
-        let engines = Engines { broker, registry: Arc::clone(&heartbeat) as Arc<dyn Registry> };
+        let orders_channels = broker.orders_channels();
+        let engines =
+            Engines { broker, orders_channels, registry: Arc::clone(&heartbeat) as Arc<dyn Registry> };
         cluster.engines.set(engines).ok().expect("a cluster is started once");
         node.set_cluster(Arc::clone(&cluster));
         let stop = Arc::new(Notify::new());
@@ -197,6 +228,11 @@ impl Cluster {
 
     fn broker(&self) -> &Arc<dyn Broker> {
         &self.engines().broker
+    }
+
+    /// Whether the broker does. What arrives while it is still being started is taken as if it did not.
+    fn orders_channels(&self) -> bool {
+        self.engines.get().is_some_and(|engines| engines.orders_channels)
     }
 
     fn engines(&self) -> &Engines {

@@ -31,7 +31,7 @@ pub mod tally;
 pub mod token;
 
 pub use arrival::{Arrival, Client};
-pub use cluster::{Cluster, ClusterTask, ClusterTimes};
+pub use cluster::{Cluster, ClusterSettings, ClusterTask, ClusterTimes, Routing};
 pub use limits::Limits;
 pub use node::{Node, NodeSettings, Overloaded, StartError};
 pub use operator::Operator;

@@ -20,7 +20,7 @@ use bytes::{Reader, Writer};
 pub const VERSION: u8 = 1;
 
 /// Bytes of the header, before what is said.
-pub const HEADER: usize = 19;
+pub const HEADER: usize = 20;
 
 /// What is before every word: who says it, to whom, and which number it has there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,22 +188,31 @@ enum Kind {
     Json = 3,
 }
 
+/// That a receiver has to wait for what it was told before on the other channel: the receiver, and the number there.
+pub type After = (Incarnation, u64);
+
 impl Header {
-    /// Writes the header. What is said follows by [`Envelope::write`].
-    pub fn write(&self, out: &mut Vec<u8>) {
+    /// Writes the header, with at most 65,535 receivers that have to wait for another channel. What is said follows by
+    /// [`Envelope::write`].
+    pub fn write(&self, after: &[After], out: &mut Vec<u8>) {
         let mut writer = Writer(out);
         writer.byte(VERSION);
         writer.byte(u8::from(self.to_all));
         writer.number(self.origin.0);
         writer.number(self.number);
-        writer.byte(0);
+        let count = u16::try_from(after.len()).unwrap_or(u16::MAX);
+        writer.bytes(&count.to_le_bytes());
+        for (receiver, number) in &after[..usize::from(count)] {
+            writer.number(receiver.0);
+            writer.number(*number);
+        }
     }
 
-    /// Reads the header.
+    /// Reads the header, and for which number of the other channel `receiver` has to wait.
     ///
     /// # Errors
     /// When the bytes are too few, or of another version.
-    pub fn read(bytes: &[u8]) -> Result<(Header, &[u8]), EnvelopeError> {
+    pub fn read(bytes: &[u8], receiver: Incarnation) -> Result<(Header, Option<u64>, &[u8]), EnvelopeError> {
         let mut reader = Reader(bytes);
         match reader.byte()? {
             VERSION => {}
@@ -212,9 +221,14 @@ impl Header {
         let to_all = reader.byte()? != 0;
         let origin = Incarnation(reader.number()?);
         let number = reader.number()?;
-        // Reserved: a later version may say more here without changing the rest.
-        reader.byte()?;
-        Ok((Header { origin, to_all, number }, reader.0))
+        let mut after = None;
+        for _ in 0..u16::from_le_bytes(reader.array()?) {
+            let (of, number) = (reader.number()?, reader.number()?);
+            if of == receiver.0 {
+                after = Some(number);
+            }
+        }
+        Ok((Header { origin, to_all, number }, after, reader.0))
     }
 }
 

@@ -8,7 +8,7 @@ use tieline_backends::{
     MeshBroker, MeshError, MeshSettings, RedisAddress, RedisBroker, RedisError, RedisSettings, Secret,
 };
 use tieline_core::broker::Inbound;
-use tieline_core::{Cluster, ClusterTask, ClusterTimes, Node, broker};
+use tieline_core::{Cluster, ClusterSettings, ClusterTask, Node, broker};
 use tieline_proto::NodeId;
 use tokio::task::JoinHandle;
 
@@ -56,22 +56,28 @@ impl Membership {
         client_url: Option<String>,
         members: &Arc<MemberOrigins>,
     ) -> Result<Option<Membership>, MembershipError> {
+        // An empty address stands for none between nodes.
+        let settings = ClusterSettings {
+            client_url: client_url.unwrap_or_default(),
+            routing: server.routing.into(),
+            ..ClusterSettings::default()
+        };
         match &server.broker {
             Broker::Memory => Ok(None),
             Broker::Mesh(seeds) => {
                 let start = |inbound| std::future::ready(mesh(server, seeds, node.id(), inbound));
-                Self::join(node, client_url, members, start).await.map(Some)
+                Self::join(node, settings, members, start).await.map(Some)
             }
             Broker::Redis(address) => {
                 let start = |inbound| redis(server, address, node.id(), inbound);
-                Self::join(node, client_url, members, start).await.map(Some)
+                Self::join(node, settings, members, start).await.map(Some)
             }
         }
     }
 
     async fn join<F: Future<Output = Started>>(
         node: &Arc<Node>,
-        client_url: Option<String>,
+        settings: ClusterSettings,
         members: &Arc<MemberOrigins>,
         start: impl FnOnce(Arc<dyn Inbound>) -> F,
     ) -> Result<Membership, MembershipError> {
@@ -85,10 +91,7 @@ impl Membership {
                 Ok::<_, MembershipError>(broker)
             }
         };
-        // An empty address stands for none between nodes.
-        let client_url = client_url.unwrap_or_default();
-        let (cluster, task) =
-            Cluster::start(Arc::clone(node), ClusterTimes::default(), client_url, connect).await?;
+        let (cluster, task) = Cluster::start(Arc::clone(node), settings, connect).await?;
         let origins = tokio::spawn(note_origins(cluster, Arc::clone(members)));
         tracing::info!(peers = peers.map(tracing::field::display), "The node is a member of the cluster.");
         Ok(Membership { task, origins, peers })

@@ -8,7 +8,9 @@ use tieline_core::broker::Broker;
 use tieline_core::directory::Directory;
 use tieline_core::registry::{Member, Members, Registry};
 use tieline_core::token::Keys;
-use tieline_core::{Cluster, ClusterTask, ClusterTimes, Limits, Node, NodeSettings, Operator};
+use tieline_core::{
+    Cluster, ClusterSettings, ClusterTask, ClusterTimes, Limits, Node, NodeSettings, Operator,
+};
 use tieline_proto::{Incarnation, NodeId, NodeName};
 use tieline_switchboard::{Settings, Switchboard};
 use tokio::time::timeout;
@@ -45,13 +47,14 @@ pub(super) async fn sit(fabric: &dyn Fabric, name: &str, lease: Duration) -> Sea
     let (node, switchboard) = Node::start(settings).expect("a node starts");
     let id = node.id().clone();
     let times = ClusterTimes { beat: BEAT, lease, ..ClusterTimes::default() };
+    let settings = ClusterSettings { times, client_url: url(name), ..ClusterSettings::default() };
     let mut joined = None;
     let connect = async |inbound| {
         let broker = fabric.join(id.clone(), inbound).await;
         joined = Some(Arc::clone(&broker));
         Ok::<_, Infallible>(broker)
     };
-    let Ok((cluster, task)) = Cluster::start(node, times, url(name), connect).await;
+    let Ok((cluster, task)) = Cluster::start(node, settings, connect).await;
     let broker = joined.expect("a cluster that started has its broker");
     Seat { id, cluster, broker, task, switchboard }
 }

@@ -1,10 +1,12 @@
-//! The broker within one process: nodes that are started side by side, as tests do. An exchange is one of two kinds,
-//! as engines are: links between every two nodes, whose ends are told, or a medium that tells of nobody and can be away.
+//! The broker within one process: nodes that are started side by side, as tests do. An exchange is of a kind, as
+//! engines are: links between every two nodes, whose ends are told, or a medium that tells of nobody and can be away, and
+//! whose two channels may cross.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tieline_proto::Incarnation;
 
@@ -13,14 +15,24 @@ use super::{Broker, BrokerStats, Inbound, NotTaken, To};
 /// Envelopes that may wait for one node; more are not taken.
 const QUEUE: usize = 65_536;
 
+/// What comes within so long of each other may be handed up in another order, where channels cross.
+const MOMENT: Duration = Duration::from_micros(200);
+
 /// What a node's thread hands up.
 #[derive(Clone)]
 enum News {
-    Envelope(Arc<[u8]>),
+    Envelope(Channel, Arc<[u8]>),
     Reachable(Incarnation),
     Unreachable(Incarnation),
     Away,
     Back,
+}
+
+/// How an envelope went.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Channel {
+    All,
+    One,
 }
 
 #[derive(Default)]
@@ -29,6 +41,8 @@ struct State {
     /// Pairs whose link is cut, each both ways round.
     parted: HashSet<(Incarnation, Incarnation)>,
     is_medium: bool,
+    /// Whether what went to all and what went to one is handed up in turns of chance.
+    is_crossing: bool,
     /// Whether the medium carries nothing now.
     is_away: bool,
 }
@@ -50,6 +64,13 @@ impl MemoryExchange {
         MemoryExchange(Arc::new(Mutex::new(State { is_medium: true, ..State::default() })))
     }
 
+    /// A medium that keeps the order of what went to all, and of what went to one, and not of the two with each other.
+    #[must_use]
+    pub fn crossing() -> Self {
+        let state = State { is_medium: true, is_crossing: true, ..State::default() };
+        MemoryExchange(Arc::new(Mutex::new(state)))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,8 +78,11 @@ impl MemoryExchange {
     /// Joins a node. Of links, it and all others hear that they reach each other.
     pub fn join(&self, node: Incarnation, inbound: Arc<dyn Inbound>) -> MemoryBroker {
         let (news, heard) = sync_channel(QUEUE);
-        let thread = std::thread::spawn(move || hand_up(&heard, &*inbound));
         let mut state = self.lock();
+        let is_crossing = state.is_crossing;
+        let thread = std::thread::spawn(move || {
+            if is_crossing { hand_up_crossing(&heard, &*inbound, node) } else { hand_up(&heard, &*inbound) }
+        });
         if state.is_away {
             tell(&news, News::Away);
         }
@@ -71,7 +95,8 @@ impl MemoryExchange {
         state.nodes.insert(node, news);
         let is_medium = state.is_medium;
         drop(state);
-        MemoryBroker { exchange: self.clone(), node, is_medium, thread: Mutex::new(Some(thread)) }
+        let exchange = self.clone();
+        MemoryBroker { exchange, node, is_medium, is_crossing, thread: Mutex::new(Some(thread)) }
     }
 
     /// Cuts a node off for good. Of links, the others hear that it is gone, and it that they are; of a medium, it
@@ -140,12 +165,39 @@ fn tell(node: &SyncSender<News>, news: News) {
 
 fn hand_up(heard: &Receiver<News>, inbound: &dyn Inbound) {
     while let Ok(news) = heard.recv() {
-        match news {
-            News::Envelope(bytes) => inbound.envelope(&bytes),
-            News::Reachable(node) => inbound.reachable(node),
-            News::Unreachable(node) => inbound.unreachable(node),
-            News::Away => inbound.away(),
-            News::Back => inbound.back(),
+        hand(news, inbound);
+    }
+}
+
+fn hand(news: News, inbound: &dyn Inbound) {
+    match news {
+        News::Envelope(_, bytes) => inbound.envelope(&bytes),
+        News::Reachable(node) => inbound.reachable(node),
+        News::Unreachable(node) => inbound.unreachable(node),
+        News::Away => inbound.away(),
+        News::Back => inbound.back(),
+    }
+}
+
+/// Hands up what comes within a moment in turns of chance, which a run repeats for the same node.
+fn hand_up_crossing(heard: &Receiver<News>, inbound: &dyn Inbound, node: Incarnation) {
+    let mut chance = node.0 | 1;
+    while let Ok(first) = heard.recv() {
+        let mut channels = [VecDeque::new(), VecDeque::new()];
+        let mut next = Some(first);
+        while let Some(news) = next {
+            let is_one = matches!(news, News::Envelope(Channel::One, _));
+            channels[usize::from(is_one)].push_back(news);
+            next = heard.recv_timeout(MOMENT).ok();
+        }
+        while channels.iter().any(|channel| !channel.is_empty()) {
+            // Xorshift (Marsaglia): its quality does not matter here.
+            chance ^= chance << 13;
+            chance ^= chance >> 7;
+            chance ^= chance << 17;
+            let turn = (chance >> 32) as usize % 2;
+            let news = channels[turn].pop_front().or_else(|| channels[1 - turn].pop_front());
+            news.into_iter().for_each(|news| hand(news, inbound));
         }
     }
 }
@@ -155,6 +207,7 @@ pub struct MemoryBroker {
     exchange: MemoryExchange,
     node: Incarnation,
     is_medium: bool,
+    is_crossing: bool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -164,8 +217,9 @@ impl Broker for MemoryBroker {
         if state.is_away || !state.nodes.contains_key(&self.node) {
             return Err(NotTaken::Unreachable);
         }
+        let channel = if to == To::All { Channel::All } else { Channel::One };
         let give = |node: &SyncSender<News>| {
-            node.try_send(News::Envelope(Arc::clone(envelope))).map_err(|_| NotTaken::Full)
+            node.try_send(News::Envelope(channel, Arc::clone(envelope))).map_err(|_| NotTaken::Full)
         };
         match to {
             To::One(id) => match state.nodes.get(&id) {
@@ -188,6 +242,10 @@ impl Broker for MemoryBroker {
 
     fn reports_peers(&self) -> bool {
         !self.is_medium
+    }
+
+    fn orders_channels(&self) -> bool {
+        !self.is_crossing
     }
 
     fn close(&self) {

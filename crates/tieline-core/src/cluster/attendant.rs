@@ -16,7 +16,6 @@ use tokio::time::MissedTickBehavior;
 use super::copies::{Copy, Tables, Taken};
 use super::peers::{Peer, Peers};
 use super::roster::{Roster, Stated};
-use super::sequence::Channel;
 use super::{Cluster, lock};
 use crate::broker::To;
 use crate::command::Then;
@@ -215,6 +214,7 @@ impl Attendant {
         let Some(copy) = self.copies.remove(&node) else { return };
         copy.forget(node, &self.cluster.interest);
         self.cluster.directory.forget(node);
+        self.cluster.end_waits_of(&self.node, node);
         lock(&self.cluster.seen).forget(node);
         lock(&self.cluster.numbers).forget(node);
         self.told_tails.remove(&node);
@@ -243,7 +243,6 @@ impl Attendant {
     }
 
     fn beat(&mut self, node: Incarnation, beat: Beat) {
-        self.cluster.note_tail(node, Channel::All, beat.last_to_all);
         let name = beat.name.clone();
         let sign = Sign {
             name: beat.name,
@@ -317,6 +316,7 @@ impl Attendant {
         }
         self.heartbeat.tick(now);
         self.cluster.has_namesake.store(self.heartbeat.has_namesake(now), Ordering::Relaxed);
+        self.cluster.end_waits(&self.node);
         for settled in self.cluster.receipts.give_up(times.receipt) {
             self.node.settle(settled);
         }

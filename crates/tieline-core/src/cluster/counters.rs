@@ -23,6 +23,8 @@ pub struct ClusterCounters {
     pub dropped: AtomicU64,
     /// Words of other nodes that were dropped because the task was too far behind.
     pub words_dropped: AtomicU64,
+    /// Envelopes that were taken in although what should be before them had not come within a beat.
+    pub out_of_order: AtomicU64,
     /// Signs of life of nodes that are taken for dead because a younger one has their name.
     pub outnamed: AtomicU64,
     /// Joins and logins that were answered although not every node had read of them.

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use smallvec::SmallVec;
 use tieline_proto::envelope::{Envelope, EnvelopeError, Header, Message, Rare, Way};
@@ -10,6 +11,7 @@ use tieline_proto::filter::Filter;
 use tieline_proto::{ConnectionId, GroupName, HubName, Incarnation, Payload, UserId};
 
 use super::attendant::Word;
+use super::order::Order;
 use super::sequence::{Arrived, Channel};
 use super::{Cluster, lock};
 use crate::broker::{Inbound, To};
@@ -69,19 +71,91 @@ impl Cluster {
         }
         self.counters.received.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = self.hear(node, bytes) {
-            self.counters.malformed.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(%error, "An envelope could not be read.");
+            self.count_malformed(error);
         }
     }
 
+    fn count_malformed(&self, error: EnvelopeError) {
+        self.counters.malformed.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%error, "An envelope could not be read.");
+    }
+
     fn hear(&self, node: &Arc<Node>, bytes: &[u8]) -> Result<(), EnvelopeError> {
-        let (header, said) = Header::read(bytes)?;
+        let (header, after, said) = Header::read(bytes, self.id.incarnation)?;
         if header.origin == self.id.incarnation {
             return Ok(());
         }
-        let channel = if header.to_all { Channel::All } else { Channel::One };
+        if self.orders_channels() {
+            return self.hear_said(node, header, said);
+        }
+        let (origin, channel) = (header.origin, channel_of(header));
+        // Held until the envelope is in the shards' mailboxes: the two channels may come on threads of their own.
+        let mut order = lock(&self.order);
+        let now = Instant::now();
+        if order.must_wait(origin, channel, after, &lock(&self.seen)) {
+            lock(&self.seen).heard(origin);
+            order.hold(origin, channel, after, bytes, now);
+            return self.hear_late(node, &mut order, now.checked_sub(self.times.beat));
+        }
+        let heard = self.hear_said(node, header, said);
+        self.hear_ready(node, &mut order, origin);
+        heard
+    }
+
+    /// Takes in what the other nodes said so long ago that it is not waited for any longer what should be before it.
+    pub(super) fn end_waits(&self, node: &Arc<Node>) {
+        if !self.orders_channels() {
+            let before = Instant::now().checked_sub(self.times.beat);
+            if let Err(error) = self.hear_late(node, &mut lock(&self.order), before) {
+                self.count_malformed(error);
+            }
+        }
+    }
+
+    /// A node is gone: what it said is not waited with any longer.
+    pub(super) fn end_waits_of(&self, node: &Arc<Node>, origin: Incarnation) {
+        let mut order = lock(&self.order);
+        while let Some(bytes) = order.give_up(origin) {
+            if let Err(error) = self.hear_held(node, &bytes) {
+                self.count_malformed(error);
+            }
+        }
+    }
+
+    fn hear_late(
+        &self,
+        node: &Arc<Node>,
+        order: &mut Order,
+        before: Option<Instant>,
+    ) -> Result<(), EnvelopeError> {
+        // A machine that started less than a beat ago has nothing that is late.
+        let Some(before) = before else { return Ok(()) };
+        while let Some((origin, bytes)) = order.late(before) {
+            self.counters.out_of_order.fetch_add(1, Ordering::Relaxed);
+            self.hear_held(node, &bytes)?;
+            self.hear_ready(node, order, origin);
+        }
+        Ok(())
+    }
+
+    fn hear_ready(&self, node: &Arc<Node>, order: &mut Order, origin: Incarnation) {
+        loop {
+            let ready = order.ready(origin, &lock(&self.seen));
+            let Some(bytes) = ready else { return };
+            if let Err(error) = self.hear_held(node, &bytes) {
+                self.count_malformed(error);
+            }
+        }
+    }
+
+    fn hear_held(&self, node: &Arc<Node>, bytes: &[u8]) -> Result<(), EnvelopeError> {
+        let (header, _, said) = Header::read(bytes, self.id.incarnation)?;
+        self.hear_said(node, header, said)
+    }
+
+    fn hear_said(&self, node: &Arc<Node>, header: Header, said: &[u8]) -> Result<(), EnvelopeError> {
         if header.number > 0 {
-            match lock(&self.seen).envelope(header.origin, channel, header.number) {
+            match lock(&self.seen).envelope(header.origin, channel_of(header), header.number) {
                 Arrived::InOrder => {}
                 Arrived::AfterGap(missing) => self.note_gap(header.origin, missing),
                 Arrived::Again => {
@@ -101,14 +175,22 @@ impl Cluster {
                     node.settle(settled);
                 }
             }
-            Envelope::Rare(rare) => self.hear_rare(header.origin, rare),
+            Envelope::Rare(rare) => self.hear_rare(header, rare),
         }
         Ok(())
     }
 
-    fn hear_rare(&self, origin: Incarnation, rare: Rare) {
+    fn hear_rare(&self, header: Header, rare: Rare) {
+        let origin = header.origin;
         match rare {
-            Rare::Beat(beat) => self.tell(Word::Beat(origin, beat)),
+            Rare::Beat(beat) => {
+                if header.to_all || self.orders_channels() {
+                    self.note_tail(origin, Channel::All, beat.last_to_all);
+                } else {
+                    lock(&self.seen).mark(origin, Channel::All, beat.last_to_all);
+                }
+                self.tell(Word::Beat(origin, beat));
+            }
             Rare::Changes(version, changes) => self.tell(Word::Changes(origin, version, changes)),
             Rare::Read(version) => self.tell(Word::Read(origin, version)),
             Rare::RosterWanted => self.tell(Word::RosterWanted(origin)),
@@ -122,7 +204,7 @@ impl Cluster {
         }
     }
 
-    pub(super) fn note_tail(&self, origin: Incarnation, channel: Channel, number: u64) {
+    fn note_tail(&self, origin: Incarnation, channel: Channel, number: u64) {
         let missing = lock(&self.seen).last_number(origin, channel, number);
         if missing > 0 {
             self.note_gap(origin, missing);
@@ -200,4 +282,8 @@ impl Cluster {
         self.counters.dropped.fetch_add(refused as u64, Ordering::Relaxed);
         None
     }
+}
+
+fn channel_of(header: Header) -> Channel {
+    if header.to_all { Channel::All } else { Channel::One }
 }

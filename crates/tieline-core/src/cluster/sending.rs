@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use tieline_proto::envelope::{Envelope, Header, Message, Way};
 use tieline_proto::{HubName, Incarnation, UserId};
 
-use super::{Cluster, Nodes, lock};
+use super::numbers::Afters;
+use super::{Cluster, Nodes, Routing, lock};
 use crate::broker::{NotTaken, To};
 use crate::delivery::{Delivery, Outcome, Target};
 use crate::message;
@@ -16,11 +17,18 @@ impl Cluster {
     pub(super) fn say(&self, to: To, envelope: &Envelope<'_>) -> Result<(), NotTaken> {
         let mut bytes = Vec::with_capacity(256);
         let mut numbers = lock(&self.numbers);
-        let number = numbers.next(to);
+        let is_message = matches!(envelope, Envelope::Message(_));
+        let (number, after) = if is_message && !self.orders_channels() {
+            numbers.next_message(to)
+        } else {
+            (numbers.next(to), Afters::new())
+        };
         let origin = self.id.incarnation;
-        Header { origin, to_all: to == To::All, number }.write(&mut bytes);
+        Header { origin, to_all: to == To::All, number }.write(&after, &mut bytes);
         envelope.write(&mut bytes);
-        let result = self.broker().send(to, &bytes.into());
+        // What arrives while the broker is still being started is not answered.
+        let broker = self.engines.get().map(|engines| &engines.broker);
+        let result = broker.ok_or(NotTaken::Unreachable).and_then(|broker| broker.send(to, &bytes.into()));
         drop(numbers);
         self.counters.sent.fetch_add(1, Ordering::Relaxed);
         if result.is_err() {
@@ -32,7 +40,8 @@ impl Cluster {
     /// Whether a user or a group may be held by another node, so that a message to it has to be kept.
     pub(crate) fn may_hold_user(&self, hub: &HubName, user: &str) -> bool {
         let peers = self.peer_view();
-        !peers.is_alone() && (!peers.complete() || self.elsewhere(hub, user).next().is_some())
+        !peers.is_alone()
+            && (self.is_broadcast() || !peers.complete() || self.elsewhere(hub, user).next().is_some())
     }
 
     /// The other nodes that hold a user.
@@ -48,7 +57,12 @@ impl Cluster {
     /// As [`Cluster::may_hold_user`], for a group.
     pub(crate) fn may_hold_group(&self, hub: &HubName, group: &str) -> bool {
         let peers = self.peer_view();
-        !peers.is_alone() && (!peers.complete() || !self.interest.of(hub, group).is_empty())
+        !peers.is_alone()
+            && (self.is_broadcast() || !peers.complete() || !self.interest.of(hub, group).is_empty())
+    }
+
+    fn is_broadcast(&self) -> bool {
+        self.routing == Routing::Broadcast
     }
 
     /// Whether there are others at all.
@@ -100,6 +114,10 @@ impl Cluster {
             }
             is_reached
         });
+        if self.is_broadcast() {
+            let reached = peers.all().iter().filter(|peer| peer.is_reached());
+            nodes = reached.map(|peer| peer.id.incarnation).collect();
+        }
         Elsewhere { nodes, members: peers.all().len(), unreachable, unknown }
     }
 
@@ -109,8 +127,9 @@ impl Cluster {
         // goes to it alone, because a broker with a server gives back what went to all. Who asks for receipts does so
         // only where all are reached: one that comes back this moment would answer without being waited for.
         let wanted = to.nodes.len();
-        let by_all =
-            wanted > 1 && (wanted == to.members || delivery.receipt.is_none() && wanted * 2 > to.members + 1);
+        let least = if self.is_broadcast() { 1 } else { 2 };
+        let is_most = self.is_broadcast() || wanted * 2 > to.members + 1;
+        let by_all = wanted >= least && (wanted == to.members || delivery.receipt.is_none() && is_most);
         if !by_all && !to.unreachable.is_empty() {
             // Who cannot be given it misses its number, and so finds out when there is a way again.
             let mut numbers = lock(&self.numbers);

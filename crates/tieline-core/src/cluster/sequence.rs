@@ -14,6 +14,16 @@ pub(crate) enum Channel {
     One,
 }
 
+impl Channel {
+    /// The other one.
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Channel::All => Channel::One,
+            Channel::One => Channel::All,
+        }
+    }
+}
+
 /// What the number of an envelope says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrived {
@@ -68,6 +78,26 @@ impl Seen {
         let last = seen.unwrap_or(number);
         *seen = Some(number.max(last));
         number.saturating_sub(last)
+    }
+
+    /// The origin says on another channel what it numbered last on this one. That may be ahead of what is on its way, so it
+    /// is a mark only where nothing was seen yet.
+    pub(crate) fn mark(&mut self, origin: Incarnation, channel: Channel, number: u64) {
+        self.0.entry(origin).or_default().last(channel).get_or_insert(number);
+    }
+
+    /// The last number that was seen on a channel; 0 where there is none.
+    pub(crate) fn last(&self, origin: Incarnation, channel: Channel) -> u64 {
+        let last = |origin: &Origin| match channel {
+            Channel::All => origin.to_all,
+            Channel::One => origin.to_one,
+        };
+        self.0.get(&origin).and_then(last).unwrap_or(0)
+    }
+
+    /// Something of an origin arrived that is not taken note of yet.
+    pub(crate) fn heard(&mut self, origin: Incarnation) {
+        self.0.entry(origin).or_default().is_heard = true;
     }
 
     /// Whether anything of an origin arrived since this was last asked.

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tieline_core::broker::{Broker, MemoryExchange};
 use tieline_core::token::Keys;
 use tieline_core::{
-    Arrival, Client, Cluster, ClusterTask, ClusterTimes, Limits, Node, NodeSettings, Operator, Subprotocol,
+    Arrival, Client, Cluster, ClusterSettings, ClusterTask, ClusterTimes, Limits, Node, NodeSettings,
+    Operator, Routing, Subprotocol,
 };
 use tieline_proto::role::Roles;
 use tieline_proto::{GroupName, HubName, NodeName, UserId};
@@ -62,6 +63,10 @@ impl House {
 
     /// Makes it a member of a cluster in this process.
     pub(crate) fn join(&mut self, exchange: &MemoryExchange, times: ClusterTimes) {
+        self.join_by(exchange, times, Routing::Directed);
+    }
+
+    pub(crate) fn join_by(&mut self, exchange: &MemoryExchange, times: ClusterTimes, routing: Routing) {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (node, id) = (Arc::clone(&self.node), self.node.id().incarnation);
@@ -69,8 +74,9 @@ impl House {
             let broker: Arc<dyn Broker> = Arc::new(exchange.join(id, inbound));
             std::future::ready(Ok::<_, std::convert::Infallible>(broker))
         };
-        let url = format!("ws://{}", self.listener.local_addr().unwrap());
-        let (_, task) = runtime.block_on(Cluster::start(node, times, url, connect)).unwrap();
+        let client_url = format!("ws://{}", self.listener.local_addr().unwrap());
+        let settings = ClusterSettings { times, client_url, routing };
+        let (_, task) = runtime.block_on(Cluster::start(node, settings, connect)).unwrap();
         self.membership = Some((runtime, task));
     }
 

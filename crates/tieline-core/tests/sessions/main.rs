@@ -7,6 +7,7 @@ mod cluster;
 mod house;
 mod medium;
 mod reliable;
+mod routing;
 mod unreachable;
 
 use house::{Guest, Heard, House};

@@ -27,11 +27,11 @@ fn sample(json: &str) -> Message<'_> {
 fn round_trip(envelope: &Envelope<'_>) {
     let header = Header { origin: Incarnation(0x0123_4567_89ab_cdef), to_all: true, number: 99 };
     let mut bytes = Vec::new();
-    header.write(&mut bytes);
+    header.write(&[], &mut bytes);
     assert_eq!(bytes.len(), HEADER);
     envelope.write(&mut bytes);
-    let (read, rest) = Header::read(&bytes).unwrap();
-    assert_eq!(read, header);
+    let (read, after, rest) = Header::read(&bytes, Incarnation(1)).unwrap();
+    assert_eq!((read, after), (header, None));
     assert_eq!(&Envelope::read(rest).unwrap(), envelope);
     for end in 0..rest.len() {
         assert!(Envelope::read(&rest[..end]).is_err(), "{end} bytes of {} were read", rest.len());
@@ -71,17 +71,30 @@ fn what_is_written_reads_back_and_no_part_of_it() {
 }
 
 #[test]
+fn each_receiver_reads_what_it_has_to_wait_for() {
+    let header = Header { origin: Incarnation(1), to_all: true, number: 2 };
+    let after: Vec<After> = (0..300).map(|n| (Incarnation(n), n * n)).collect();
+    let mut bytes = Vec::new();
+    header.write(&after, &mut bytes);
+    let end = bytes.len();
+    bytes.push(7);
+    assert_eq!(Header::read(&bytes, Incarnation(299)), Ok((header, Some(299 * 299), &[7][..])));
+    assert_eq!(Header::read(&bytes, Incarnation(300)), Ok((header, None, &[7][..])));
+    assert!((0..end).all(|end| Header::read(&bytes[..end], Incarnation(1)).is_err()));
+}
+
+#[test]
 fn another_version_is_refused_whole() {
     let mut bytes = vec![VERSION + 1];
     bytes.extend_from_slice(&[0; HEADER]);
-    assert_eq!(Header::read(&bytes), Err(EnvelopeError::Version(VERSION + 1)));
-    assert_eq!(Header::read(&[]), Err(EnvelopeError::Malformed));
+    assert_eq!(Header::read(&bytes, Incarnation(1)), Err(EnvelopeError::Version(VERSION + 1)));
+    assert_eq!(Header::read(&[], Incarnation(1)), Err(EnvelopeError::Malformed));
 }
 
 proptest! {
     #[test]
     fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = Header::read(&bytes).map(|(_, rest)| Envelope::read(rest));
+        let _ = Header::read(&bytes, Incarnation(1)).map(|(_, _, rest)| Envelope::read(rest));
     }
 
     #[test]

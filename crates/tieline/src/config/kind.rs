@@ -452,3 +452,41 @@ impl Kind for LogFormat {
         })
     }
 }
+
+/// How messages go to other nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Routing {
+    /// To those that hold recipients.
+    #[default]
+    Directed,
+    /// To all.
+    Broadcast,
+}
+
+impl Kind for Routing {
+    const TAKES: &'static str = "\"directed\" or \"broadcast\"";
+
+    fn read(written: &Written) -> Option<Self> {
+        match text(written)? {
+            "directed" => Some(Routing::Directed),
+            "broadcast" => Some(Routing::Broadcast),
+            _ => None,
+        }
+    }
+
+    fn write(&self) -> String {
+        quote(match self {
+            Routing::Directed => "directed",
+            Routing::Broadcast => "broadcast",
+        })
+    }
+}
+
+impl From<Routing> for tieline_core::Routing {
+    fn from(routing: Routing) -> Self {
+        match routing {
+            Routing::Directed => tieline_core::Routing::Directed,
+            Routing::Broadcast => tieline_core::Routing::Broadcast,
+        }
+    }
+}

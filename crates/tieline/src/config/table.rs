@@ -8,7 +8,7 @@ use std::time::Duration;
 use tieline_proto::NodeName;
 
 use super::error::ConfigError;
-use super::kind::{Broker, Demo, Kind, LogFormat, Masked, Size};
+use super::kind::{Broker, Demo, Kind, LogFormat, Masked, Routing, Size};
 use super::layers::{Layers, Written};
 use super::row::Row;
 
@@ -131,6 +131,8 @@ section! {
     node: Option<NodeName> = None, "name";
     /// What carries messages between nodes: `memory:` joins nobody, the node is alone; `mesh://HOST:PORT,…` joins nodes directly, given the peer addresses of some; `redis://[[USER]:PASSWORD@]HOST[:PORT]` joins them by a Redis server, `rediss://…` with TLS.
     broker: Broker = Broker::Memory, "address";
+    /// How messages go to other nodes: `directed` to those that hold recipients, `broadcast` to all of them, which sort out.
+    routing: Routing = Routing::Directed, "routing";
     /// Keys that access tokens are signed with; several while they are being changed, the first one signs.
     access_key: Vec<Masked> = Vec::new(), "secrets";
     /// Files with such keys, one a line.

@@ -292,6 +292,12 @@ pub(super) const FAMILIES: &[Family] = &[
         cluster!(outnamed),
     ),
     clusters(
+        "cluster_out_of_order_total",
+        Counter,
+        "Envelopes taken in although what should be before them, on the other channel, had not come within a beat.",
+        cluster!(out_of_order),
+    ),
+    clusters(
         "cluster_unread_total",
         Counter,
         "Joins and logins answered before every other node had read of them.",

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tieline_core::broker::{Broker, BrokerStats, Inbound, NotTaken, To};
-use tieline_core::{Cluster, ClusterTask, ClusterTimes, Node};
+use tieline_core::{Cluster, ClusterSettings, ClusterTask, Node};
 use tieline_proto::Incarnation;
 use tokio::runtime::{Builder, Runtime};
 
@@ -88,7 +88,7 @@ impl Membership {
             let end: Arc<dyn Broker> = Arc::new(End { links: Arc::clone(&links), node: id });
             std::future::ready(Ok::<_, Infallible>(end))
         };
-        let start = Cluster::start(Arc::clone(node), ClusterTimes::default(), String::new(), connect);
+        let start = Cluster::start(Arc::clone(node), ClusterSettings::default(), connect);
         let (_, task) = self.runtime.block_on(start).unwrap();
         self.tasks.push(task);
     }
