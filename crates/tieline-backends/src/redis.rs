@@ -334,6 +334,12 @@ impl Broker for RedisBroker {
         false
     }
 
+    /// One node publishes by one connection, another hears both channels by one, and the server carries out one command after the
+    /// other.
+    fn orders_channels(&self) -> bool {
+        true
+    }
+
     fn stats(&self) -> BrokerStats {
         let carrying = self.0.carrying.read().unwrap_or_else(PoisonError::into_inner);
         let queued_bytes = carrying.as_ref().map_or(0, |queue| queue.bytes() as u64);

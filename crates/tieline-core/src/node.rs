@@ -155,7 +155,7 @@ impl Node {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;
         // Time and chance: distinct from every other start, and growing with each restart of a node.
-        let incarnation = Incarnation(unix_ms() << 16 | (stamper.next() & 0xffff));
+        let incarnation = Incarnation(unix_ms() << 20 | (stamper.next() & 0xf_ffff));
         let node = Arc::new(Node {
             id: NodeId { name: settings.name, incarnation },
             hubs: LocalHubs::new(settings.shards),

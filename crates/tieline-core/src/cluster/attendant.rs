@@ -385,8 +385,10 @@ impl Attendant {
     fn tell_tail(&mut self, node: Incarnation) {
         let last = lock(&self.cluster.numbers).last(To::One(node));
         if last > 0 && self.told_tails.get(&node) != Some(&last) {
-            let _ = self.cluster.say(To::One(node), &Rare::Tail(last).into());
-            self.told_tails.insert(node, last + 1);
+            // One that was not taken is told again with the next beat.
+            if self.cluster.say(To::One(node), &Rare::Tail(last).into()).is_ok() {
+                self.told_tails.insert(node, last + 1);
+            }
         }
     }
 

@@ -240,11 +240,14 @@ impl Peer {
         }
     }
 
-    /// The next message, which must be JSON.
+    /// The next message, which must be JSON. On a slow machine a client that only reads is pinged meanwhile.
     pub(crate) fn receive(&mut self) -> Value {
-        match self.hear() {
-            Heard::Text(text) => serde_json::from_str(&text).expect("the server sends JSON"),
-            other => panic!("expected a message, got {other:?}"),
+        loop {
+            match self.hear() {
+                Heard::Text(text) => return serde_json::from_str(&text).expect("the server sends JSON"),
+                Heard::Ping => {}
+                other => panic!("expected a message, got {other:?}"),
+            }
         }
     }
 
