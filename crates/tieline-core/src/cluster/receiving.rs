@@ -65,10 +65,6 @@ impl Ears {
 
 impl Cluster {
     fn take_in(&self, node: &Arc<Node>, bytes: &[u8]) {
-        if self.engines.get().is_none() {
-            // It could not be answered yet. Who is only about to become a member misses nothing that was promised.
-            return;
-        }
         self.counters.received.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = self.hear(node, bytes) {
             self.count_malformed(error);
