@@ -21,6 +21,10 @@ use tieline_proto::{Incarnation, NodeId, NodeName};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+mod dice;
+pub mod records;
+pub mod store;
+
 /// How long a step waits for what it wants to see.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 

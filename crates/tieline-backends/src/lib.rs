@@ -13,8 +13,12 @@ mod pause;
 mod queue;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 #[cfg(feature = "mesh")]
 pub use mesh::{MeshBroker, MeshError, MeshSettings, Secret};
 #[cfg(feature = "redis")]
 pub use redis::{RedisAddress, RedisBroker, RedisError, RedisSettings};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteError, SqliteStore};

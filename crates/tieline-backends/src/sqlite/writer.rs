@@ -1,0 +1,209 @@
+//! The one thread of this process that writes: whatever waits becomes one transaction, with one flush to the disk.
+//!
+//! Nobody's request is answered before the commit that holds it has returned. A batch is not waited for: while one is
+//! flushed, the next gathers. Sweeping is done by the same thread in small transactions between the batches, so that
+//! nobody ever waits for a large one. What a request does is in `logs.rs` and `facts.rs`. Tested by the conformance
+//! suite and in `sqlite/tests`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, Statement};
+use tieline_core::records::{Change, Outcome};
+use tieline_core::store::{Append, Appended, Cut, Head, LogKey, Refusal, StoreError};
+use tieline_core::unix_ms;
+use tokio::sync::oneshot;
+
+use super::facts::Facts;
+use super::fault;
+use super::identity::Identity;
+use super::logs::{Logs, More};
+use super::queue::{Bounds, Queue, Taken};
+
+/// What may wait for the writer. Past it requests are refused: whoever asks knows best whether to wait.
+pub(super) const WAITING: Bounds = Bounds { count: 65_536, bytes: 64 << 20 };
+
+/// What one transaction may hold, so that its commit does not take long.
+const BATCH: Bounds = Bounds { count: 2048, bytes: 8 << 20 };
+
+/// Between two sweeps when there is nothing to sweep.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Between two sweeps when the last one did not see all logs.
+const SEE_EVERY: Duration = Duration::from_millis(250);
+
+/// Between two sweeps when the last one left something.
+const TAKE_EVERY: Duration = Duration::from_millis(20);
+
+/// The answer to a request: kept until the commit.
+pub(super) struct Reply<T> {
+    sender: oneshot::Sender<Result<T, StoreError>>,
+    /// What the transaction made of it.
+    outcome: Option<T>,
+}
+
+impl<T> Reply<T> {
+    pub(super) fn new() -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Reply { sender, outcome: None }, receiver)
+    }
+
+    /// Tells how it ended. Nobody may be there to hear it.
+    fn give(self, result: Result<(), StoreError>) {
+        let gone = || StoreError::Unknown("a request was not looked at".to_owned());
+        let _ = self.sender.send(result.and_then(|()| self.outcome.ok_or_else(gone)));
+    }
+}
+
+/// A request to the writer.
+pub(super) enum Write {
+    Append(Append, Reply<Appended>),
+    Trim(LogKey, Cut, Reply<()>),
+    Renew(LogKey, u64, Reply<Option<Head>>),
+    Change(Change, Reply<Outcome>),
+}
+
+impl Write {
+    /// Bytes that it takes while it waits.
+    pub(super) fn size(&self) -> usize {
+        let carried = match self {
+            Write::Append(append, _) => append.body.len(),
+            Write::Change(change, _) => change.to.as_ref().map_or(0, |value| value.bytes.len()),
+            Write::Trim(..) | Write::Renew(..) => 0,
+        };
+        carried + size_of::<Write>()
+    }
+
+    fn give(self, result: Result<(), StoreError>) {
+        match self {
+            Write::Append(_, reply) => reply.give(result),
+            Write::Trim(.., reply) => reply.give(result),
+            Write::Renew(.., reply) => reply.give(result),
+            Write::Change(_, reply) => reply.give(result),
+        }
+    }
+}
+
+/// Writes what comes through the queue until it is closed and empty.
+pub(super) fn run(connection: Connection, path: &Path, window: Duration, queue: &Arc<Queue<Write>>) {
+    let writer = Writer::new(&connection, path, window);
+    let mut writer = match writer {
+        Ok(writer) => writer,
+        Err(error) => return refuse_all(queue, &fault::refusal(&error)),
+    };
+    let mut next_sweep = Instant::now();
+    loop {
+        match queue.take(BATCH, Some(next_sweep)) {
+            Taken::Jobs(batch) => writer.write(batch),
+            Taken::Nothing => {}
+            Taken::Closed => return,
+        }
+        if Instant::now() >= next_sweep {
+            next_sweep = Instant::now() + writer.sweep();
+        }
+    }
+}
+
+/// What becomes of requests where the file cannot be written to at all.
+fn refuse_all(queue: &Queue<Write>, refusal: &Refusal) {
+    while let Taken::Jobs(batch) = queue.take(BATCH, None) {
+        batch.into_iter().for_each(|write| write.give(Err(refusal.clone().into())));
+    }
+}
+
+struct Writer<'c> {
+    connection: &'c Connection,
+    path: PathBuf,
+    /// Which file it was when it was opened.
+    identity: Identity,
+    /// Why nothing is written any more.
+    is_lost: bool,
+    logs: Logs<'c>,
+    facts: Facts<'c>,
+    begin: Statement<'c>,
+    commit: Statement<'c>,
+}
+
+impl<'c> Writer<'c> {
+    fn new(connection: &'c Connection, path: &Path, window: Duration) -> rusqlite::Result<Self> {
+        Ok(Writer {
+            connection,
+            path: path.to_owned(),
+            identity: Identity::of(path),
+            is_lost: false,
+            logs: Logs::new(connection, window)?,
+            facts: Facts::new(connection)?,
+            begin: connection.prepare("BEGIN IMMEDIATE")?,
+            commit: connection.prepare("COMMIT")?,
+        })
+    }
+
+    /// Makes one transaction of a batch, and answers all of it.
+    fn write(&mut self, mut batch: Vec<Write>) {
+        let result = self.transact(|writer, now_ms| batch.iter_mut().try_for_each(|write| writer.apply(write, now_ms)));
+        // Damage in one log is no matter of the others.
+        if matches!(result, Err(StoreError::Refused(Refusal::Damaged(_)))) && batch.len() > 1 {
+            batch.into_iter().for_each(|write| self.write(vec![write]));
+            return;
+        }
+        batch.into_iter().for_each(|write| write.give(result.clone()));
+    }
+
+    /// One request within a transaction.
+    fn apply(&mut self, write: &mut Write, now_ms: u64) -> rusqlite::Result<()> {
+        match write {
+            Write::Append(append, reply) => reply.outcome = Some(self.logs.append(append)?),
+            Write::Trim(log, cut, reply) => reply.outcome = Some(self.logs.trim(log, *cut)?),
+            Write::Renew(log, epoch, reply) => reply.outcome = Some(self.logs.renew(log, *epoch)?),
+            Write::Change(change, reply) => reply.outcome = Some(self.facts.change(change, now_ms)?),
+        }
+        Ok(())
+    }
+
+    /// Begins, works, and commits; on any error all of it is undone.
+    fn transact(
+        &mut self,
+        mut work: impl FnMut(&mut Self, u64) -> rusqlite::Result<()>,
+    ) -> Result<(), StoreError> {
+        if self.is_lost {
+            return Err(Refusal::Failed("its file was removed or replaced".to_owned()).into());
+        }
+        let now_ms = unix_ms();
+        let done = self.begin.execute([]).and_then(|_| {
+            self.logs.begin(now_ms)?;
+            work(self, now_ms)?;
+            self.logs.finish(now_ms)
+        });
+        let result = match done {
+            Ok(()) => self.commit.execute([]).map(drop).map_err(|error| fault::of_commit(&error)),
+            Err(error) => Err(fault::refusal(&error).into()),
+        };
+        if let Err(error) = &result {
+            self.logs.roll_back();
+            if !self.connection.is_autocommit()
+                && let Err(error) = self.connection.execute_batch("ROLLBACK")
+            {
+                tracing::error!(%error, "A transaction of the store could not be undone.");
+            }
+            tracing::warn!(path = %self.path.display(), %error, "The store did not write.");
+        }
+        result
+    }
+
+    /// Takes away a slice of what nobody needs. How long until the next one.
+    fn sweep(&mut self) -> Duration {
+        self.is_lost = !self.identity.is_still(&self.path);
+        let (mut more, mut is_more) = (More::Nothing, false);
+        let result = self.transact(|writer, now_ms| {
+            more = writer.logs.sweep(now_ms)?;
+            is_more = writer.facts.sweep(now_ms)?;
+            Ok(())
+        });
+        match (result, is_more, more) {
+            (Err(_), ..) | (Ok(()), false, More::Nothing) => SWEEP_EVERY,
+            (Ok(()), false, More::ToSee) => SEE_EVERY,
+            (Ok(()), true, _) | (Ok(()), _, More::ToTake) => TAKE_EVERY,
+        }
+    }
+}
