@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use tieline_core::records::{Change, MAX_VALUE, Outcome, Record, RecordKey, Records};
 use tieline_core::store::{
-    Answer, Append, Appended, Cut, DEDUP_WINDOW, Head, LogKey, MAX_BODY, Page, PageLimit, Refusal, Store, StoreError,
-    StoreId,
+    Answer, Append, Appended, Cut, DEDUP_WINDOW, Head, LogKey, MAX_BODY, Page, PageLimit, Refusal, Store,
+    StoreError, StoreId,
 };
 use tieline_proto::Position;
 use tokio::sync::oneshot;
@@ -82,10 +82,13 @@ impl SqliteStore {
             threads: Vec::new(),
         };
         // What was started is joined by the drop of `store`, also where the next one cannot be started.
-        let failed = |error: io::Error| SqliteReason::Failed(format!("its thread cannot be started: {error}"));
+        let failed =
+            |error: io::Error| SqliteReason::Failed(format!("its thread cannot be started: {error}"));
         let (writes, path) = (Arc::clone(&store.writes), PathBuf::from(path));
         let writer = move || writer::run(connection, &path, window, &writes);
-        store.threads.push(std::thread::Builder::new().name("store-writer".to_owned()).spawn(writer).map_err(failed)?);
+        store
+            .threads
+            .push(std::thread::Builder::new().name("store-writer".to_owned()).spawn(writer).map_err(failed)?);
         for connection in readers {
             let reads = Arc::clone(&store.reads);
             let reader = move || reader::run(&connection, &reads);
@@ -183,7 +186,12 @@ impl Records for SqliteStore {
         self.write(|reply| Write::Change(change, reply))
     }
 
-    fn list(&self, prefix: String, after: Option<RecordKey>, count: usize) -> Answer<Vec<(RecordKey, Record)>> {
+    fn list(
+        &self,
+        prefix: String,
+        after: Option<RecordKey>,
+        count: usize,
+    ) -> Answer<Vec<(RecordKey, Record)>> {
         self.read_by(|sender| Read::List { prefix, after, count, sender })
     }
 }

@@ -25,13 +25,14 @@ mod progress;
 mod report;
 mod scenario;
 mod stamp;
-mod statistics;
+pub mod statistics;
 mod suite;
 mod token;
 mod upgrade;
 
 pub use args::Args;
 pub use error::BenchError;
+pub use report::{Figure, Spread};
 
 use args::{Command, Connecting, FloorServer, Measuring};
 use dialect::Dialect;

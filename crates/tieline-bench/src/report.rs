@@ -141,7 +141,10 @@ impl Display for Report {
 }
 
 /// A median with its quartiles behind it.
-pub(crate) struct Spread(pub(crate) Quartiles);
+pub struct Spread(
+    /// What is shown.
+    pub Quartiles,
+);
 
 impl Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,7 +157,10 @@ impl Display for Spread {
 }
 
 /// A number with as many decimals as its size deserves.
-pub(crate) struct Figure(pub(crate) f64);
+pub struct Figure(
+    /// What is shown.
+    pub f64,
+);
 
 impl Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,18 +6,18 @@ use serde::Serialize;
 
 /// Median and quartiles of a handful of values.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Quartiles {
+pub struct Quartiles {
     /// A quarter of the values lie below it.
-    pub(crate) lower: f64,
+    pub lower: f64,
     /// Half of the values lie below it.
-    pub(crate) median: f64,
+    pub median: f64,
     /// Three quarters of the values lie below it.
-    pub(crate) upper: f64,
+    pub upper: f64,
 }
 
 impl Quartiles {
     /// Linear interpolation between the nearest two values; `None` for no values.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = values.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
         let at = |part: f64| {
@@ -37,7 +37,7 @@ const OCTAVES: usize = 33;
 
 /// Counts of durations in nanoseconds, in memory that does not depend on how many there were.
 #[derive(Clone)]
-pub(crate) struct Histogram {
+pub struct Histogram {
     /// How many values fell into each bucket: exact below [`STEPS`], then [`STEPS`] to the octave.
     counts: Vec<u64>,
     /// How many values there were.
@@ -52,14 +52,20 @@ impl Default for Histogram {
 
 impl Histogram {
     /// Counts one duration.
-    pub(crate) fn add(&mut self, nanoseconds: u64) {
+    pub fn add(&mut self, nanoseconds: u64) {
         let last = self.counts.len() - 1;
         self.counts[bucket(nanoseconds).min(last)] += 1;
         self.total += 1;
     }
 
+    /// Counts what another one has counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, others)| *count += others);
+        self.total += other.total;
+    }
+
     /// The value that `part` of all values do not exceed (0.5 is the median), in nanoseconds; 0 when there are none.
-    pub(crate) fn quantile(&self, part: f64) -> u64 {
+    pub fn quantile(&self, part: f64) -> u64 {
         let wanted = ((part * self.total as f64).ceil() as u64).max(1);
         let mut seen = 0;
         for (index, count) in self.counts.iter().enumerate() {

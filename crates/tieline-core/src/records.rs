@@ -106,5 +106,10 @@ pub trait Records: Send + Sync + 'static {
 
     /// Records whose keys begin with `prefix`, in the order of their keys' bytes, behind the key `after`, at most `count` and
     /// at most [`MAX_LIST`]. Pages of one list are no picture of one moment.
-    fn list(&self, prefix: String, after: Option<RecordKey>, count: usize) -> Answer<Vec<(RecordKey, Record)>>;
+    fn list(
+        &self,
+        prefix: String,
+        after: Option<RecordKey>,
+        count: usize,
+    ) -> Answer<Vec<(RecordKey, Record)>>;
 }

@@ -19,8 +19,8 @@ mod retention;
 
 pub use append_key::AppendKey;
 pub use error::{Refusal, StoreError};
-pub use id::{StoreId, fresh_epoch};
 pub(crate) use id::random;
+pub use id::{StoreId, fresh_epoch};
 pub use log_key::LogKey;
 pub use memory::MemoryStore;
 pub use retention::Retention;

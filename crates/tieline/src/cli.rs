@@ -13,6 +13,7 @@ use tieline_proto::{GroupName, HubName, UserId};
 use crate::admission::is_origin;
 use crate::config::{self, CONFIG_VARIABLE, ConfigErrors, Layers, Row, rows};
 use crate::dev::DevArgs;
+use crate::store_bench::StoreBenchArgs;
 
 /// Joins WebSocket servers into one: a client of any node reaches every user, every group and everybody.
 #[derive(Debug, Parser)]
@@ -36,8 +37,46 @@ pub enum Command {
     Token(TokenArgs),
     /// Answer each WebSocket message with itself, for conformance suites and load tools
     Echo(EchoArgs),
-    /// Load a running server and measure it
-    Bench(tieline_bench::Args),
+    /// Load a running server, or a store, and measure it
+    Bench(BenchArgs),
+}
+
+/// What is measured: the loads of clients, which another crate knows that cannot reach into the server, and the store.
+#[derive(Debug)]
+pub enum BenchArgs {
+    /// Load a server.
+    Load(tieline_bench::Args),
+    /// Load a store.
+    Store(StoreBenchArgs),
+}
+
+/// The command that is beside the loads.
+const STORE: &str = "store";
+
+impl Args for BenchArgs {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let store = clap::Command::new(STORE)
+            .about("Append to a store, beside a plain loop of writing and flushing in the same folder");
+        tieline_bench::Args::augment_args(command).subcommand(StoreBenchArgs::augment_args(store))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for BenchArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        match matches.subcommand() {
+            Some((STORE, matches)) => StoreBenchArgs::from_arg_matches(matches).map(BenchArgs::Store),
+            _ => tieline_bench::Args::from_arg_matches(matches).map(BenchArgs::Load),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 /// The flags that stand for settings, as they were typed.

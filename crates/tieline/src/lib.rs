@@ -20,6 +20,8 @@ pub mod rest;
 pub mod routes;
 pub mod serve;
 pub mod stop;
+pub mod store;
+pub mod store_bench;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -29,7 +31,7 @@ use clap::Parser;
 
 use tieline_core::token::TokenError;
 
-use cli::{Cli, Command, SettingArgs};
+use cli::{BenchArgs, Cli, Command, SettingArgs};
 use config::{ConfigErrors, Settings};
 use stop::Signals;
 
@@ -59,6 +61,9 @@ pub enum Failure {
     /// A load run failed.
     #[error(transparent)]
     Bench(#[from] tieline_bench::BenchError),
+    /// A store could not be measured.
+    #[error(transparent)]
+    StoreBench(#[from] store_bench::StoreBenchError),
     /// The node could not become a member of its cluster.
     #[error(transparent)]
     Membership(#[from] membership::MembershipError),
@@ -100,7 +105,10 @@ pub fn run() -> ExitCode {
             log::start(&config::Log::default());
             run_async(echo::run(&args))
         }
-        Command::Bench(args) => tieline_bench::run(args).map_err(Failure::from),
+        Command::Bench(BenchArgs::Load(args)) => tieline_bench::run(args).map_err(Failure::from),
+        Command::Bench(BenchArgs::Store(args)) => store_bench::run(&args)
+            .map_err(Failure::from)
+            .and_then(|report| print(&if args.json { report.to_json() } else { report.to_string() })),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

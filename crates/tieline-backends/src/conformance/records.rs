@@ -78,11 +78,16 @@ pub async fn changes(cabinet: &dyn Cabinet) {
         }
     }
     let second = set(&*records, &a, Expect::Version(first), value(b"")).await.expect("it has a version");
-    let third = set(&*records, &a, Expect::Anything, value(&vec![9; MAX_VALUE])).await.expect("it has a version");
+    let third =
+        set(&*records, &a, Expect::Anything, value(&vec![9; MAX_VALUE])).await.expect("it has a version");
     assert!(first != second && second != third);
     let other = cabinet.open().await;
     drop(records);
-    assert!(get(&*other, &a).await.is_some_and(|record| record.version == third && record.value.len() == MAX_VALUE));
+    assert!(
+        get(&*other, &a)
+            .await
+            .is_some_and(|record| record.version == third && record.value.len() == MAX_VALUE)
+    );
     set(&*other, &a, Expect::Version(third), None).await;
     assert_eq!(get(&*other, &a).await, None);
     let again = set(&*other, &a, Expect::Nothing, value(&vec![9; MAX_VALUE])).await;
@@ -111,7 +116,8 @@ pub async fn races(cabinet: &dyn Cabinet) {
                         u64::from_be_bytes(record.value[..].try_into().expect("a counter has 8 bytes"))
                     });
                     let expect = found.map_or(Expect::Nothing, |record| Expect::Version(record.version));
-                    found = match change(&*records, &counter, expect, value(&(count + 1).to_be_bytes())).await {
+                    found = match change(&*records, &counter, expect, value(&(count + 1).to_be_bytes())).await
+                    {
                         Outcome::Done(_) => {
                             won += 1;
                             get(&*records, &counter).await
@@ -155,7 +161,8 @@ pub async fn lives(cabinet: &dyn Cabinet) {
     let records = cabinet.open().await;
     let lives = |lives| Some(Value { bytes: b"x".as_slice().into(), lives: Some(lives) });
     let (over, short, long, endless) = (key("r/over"), key("r/short"), key("r/long"), key("r/endless"));
-    let version = set(&*records, &over, Expect::Nothing, lives(Duration::ZERO)).await.expect("it has a version");
+    let version =
+        set(&*records, &over, Expect::Nothing, lives(Duration::ZERO)).await.expect("it has a version");
     assert_eq!(get(&*records, &over).await, None);
     assert_eq!(change(&*records, &over, Expect::Version(version), None).await, Outcome::Differs(None));
     set(&*records, &over, Expect::Nothing, lives(Duration::ZERO)).await;
@@ -180,10 +187,26 @@ pub async fn lives(cabinet: &dyn Cabinet) {
 /// A list has what begins with the prefix and nothing else, in the order of bytes, in pages that fit together.
 pub async fn lists(cabinet: &dyn Cabinet) {
     let records = cabinet.open().await;
-    let mut texts =
-        ["a", "a/", "a/1", "a/10", "a/2", "a/B", "a/a", "a/ü", "a/\u{10ffff}", "a/\u{10ffff}x", "a0", "A/1", "a%b", "a_b", "a\\", "b"]
-            .map(str::to_owned)
-            .to_vec();
+    let mut texts = [
+        "a",
+        "a/",
+        "a/1",
+        "a/10",
+        "a/2",
+        "a/B",
+        "a/a",
+        "a/ü",
+        "a/\u{10ffff}",
+        "a/\u{10ffff}x",
+        "a0",
+        "A/1",
+        "a%b",
+        "a_b",
+        "a\\",
+        "b",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     for text in &texts {
         set(&*records, &key(text), Expect::Nothing, value(text.as_bytes())).await;
     }
@@ -205,11 +228,16 @@ pub async fn lists(cabinet: &dyn Cabinet) {
             assert_eq!(found.iter().collect::<Vec<_>>(), wanted, "{prefix} by {count}");
         }
     }
-    let behind = async |after| records.list("a/".to_owned(), Some(key(after)), 1).await.expect("they can be listed");
+    let behind =
+        async |after| records.list("a/".to_owned(), Some(key(after)), 1).await.expect("they can be listed");
     assert_eq!(behind("A").await[0].0, key("a/"), "from before the prefix on it begins at the prefix");
     assert_eq!(behind("b").await, []);
     for number in 0..=MAX_LIST {
-        drop(records.compare_and_set(Change { key: key(&format!("n/{number}")), expect: Expect::Anything, to: value(b"") }));
+        drop(records.compare_and_set(Change {
+            key: key(&format!("n/{number}")),
+            expect: Expect::Anything,
+            to: value(b""),
+        }));
     }
     set(&*records, &key("n/last"), Expect::Nothing, value(b"")).await;
     let most = records.list("n/".to_owned(), None, usize::MAX).await.expect("they can be listed");
@@ -242,16 +270,22 @@ async fn history(cabinet: &dyn Cabinet, seed: u64) {
                 let is_expected = match expect {
                     Expect::Anything => true,
                     Expect::Nothing => found.is_none(),
-                    Expect::Version(version) => found.as_ref().is_some_and(|record| record.version == version),
+                    Expect::Version(version) => {
+                        found.as_ref().is_some_and(|record| record.version == version)
+                    }
                 };
                 let is_removal = to.is_none();
                 match change(&**records, key, expect, to).await {
-                    Outcome::Differs(differs) => assert!(!is_expected && differs == found, "seed {seed}, step {step}"),
+                    Outcome::Differs(differs) => {
+                        assert!(!is_expected && differs == found, "seed {seed}, step {step}")
+                    }
                     Outcome::Done(version) => {
                         assert!(is_expected && version.is_none() == is_removal, "seed {seed}, step {step}");
                         match version {
                             None => drop(model.remove(key)),
-                            Some(version) => drop(model.insert(key.clone(), Record { version, value: bytes })),
+                            Some(version) => {
+                                drop(model.insert(key.clone(), Record { version, value: bytes }))
+                            }
                         }
                     }
                 }

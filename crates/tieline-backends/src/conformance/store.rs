@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tieline_core::store::{
-    Append, AppendKey, Appended, Cut, Gap, Head, LogKey, MAX_BODY, Page, PageLimit, Refusal, Retention, Store,
-    StoreError, Stored,
+    Append, AppendKey, Appended, Cut, Gap, Head, LogKey, MAX_BODY, Page, PageLimit, Refusal, Retention,
+    Store, StoreError, Stored,
 };
 use tieline_core::unix_ms;
 use tieline_proto::{GroupName, HubName, MessageId, Position, UserId};
@@ -116,7 +116,9 @@ pub async fn offsets_and_pages(shelf: &dyn Shelf) {
     assert_eq!(heads, [of_b, None, Some(Head { epoch, first: 1, last: 10 }), of_b]);
     assert_eq!(other.heads(Vec::new()).await, Ok(Vec::new()));
 
-    for limit in [(3, usize::MAX), (usize::MAX, 399), (1, 1), (0, 0), (7, 1000), (10, 1000), (usize::MAX, usize::MAX)] {
+    for limit in
+        [(3, usize::MAX), (usize::MAX, 399), (1, 1), (0, 0), (7, 1000), (10, 1000), (usize::MAX, usize::MAX)]
+    {
         let limit = PageLimit { count: limit.0, bytes: limit.1 };
         let size = limit.count.min(limit.bytes / 100).clamp(1, 10);
         let mut after = None;
@@ -176,7 +178,8 @@ pub async fn the_same_append_again(shelf: &dyn Shelf) {
     assert!(given.iter().all(|appended| appended.position == given[0].position));
     let again = Appended { position: given[0].position, is_duplicate: true };
 
-    let changed = Append { body: b"other".as_slice().into(), id: MessageId::new(unix_ms(), 5), ..said.clone() };
+    let changed =
+        Append { body: b"other".as_slice().into(), id: MessageId::new(unix_ms(), 5), ..said.clone() };
     assert_eq!(store.append(changed).await, Ok(again), "the key alone counts");
     assert_eq!(bodies(&all(&*store, &log).await), [b"once"]);
     let elsewhere = Append { log: group("b"), ..said.clone() };
@@ -257,7 +260,8 @@ pub async fn renewal(shelf: &dyn Shelf) {
     assert_eq!(store.renew(log.clone(), 1).await, Ok(None), "no log is made");
     put(&*store, append(&log, b"1")).await;
     let at = put(&*store, append(&log, b"2")).await;
-    let renewals: Vec<_> = (0..20).map(|turn| [&store, &other][turn % 2].renew(log.clone(), at.epoch)).collect();
+    let renewals: Vec<_> =
+        (0..20).map(|turn| [&store, &other][turn % 2].renew(log.clone(), at.epoch)).collect();
     let mut heads = HashSet::new();
     for renewal in renewals {
         let head = renewal.await.expect("the log is renewed").expect("there is a log");
@@ -359,7 +363,10 @@ pub async fn many_writers(shelf: &dyn Shelf) {
     let mut found = Vec::new();
     for log in &logs {
         let page = all(&*handles[0], log).await;
-        assert!(page.messages.iter().map(|message| message.offset).eq(1..=u64::from(TASKS * EACH / 4)), "a hole");
+        assert!(
+            page.messages.iter().map(|message| message.offset).eq(1..=u64::from(TASKS * EACH / 4)),
+            "a hole"
+        );
         found.push(page);
     }
     for (task, places) in (0..TASKS).zip(&places) {
@@ -367,7 +374,11 @@ pub async fn many_writers(shelf: &dyn Shelf) {
             let page = &found[(task + turn) as usize % logs.len()];
             let message = &page.messages[place.offset as usize - 1];
             assert_eq!(page.head.map(|head| head.epoch), Some(place.epoch));
-            assert_eq!(message.body[..], [task.to_be_bytes(), turn.to_be_bytes()].concat(), "not where it was said to be");
+            assert_eq!(
+                message.body[..],
+                [task.to_be_bytes(), turn.to_be_bytes()].concat(),
+                "not where it was said to be"
+            );
             assert!(turn < 4 || places[turn as usize - 4] < *place, "one task's appends changed their order");
         }
     }
@@ -383,7 +394,14 @@ pub async fn unheard_answers(shelf: &dyn Shelf) {
     drop(store);
     let store = shelf.open().await;
     until("unheard appends", async || all(&*store, &log).await.messages.len() == 100).await;
-    assert!(all(&*store, &log).await.messages.iter().zip(0..).all(|(message, number): (_, u8)| *message.body == [number]));
+    assert!(
+        all(&*store, &log)
+            .await
+            .messages
+            .iter()
+            .zip(0..)
+            .all(|(message, number): (_, u8)| *message.body == [number])
+    );
 }
 
 #[cfg(test)]

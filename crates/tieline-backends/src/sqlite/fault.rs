@@ -11,7 +11,9 @@ pub(super) fn refusal(error: &Error) -> Refusal {
     };
     let text = || text.clone().unwrap_or_else(|| failure.to_string());
     match failure.code {
-        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => Refusal::Busy,
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
+            Refusal::Busy
+        }
         ErrorCode::DiskFull => Refusal::NoRoom,
         ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen => Refusal::ReadOnly,
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Refusal::Damaged(text()),

@@ -41,6 +41,7 @@ struct Log {
     swept: u64,
     /// Bytes of bodies of all rows.
     bytes: u64,
+    /// The latest time in the id of a message there ever was.
     newest_ms: u64,
     retention: Retention,
     /// The time in the id of the oldest message, where it is known; not in the file.
@@ -71,7 +72,8 @@ impl Log {
 
     fn from_row(row: &Row<'_>) -> Result<Self> {
         let number = |column| row.get::<_, i64>(column).map(|value| value as u64);
-        let retention = Retention { count: number(7)?, bytes: number(8)?, age: Duration::from_millis(number(9)?) };
+        let retention =
+            Retention { count: number(7)?, bytes: number(8)?, age: Duration::from_millis(number(9)?) };
         Ok(Log {
             log: row.get(0)?,
             epoch: number(1)?,
@@ -280,10 +282,10 @@ impl<'c> Logs<'c> {
         let id = append.id.0.to_be_bytes();
         self.insert.execute((log.log, log.last as i64, id, &append.body[..]))?;
         log.retention = append.retention;
-        log.newest_ms = append.id.unix_ms();
+        log.newest_ms = log.newest_ms.max(append.id.unix_ms());
         log.bytes += append.body.len() as u64;
         if log.first == log.last {
-            log.oldest_ms = Some(log.newest_ms);
+            log.oldest_ms = Some(append.id.unix_ms());
         }
         log.appended += 1;
         self.appended += 1;
@@ -387,7 +389,7 @@ impl<'c> Logs<'c> {
             if !(is_cut || log.is_over(oldest_ms, now_ms)) || bytes - log.bytes > SLICE_BYTES {
                 break;
             }
-            log.bytes -= row.get::<_, i64>(2)? as u64;
+            log.bytes = log.bytes.saturating_sub(row.get::<_, i64>(2)? as u64);
             log.swept = number + 1;
             if !is_cut {
                 log.first = log.swept;
@@ -406,7 +408,9 @@ impl<'c> Logs<'c> {
     /// forgets logs that were dropped or have long been empty.
     pub(super) fn sweep(&mut self, now_ms: u64) -> Result<More> {
         self.forget_appends(SWEPT_ROWS)?;
-        let rows = self.next_logs.query_map([self.cursor], |row| Ok((Log::from_row(row)?, row.get::<_, bool>(10)?)))?;
+        let rows = self
+            .next_logs
+            .query_map([self.cursor], |row| Ok((Log::from_row(row)?, row.get::<_, bool>(10)?)))?;
         let found = rows.collect::<Result<Vec<_>>>()?;
         self.cursor = if found.len() < SWEPT_LOGS { 0 } else { found.last().map_or(0, |(log, _)| log.log) };
         let mut left = SWEPT_ROWS;

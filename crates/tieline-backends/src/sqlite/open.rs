@@ -139,11 +139,14 @@ fn check_owner(connection: &Connection) -> Result<(), SqliteReason> {
 fn enter_wal(connection: &Connection) -> Result<(), SqliteReason> {
     let since = Instant::now();
     loop {
-        let result = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
+        let result =
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
         match result.map_err(SqliteReason::from) {
             Ok(mode) if mode == "wal" => return Ok(()),
             Ok(mode) => {
-                return Err(SqliteReason::Failed(format!("its file system allows `{mode}` alone, and not WAL")));
+                return Err(SqliteReason::Failed(format!(
+                    "its file system allows `{mode}` alone, and not WAL"
+                )));
             }
             Err(SqliteReason::Busy) if since.elapsed() < busy::LIMIT => {
                 std::thread::sleep(std::time::Duration::from_millis(5));

@@ -58,8 +58,8 @@ impl<T> Queue<T> {
         if state.is_closed {
             return Err(Refusal::Closed);
         }
-        let is_full =
-            state.jobs.len() >= self.bounds.count || (state.bytes + bytes > self.bounds.bytes && state.bytes > 0);
+        let is_full = state.jobs.len() >= self.bounds.count
+            || (state.bytes + bytes > self.bounds.bytes && state.bytes > 0);
         if is_full {
             return Err(Refusal::QueueFull);
         }
@@ -87,7 +87,9 @@ impl<T> Queue<T> {
             state.idle += 1;
             state = match left {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                Some(left) => {
+                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
             };
             state.idle -= 1;
         }

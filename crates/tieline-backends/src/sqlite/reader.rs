@@ -68,8 +68,9 @@ impl<'c> Reader<'c> {
         Ok(Reader {
             connection,
             log: connection.prepare("SELECT log, epoch, first, last FROM logs WHERE name = ?")?,
-            messages: connection
-                .prepare("SELECT number, id, body FROM messages WHERE log = ? AND number >= ? ORDER BY number")?,
+            messages: connection.prepare(
+                "SELECT number, id, body FROM messages WHERE log = ? AND number >= ? ORDER BY number",
+            )?,
             get: connection.prepare(facts::GET)?,
             // A prefix of text is never the last of all bytes, so a key begins with it if it is below the prefix and 0xff.
             list: connection.prepare(
@@ -91,9 +92,12 @@ impl<'c> Reader<'c> {
                 let _ = sender.send(whole);
             }
             Read::Heads(logs, sender) => {
-                let heads = |reader: &mut Self| logs.iter().map(|log| reader.head(log)).collect::<Result<Vec<_>>>();
+                let heads =
+                    |reader: &mut Self| logs.iter().map(|log| reader.head(log)).collect::<Result<Vec<_>>>();
                 let heads = self.at_one_moment(heads);
-                let _ = sender.send(heads.map(|heads| heads.into_iter().map(|head| head.map(|(_, head)| head)).collect()));
+                let _ = sender.send(
+                    heads.map(|heads| heads.into_iter().map(|head| head.map(|(_, head)| head)).collect()),
+                );
             }
             Read::Get(key, sender) => {
                 let now_ms = unix_ms() as i64;
@@ -108,7 +112,10 @@ impl<'c> Reader<'c> {
     }
 
     /// Several statements that see the same state of the file.
-    fn at_one_moment<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> std::result::Result<T, StoreError> {
+    fn at_one_moment<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> std::result::Result<T, StoreError> {
         let moment = self.connection.unchecked_transaction();
         let result = moment.and_then(|moment| {
             let found = work(self)?;
@@ -121,7 +128,8 @@ impl<'c> Reader<'c> {
     fn head(&mut self, log: &LogKey) -> Result<Option<(i64, Head)>> {
         let number = |value: i64| value as u64;
         let row = self.log.query_row([log.to_text()], |row| {
-            let head = Head { epoch: number(row.get(1)?), first: number(row.get(2)?), last: number(row.get(3)?) };
+            let head =
+                Head { epoch: number(row.get(1)?), first: number(row.get(2)?), last: number(row.get(3)?) };
             Ok((row.get(0)?, head))
         });
         row.optional()
@@ -145,7 +153,11 @@ impl<'c> Reader<'c> {
                     break;
                 }
                 let offset = row.get::<_, i64>(0)? as u64;
-                messages.push(Stored { offset, id: MessageId(u128::from_be_bytes(row.get(1)?)), body: body.into() });
+                messages.push(Stored {
+                    offset,
+                    id: MessageId(u128::from_be_bytes(row.get(1)?)),
+                    body: body.into(),
+                });
             }
             // Said as a gap it would be a lie: these messages were not trimmed.
             if messages.first().is_none_or(|first| first.offset != start) {
@@ -157,7 +169,12 @@ impl<'c> Reader<'c> {
         Ok(Page { head, gap: None::<Gap>, messages })
     }
 
-    fn list(&mut self, prefix: &str, after: Option<&RecordKey>, count: usize) -> Result<Vec<(RecordKey, Record)>> {
+    fn list(
+        &mut self,
+        prefix: &str,
+        after: Option<&RecordKey>,
+        count: usize,
+    ) -> Result<Vec<(RecordKey, Record)>> {
         let end = [prefix.as_bytes(), &[0xff]].concat();
         let after = after.map_or(&b""[..], facts::key);
         let count = count.min(tieline_core::records::MAX_LIST) as i64;

@@ -33,6 +33,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Between two sweeps when the last one did not see all logs.
 const SEE_EVERY: Duration = Duration::from_millis(250);
 
+/// How often the log is told of the same trouble.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
 /// Between two sweeps when the last one left something.
 const TAKE_EVERY: Duration = Duration::from_millis(20);
 
@@ -117,8 +120,10 @@ struct Writer<'c> {
     path: PathBuf,
     /// Which file it was when it was opened.
     identity: Identity,
-    /// Why nothing is written any more.
+    /// Whether the path leads to another file now.
     is_lost: bool,
+    /// What the log was last told that is wrong, and when; none while all is well.
+    told: Option<(StoreError, Instant)>,
     logs: Logs<'c>,
     facts: Facts<'c>,
     begin: Statement<'c>,
@@ -132,6 +137,7 @@ impl<'c> Writer<'c> {
             path: path.to_owned(),
             identity: Identity::of(path),
             is_lost: false,
+            told: None,
             logs: Logs::new(connection, window)?,
             facts: Facts::new(connection)?,
             begin: connection.prepare("BEGIN IMMEDIATE")?,
@@ -141,7 +147,8 @@ impl<'c> Writer<'c> {
 
     /// Makes one transaction of a batch, and answers all of it.
     fn write(&mut self, mut batch: Vec<Write>) {
-        let result = self.transact(|writer, now_ms| batch.iter_mut().try_for_each(|write| writer.apply(write, now_ms)));
+        let result = self
+            .transact(|writer, now_ms| batch.iter_mut().try_for_each(|write| writer.apply(write, now_ms)));
         // Damage in one log is no matter of the others.
         if matches!(result, Err(StoreError::Refused(Refusal::Damaged(_)))) && batch.len() > 1 {
             batch.into_iter().for_each(|write| self.write(vec![write]));
@@ -166,6 +173,15 @@ impl<'c> Writer<'c> {
         &mut self,
         mut work: impl FnMut(&mut Self, u64) -> rusqlite::Result<()>,
     ) -> Result<(), StoreError> {
+        let result = self.attempt(&mut work);
+        self.tell(&result);
+        result
+    }
+
+    fn attempt(
+        &mut self,
+        work: &mut dyn FnMut(&mut Self, u64) -> rusqlite::Result<()>,
+    ) -> Result<(), StoreError> {
         if self.is_lost {
             return Err(Refusal::Failed("its file was removed or replaced".to_owned()).into());
         }
@@ -179,16 +195,32 @@ impl<'c> Writer<'c> {
             Ok(()) => self.commit.execute([]).map(drop).map_err(|error| fault::of_commit(&error)),
             Err(error) => Err(fault::refusal(&error).into()),
         };
-        if let Err(error) = &result {
+        if result.is_err() {
             self.logs.roll_back();
             if !self.connection.is_autocommit()
                 && let Err(error) = self.connection.execute_batch("ROLLBACK")
             {
                 tracing::error!(%error, "A transaction of the store could not be undone.");
             }
-            tracing::warn!(path = %self.path.display(), %error, "The store did not write.");
         }
         result
+    }
+
+    /// Tells the log when trouble begins, is another one, goes on for a while, and ends.
+    fn tell(&mut self, result: &Result<(), StoreError>) {
+        let path = self.path.display();
+        match (result, &self.told) {
+            (Ok(()), None) => {}
+            (Ok(()), Some(_)) => {
+                tracing::info!(%path, "The store writes again.");
+                self.told = None;
+            }
+            (Err(error), Some((told, since))) if error == told && since.elapsed() < TELL_EVERY => {}
+            (Err(error), _) => {
+                tracing::error!(%path, %error, "The store does not write.");
+                self.told = Some((error.clone(), Instant::now()));
+            }
+        }
     }
 
     /// Takes away a slice of what nobody needs. How long until the next one.

@@ -140,7 +140,12 @@ impl Records for MemoryRecords {
         ready(self.lock().change(change))
     }
 
-    fn list(&self, prefix: String, after: Option<RecordKey>, count: usize) -> Answer<Vec<(RecordKey, Record)>> {
+    fn list(
+        &self,
+        prefix: String,
+        after: Option<RecordKey>,
+        count: usize,
+    ) -> Answer<Vec<(RecordKey, Record)>> {
         ready(Ok(self.lock().list(&prefix, after, count)))
     }
 }

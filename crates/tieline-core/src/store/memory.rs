@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{
-    Answer, Append, AppendKey, Appended, Cut, DEDUP_WINDOW, Gap, Head, LogKey, MAX_BODY, Page, PageLimit, Refusal,
-    Retention, Store, StoreError, StoreId, Stored, fresh_epoch,
+    Answer, Append, AppendKey, Appended, Cut, DEDUP_WINDOW, Gap, Head, LogKey, MAX_BODY, Page, PageLimit,
+    Refusal, Retention, Store, StoreError, StoreId, Stored, fresh_epoch,
 };
 use crate::unix_ms;
 use tieline_proto::Position;
@@ -16,7 +16,11 @@ use tieline_proto::Position;
 /// looked for in all logs; where that makes no room, appends are refused.
 const ROOM: usize = 256 << 20;
 
-/// What a message takes beside its body, its key's memory included.
+/// Keys of appends that are remembered in one window. Past it the window turns early: then an append is known for less than
+/// [`DEDUP_WINDOW`], but for so many others at least.
+const MOST_KEYS: usize = 1 << 20;
+
+/// What a message takes beside its body.
 const MESSAGE_COST: usize = 192;
 
 /// What a log takes beside its name and its messages.
@@ -30,7 +34,7 @@ struct Log {
     /// Bytes of all bodies.
     bytes: u64,
     retention: Retention,
-    /// The time in the newest message's id.
+    /// The latest time in a message's id.
     newest_ms: u64,
     /// Never given twice, so that keys of a dropped log do not count for its successor.
     number: u64,
@@ -160,7 +164,7 @@ impl State {
         });
         let offset = log.head().last + 1;
         log.retention = append.retention;
-        log.newest_ms = append.id.unix_ms();
+        log.newest_ms = log.newest_ms.max(append.id.unix_ms());
         log.bytes += append.body.len() as u64;
         log.messages.push_back(Stored { offset, id: append.id, body: append.body });
         self.seen.current.insert((log.number, append.key), offset);
@@ -170,7 +174,7 @@ impl State {
     }
 
     fn turn_window(&mut self) {
-        if self.seen.since.elapsed() >= self.window {
+        if self.seen.since.elapsed() >= self.window || self.seen.current.len() >= MOST_KEYS {
             self.seen.previous = std::mem::take(&mut self.seen.current);
             self.seen.since = Instant::now();
         }

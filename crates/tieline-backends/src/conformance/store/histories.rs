@@ -35,7 +35,12 @@ impl Model {
     fn check(&self, head: Head) {
         assert_eq!((head.epoch, head.last), (self.epoch, self.last()));
         let most = self.first.max(self.trimmed);
-        assert!((self.first..=most).contains(&head.first), "first is {}, not in {}..={most}", head.first, self.first);
+        assert!(
+            (self.first..=most).contains(&head.first),
+            "first is {}, not in {}..={most}",
+            head.first,
+            self.first
+        );
     }
 }
 
@@ -57,7 +62,8 @@ pub(super) async fn run(shelf: &dyn Shelf, seed: u64) {
             0..45 => {
                 let count = *dice.of(&[1, 5, 1000]);
                 let body = dice.roll().to_be_bytes();
-                let said = Append { retention: Retention { count, ..Retention::default() }, ..append(log, &body) };
+                let said =
+                    Append { retention: Retention { count, ..Retention::default() }, ..append(log, &body) };
                 let given = store.append(said.clone()).await.expect("the append is taken");
                 let model = models.entry(log).or_insert_with(|| Model {
                     epoch: given.position.epoch,
@@ -84,7 +90,8 @@ pub(super) async fn run(shelf: &dyn Shelf, seed: u64) {
                 assert_eq!(store.append(said).await, Ok(Appended { position, is_duplicate: true }));
             }
             60..80 => {
-                let limit = PageLimit { count: 1 + dice.below(20) as usize, bytes: 1 + dice.below(100) as usize };
+                let limit =
+                    PageLimit { count: 1 + dice.below(20) as usize, bytes: 1 + dice.below(100) as usize };
                 let epoch = if dice.below(10) == 0 { 1 } else { model.map_or(1, |model| model.epoch) };
                 let offset = dice.below(model.map_or(0, Model::last) + 3);
                 let after = (dice.below(4) > 0).then_some(Position { epoch, offset });
@@ -95,7 +102,10 @@ pub(super) async fn run(shelf: &dyn Shelf, seed: u64) {
                     match Head::start(Some(head), after) {
                         Err(gap) => assert_eq!((found.gap, found.messages.len()), (Some(gap), 0)),
                         Ok(start) => {
-                            let most = limit.count.min((limit.bytes / 8).max(1)).min((head.last + 1 - start) as usize);
+                            let most = limit
+                                .count
+                                .min((limit.bytes / 8).max(1))
+                                .min((head.last + 1 - start) as usize);
                             assert_eq!(found.messages[..], model.messages[start as usize - 1..][..most]);
                         }
                     }
@@ -105,7 +115,10 @@ pub(super) async fn run(shelf: &dyn Shelf, seed: u64) {
                 let Some(model) = models.get_mut(log) else { continue };
                 let offset = dice.below(model.last() + 3);
                 let epoch = if dice.below(5) == 0 { 1 } else { model.epoch };
-                store.trim(log.clone(), Cut::Through(Position { epoch, offset })).await.expect("it is trimmed");
+                store
+                    .trim(log.clone(), Cut::Through(Position { epoch, offset }))
+                    .await
+                    .expect("it is trimmed");
                 if epoch == model.epoch {
                     model.first = model.first.max(offset.min(model.last()) + 1);
                 }

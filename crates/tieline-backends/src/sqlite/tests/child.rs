@@ -107,7 +107,10 @@ async fn append_for_ever(file: &Path) {
                     let body = format!("{}-{task}-{turn}", std::process::id());
                     match store.append(append(log, body.as_bytes())).await {
                         Ok(appended) => {
-                            say(&format!("{log} {} {} {body}", appended.position.epoch, appended.position.offset));
+                            say(&format!(
+                                "{log} {} {} {body}",
+                                appended.position.epoch, appended.position.offset
+                            ));
                         }
                         Err(StoreError::Refused(Refusal::Busy)) => say("busy"),
                         Err(error) => panic!("{error}"),

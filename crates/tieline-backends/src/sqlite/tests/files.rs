@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tieline_core::store::{Refusal, Store, StoreError};
 
 use super::{ALL, Folder, SqliteStore, append, count, group};
+use crate::sqlite::open;
 use crate::sqlite::schema::STEPS;
 
 /// What the program would print.
@@ -51,11 +52,25 @@ fn what_cannot_be_a_store_is_named() {
     let newer = folder.file();
     drop(SqliteStore::open(&newer).unwrap());
     rusqlite::Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    assert_eq!(refusal(&newer), format!("a newer tieline has made it (schema 99; this one knows {})", STEPS.len()));
+    assert_eq!(
+        refusal(&newer),
+        format!("a newer tieline has made it (schema 99; this one knows {})", STEPS.len())
+    );
 
     let empty = folder.0.join("empty");
     fs::write(&empty, "").unwrap();
     drop(SqliteStore::open(&empty).unwrap());
+}
+
+/// What a power cut leaves hangs on these two, and no test can cut the power.
+#[test]
+fn each_commit_is_flushed() {
+    let folder = Folder::new();
+    let (connection, _) = open::writer(&folder.file()).unwrap();
+    let pragma =
+        |name| connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0));
+    assert_eq!(pragma("synchronous"), Ok(2.into()));
+    assert_eq!(pragma("journal_mode"), Ok("wal".to_owned().into()));
 }
 
 /// Damage is told to whoever meets it, and nobody reads something else instead.

@@ -27,11 +27,16 @@ fn a_full_disk_is_a_refusal_and_room_ends_it() {
     if first == "no mount" {
         return leave_out("a file system in memory cannot be mounted here");
     }
-    let (acknowledged, refusal) = first.strip_prefix("after ").and_then(|rest| rest.split_once(": ")).unwrap();
+    let (acknowledged, refusal) =
+        first.strip_prefix("after ").and_then(|rest| rest.split_once(": ")).unwrap();
     let acknowledged: u64 = acknowledged.parse().unwrap();
     assert_eq!(refusal, "the store refuses: there is no room left");
     assert!(acknowledged > 10);
-    assert_eq!(child.next().unwrap(), format!("kept {acknowledged}"), "readers go on, and find what was acknowledged");
+    assert_eq!(
+        child.next().unwrap(),
+        format!("kept {acknowledged}"),
+        "readers go on, and find what was acknowledged"
+    );
     // The refused one left no hole, and did not happen.
     assert_eq!(child.next().unwrap(), format!("then Ok({})", acknowledged + 1));
     assert_eq!(child.next().unwrap(), format!("kept {}", acknowledged + 1));

@@ -14,7 +14,12 @@ async fn read_all(path: &Path) -> HashMap<String, Vec<Stored>> {
     let mut found = HashMap::new();
     for log in ["a", "b", "c"] {
         let page = store.read(group(log), None, ALL).await.unwrap();
-        assert!(page.messages.iter().map(|message| message.offset).eq(page.head.map_or(1, |head| head.first)..=page.head.map_or(0, |head| head.last)));
+        assert!(
+            page.messages
+                .iter()
+                .map(|message| message.offset)
+                .eq(page.head.map_or(1, |head| head.first)..=page.head.map_or(0, |head| head.last))
+        );
         found.insert(log.to_owned(), page.messages);
     }
     found
@@ -41,7 +46,9 @@ async fn what_was_acknowledged_before_a_kill_is_there() {
         let [log, _epoch, offset, body] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
         let offset: u64 = offset.parse().unwrap();
         let log = &found[log];
-        let Some(first) = log.first().map(|first| first.offset).filter(|first| *first <= offset) else { continue };
+        let Some(first) = log.first().map(|first| first.offset).filter(|first| *first <= offset) else {
+            continue;
+        };
         let message = log.get((offset - first) as usize);
         missing += usize::from(message.is_none_or(|message| *message.body != *body.as_bytes()));
     }
