@@ -42,7 +42,7 @@ pub async fn store<S: Shelf>(shelf: impl Fn() -> S) {
     retention(&shelf()).await;
     many_writers(&shelf()).await;
     unheard_answers(&shelf()).await;
-    for seed in 0..8 {
+    for seed in 0..6 {
         histories::run(&shelf(), seed).await;
     }
 }
@@ -231,11 +231,12 @@ pub async fn cuts(shelf: &dyn Shelf) {
     cut(Cut::Whole).await;
     cut(Cut::Through(Position { epoch: 1, offset: 1 })).await;
     assert_eq!(head(&*store, &log).await, None, "a cut makes no log");
-    let mut at = Position { epoch: 0, offset: 0 };
-    for number in 0..1000_u32 {
-        at = put(&*store, append(&log, &number.to_be_bytes())).await;
+    let answers: Vec<_> =
+        (0..1000_u32).map(|number| store.append(append(&log, &number.to_be_bytes()))).collect();
+    let mut epoch = 0;
+    for answer in answers {
+        epoch = answer.await.expect("the append is taken").position.epoch;
     }
-    let epoch = at.epoch;
     cut(Cut::Through(Position { epoch: epoch ^ 1, offset: 5 })).await;
     assert_eq!(head(&*store, &log).await, Some(Head { epoch, first: 1, last: 1000 }));
     cut(Cut::Through(Position { epoch, offset: 900 })).await;

@@ -10,7 +10,7 @@ use super::{Shelf, append, group, page};
 use crate::conformance::dice::Dice;
 
 /// Steps of one history.
-const STEPS: usize = 400;
+const STEPS: usize = 300;
 
 /// What a log should be.
 struct Model {
