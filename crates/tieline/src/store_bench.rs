@@ -79,7 +79,11 @@ pub fn run(args: &StoreBenchArgs) -> Result<StoreReport, StoreBenchError> {
     let store = args.store.open()?;
     let floor = match &args.store {
         StoreUrl::Memory => None,
-        StoreUrl::Sqlite(path) => Some(path.with_extension("floor")),
+        StoreUrl::Sqlite(path) => {
+            let mut name = path.clone().into_os_string();
+            name.push("-floor");
+            Some(PathBuf::from(name))
+        }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(StoreBenchError::Writers)?;
@@ -125,7 +129,8 @@ impl Meter {
 /// The floor: write a record, flush it, and again.
 fn flush_plainly(path: &Path, bytes: usize, duration: Duration) -> Result<Run, StoreBenchError> {
     let failed = |source| StoreBenchError::File { path: path.to_owned(), source };
-    let mut file = File::create(path).map_err(failed)?;
+    // Whatever is there already belongs to somebody.
+    let mut file = File::create_new(path).map_err(failed)?;
     let record = vec![7; bytes.max(1)];
     let mut meter = Meter::new();
     let (begin, written) = (Instant::now(), written()?);
@@ -233,7 +238,7 @@ mod tests {
             assert!(load[0]["per_second"].as_f64().unwrap() > 1.0, "{load}");
         }
         assert!(json["loads"][0]["times_floor"]["median"].as_f64().unwrap() > 0.0);
-        assert!(!folder.join("s.floor").exists());
+        assert!(!folder.join("s.db-floor").exists());
         let store = StoreUrl::Sqlite(folder.join("s.db")).open().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         assert_eq!(runtime.block_on(store.heads(vec![log(0), log(2)])), Ok(vec![None, None]));
