@@ -112,7 +112,8 @@ impl Display for StoreReport {
             let [name, rate, times, p50, p99, bytes] = cells;
             writeln!(f, "{name:<16}{rate:>26}{times:>20}{p50:>24}{p99:>24}{bytes:>10}")
         };
-        row(f, ["", "appends/s", "× floor", "p50, ms", "p99, ms", "bytes"].map(str::to_owned))?;
+        let times = if self.floor.is_some() { "× floor" } else { "" };
+        row(f, ["", "appends/s", times, "p50, ms", "p99, ms", "bytes"].map(str::to_owned))?;
         let spread =
             |value: Option<Quartiles>| value.map_or_else(String::new, |value| Spread(value).to_string());
         for load in self.floor.iter().chain(&self.loads) {
@@ -162,6 +163,6 @@ mod tests {
         assert!(text.starts_with("64 bytes each, 3 rounds of 1 s; median (quartiles)\n"), "{text}");
         let line = text.lines().find(|line| line.starts_with("16 writers")).unwrap();
         let cells: Vec<&str> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
-        assert_eq!(cells, ["16 writers", "1000 (700–1000)", "20.0 (15.0–30.0)", "1.00", "2.00", "4096"]);
+        assert_eq!(cells, ["16 writers", "1000 (700.0–1000)", "20.0 (15.0–30.0)", "1.00", "2.00", "4096"]);
     }
 }
