@@ -55,9 +55,9 @@ const STORE: &str = "store";
 
 impl Args for BenchArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
-        let store = clap::Command::new(STORE)
-            .about("Append to a store, beside a plain loop of writing and flushing in the same folder");
-        tieline_bench::Args::augment_args(command).subcommand(StoreBenchArgs::augment_args(store))
+        let about = "Append to a store, beside a plain loop of writing and flushing in the same folder";
+        let store = StoreBenchArgs::augment_args(clap::Command::new(STORE)).about(about);
+        tieline_bench::Args::augment_args(command).subcommand(store)
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
