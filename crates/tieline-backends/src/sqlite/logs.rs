@@ -5,7 +5,7 @@
 //! changed it. A cut only moves a log's first offset; the rows before it are swept later, a slice at a time. It is not
 //! told when a transaction ends in failure: it is then made anew. Tested by the conformance suite and in `sqlite/tests`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Result, Row, Statement};
@@ -106,6 +106,9 @@ pub(super) enum More {
 struct Slots {
     present: i64,
     since_ms: u64,
+    /// The last key of the slot before, which gets no more of them: a key behind it is not there. Most are behind it,
+    /// as most keys are ids of messages and begin with a time.
+    last_before: Option<[u8; 16]>,
 }
 
 /// The logs of a file, as its writer knows them.
@@ -135,6 +138,8 @@ pub(super) struct Logs<'c> {
     sweep: Statement<'c>,
     known: Statement<'c>,
     remember: Statement<'c>,
+    last_key: Statement<'c>,
+    old_appends: Statement<'c>,
     forget_appends: Statement<'c>,
     slots_now: Statement<'c>,
     turn_slot: Statement<'c>,
@@ -164,19 +169,20 @@ impl<'c> Logs<'c> {
             unname: prepare("UPDATE logs SET name = NULL, first = last + 1 WHERE log = ?")?,
             forget: prepare("DELETE FROM logs WHERE log = ?")?,
             next_logs: prepare(&format!(
-                "SELECT {COLUMNS}, name IS NULL FROM logs WHERE log > ? ORDER BY log LIMIT {SWEPT_LOGS}"
+                "SELECT {COLUMNS}, name FROM logs WHERE log > ? ORDER BY log LIMIT {SWEPT_LOGS}"
             ))?,
             insert: prepare("INSERT INTO messages VALUES (?, ?, ?, ?)")?,
             oldest: prepare(
                 "SELECT number, id, length(body) FROM messages WHERE log = ? AND number >= ? ORDER BY number LIMIT ?",
             )?,
             sweep: prepare("DELETE FROM messages WHERE log = ? AND number < ?")?,
-            known: prepare("SELECT number FROM appends WHERE slot IN (?, ?) AND key = ? AND log = ?")?,
-            remember: prepare("INSERT INTO appends VALUES (?, ?, ?, ?)")?,
-            forget_appends: prepare(
-                "DELETE FROM appends WHERE (slot, key, log) IN \
-                 (SELECT slot, key, log FROM appends WHERE slot < ? LIMIT ?)",
+            known: prepare("SELECT number FROM appends WHERE slot = ? AND key = ? AND log = ?")?,
+            remember: prepare("INSERT INTO appends VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")?,
+            last_key: prepare("SELECT key FROM appends WHERE slot = ? ORDER BY key DESC LIMIT 1")?,
+            old_appends: prepare(
+                "SELECT slot, key, log FROM appends WHERE slot < ? ORDER BY slot, key, log LIMIT ?",
             )?,
+            forget_appends: prepare("DELETE FROM appends WHERE (slot, key, log) <= (?, ?, ?)")?,
             slots_now: prepare("SELECT slot, since_ms FROM store")?,
             turn_slot: prepare("UPDATE store SET slot = ?, since_ms = ?")?,
         })
@@ -205,20 +211,27 @@ impl<'c> Logs<'c> {
     fn turn_slot(&mut self, now_ms: u64) -> Result<()> {
         let slots = match self.slots {
             Some(slots) => slots,
-            None => self.slots_now.query_row([], |row| {
-                Ok(Slots { present: row.get(0)?, since_ms: row.get::<_, i64>(1)? as u64 })
-            })?,
+            None => {
+                let row = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64));
+                let (present, since_ms) = self.slots_now.query_row([], row)?;
+                Slots { present, since_ms, last_before: self.last_key(present - 1)? }
+            }
         };
         let is_over = now_ms >= slots.since_ms.saturating_add(self.window.as_millis() as u64);
         if is_over || now_ms < slots.since_ms {
             let present = slots.present + i64::from(is_over);
             self.turn_slot.execute((present, now_ms as i64))?;
-            self.slots = Some(Slots { present, since_ms: now_ms });
+            let last_before = if is_over { self.last_key(slots.present)? } else { slots.last_before };
+            self.slots = Some(Slots { present, since_ms: now_ms, last_before });
             self.has_old_slots |= is_over;
         } else {
             self.slots = Some(slots);
         }
         Ok(())
+    }
+
+    fn last_key(&mut self, slot: i64) -> Result<Option<[u8; 16]>> {
+        self.last_key.query_row([slot], |row| row.get(0)).optional()
     }
 
     fn present_slot(&self) -> i64 {
@@ -263,22 +276,25 @@ impl<'c> Logs<'c> {
     }
 
     pub(super) fn append(&mut self, append: &Append) -> Result<Appended> {
-        let slot = self.present_slot();
-        let is_new = self.log(&append.log)?.is_none();
-        if is_new {
+        let slots = self.slots.expect("a transaction has begun");
+        if self.log(&append.log)?.is_none() {
             self.make(&append.log, append.retention)?;
         }
         let log = self.logs.get_mut(&append.log).expect("it was found or made");
         let key = append.key.0.to_be_bytes();
-        if !is_new {
-            let known = self.known.query_row((slot, slot - 1, key, log.log), |row| row.get::<_, i64>(0));
-            if let Some(number) = known.optional()? {
-                let position = Position { epoch: log.epoch, offset: number as u64 };
-                return Ok(Appended { position, is_duplicate: true });
-            }
+        let (slot, number) = (slots.present, log.last + 1);
+        let mut known = None;
+        if slots.last_before.is_some_and(|last| key <= last) {
+            known = self.known.query_row((slot - 1, key, log.log), |row| row.get::<_, i64>(0)).optional()?;
         }
-        log.last += 1;
-        self.remember.execute((slot, key, log.log, log.last as i64))?;
+        if known.is_none() && self.remember.execute((slot, key, log.log, number as i64))? == 0 {
+            known = Some(self.known.query_row((slot, key, log.log), |row| row.get(0))?);
+        }
+        if let Some(number) = known {
+            let position = Position { epoch: log.epoch, offset: number as u64 };
+            return Ok(Appended { position, is_duplicate: true });
+        }
+        log.last = number;
         let id = append.id.0.to_be_bytes();
         self.insert.execute((log.log, log.last as i64, id, &append.body[..]))?;
         log.retention = append.retention;
@@ -351,7 +367,17 @@ impl<'c> Logs<'c> {
     fn forget_appends(&mut self, slice: usize) -> Result<()> {
         if self.has_old_slots {
             let oldest = self.present_slot() - 1;
-            self.has_old_slots = self.forget_appends.execute((oldest, slice as i64))? == slice;
+            let (mut found, mut last) = (0, None);
+            let mut rows = self.old_appends.query((oldest, slice as i64))?;
+            while let Some(row) = rows.next()? {
+                found += 1;
+                last = Some((row.get::<_, i64>(0)?, row.get::<_, [u8; 16]>(1)?, row.get::<_, i64>(2)?));
+            }
+            drop(rows);
+            if let Some(last) = last {
+                self.forget_appends.execute(last)?;
+            }
+            self.has_old_slots = found == slice;
         }
         Ok(())
     }
@@ -410,29 +436,35 @@ impl<'c> Logs<'c> {
         self.forget_appends(SWEPT_ROWS)?;
         let rows = self
             .next_logs
-            .query_map([self.cursor], |row| Ok((Log::from_row(row)?, row.get::<_, bool>(10)?)))?;
+            .query_map([self.cursor], |row| Ok((Log::from_row(row)?, row.get::<_, Option<String>>(10)?)))?;
         let found = rows.collect::<Result<Vec<_>>>()?;
         self.cursor = if found.len() < SWEPT_LOGS { 0 } else { found.last().map_or(0, |(log, _)| log.log) };
         let mut left = SWEPT_ROWS;
-        for (mut log, is_dropped) in found {
+        let mut changed = HashSet::new();
+        for (mut log, name) in found {
             let before = log.swept;
             self.sweep_log(&mut log, left, now_ms)?;
             left = left.saturating_sub((log.swept - before) as usize);
             let is_empty = log.swept > log.last;
             let forgotten_ms = log.newest_ms.saturating_add(log.retention.age_ms().saturating_mul(2));
-            if is_empty && (is_dropped || forgotten_ms < now_ms) {
+            if is_empty && (name.is_none() || forgotten_ms < now_ms) {
                 self.forget.execute([log.log])?;
             } else if log.is_changed {
                 self.keep(&log)?;
             } else {
                 continue;
             }
-            // What is kept in memory of this log is old now; which one it is, is not worth a search.
-            self.version = None;
+            if name.is_some() {
+                changed.insert(log.log);
+            }
             if left == 0 {
                 self.cursor = log.log - 1;
                 break;
             }
+        }
+        // What is kept in memory of these is old now. Of a log that was dropped nothing is kept.
+        if !changed.is_empty() {
+            self.logs.retain(|_, log| !changed.contains(&log.log));
         }
         Ok(match (left == 0 || self.has_old_slots, self.cursor) {
             (true, _) => More::ToTake,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tieline_core::store::{Refusal, StoreId};
 use tieline_core::unix_ms;
@@ -117,6 +118,8 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, SqliteReason> {
     // Each connection stays with its thread, so SQLite need not lock it.
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_handler(Some(busy::wait))?;
+    // Else SQLite plans a statement anew whenever the number behind its LIMIT is another one.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 
