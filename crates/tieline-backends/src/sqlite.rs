@@ -55,6 +55,7 @@ pub struct SqliteStore {
     id: StoreId,
     writes: Arc<Queue<Write>>,
     reads: Arc<Queue<Read>>,
+    /// The writer, and then the readers.
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -135,9 +136,12 @@ fn refused<T: Send + 'static>(refusal: Refusal) -> Answer<T> {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.writes.close();
         self.reads.close();
-        for thread in self.threads.drain(..) {
+        // The writer ends last and alone: of connections that close at the same moment, none puts `-wal` into the file.
+        while let Some(thread) = self.threads.pop() {
+            if self.threads.is_empty() {
+                self.writes.close();
+            }
             if thread.join().is_err() {
                 tracing::error!("A thread of the store has panicked.");
             }
