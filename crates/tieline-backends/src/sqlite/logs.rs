@@ -169,7 +169,7 @@ impl<'c> Logs<'c> {
             unname: prepare("UPDATE logs SET name = NULL, first = last + 1 WHERE log = ?")?,
             forget: prepare("DELETE FROM logs WHERE log = ?")?,
             next_logs: prepare(&format!(
-                "SELECT {COLUMNS}, name FROM logs WHERE log > ? ORDER BY log LIMIT {SWEPT_LOGS}"
+                "SELECT {COLUMNS}, name IS NULL FROM logs WHERE log > ? ORDER BY log LIMIT {SWEPT_LOGS}"
             ))?,
             insert: prepare("INSERT INTO messages VALUES (?, ?, ?, ?)")?,
             oldest: prepare(
@@ -436,25 +436,25 @@ impl<'c> Logs<'c> {
         self.forget_appends(SWEPT_ROWS)?;
         let rows = self
             .next_logs
-            .query_map([self.cursor], |row| Ok((Log::from_row(row)?, row.get::<_, Option<String>>(10)?)))?;
+            .query_map([self.cursor], |row| Ok((Log::from_row(row)?, row.get::<_, bool>(10)?)))?;
         let found = rows.collect::<Result<Vec<_>>>()?;
         self.cursor = if found.len() < SWEPT_LOGS { 0 } else { found.last().map_or(0, |(log, _)| log.log) };
         let mut left = SWEPT_ROWS;
         let mut changed = HashSet::new();
-        for (mut log, name) in found {
+        for (mut log, is_dropped) in found {
             let before = log.swept;
             self.sweep_log(&mut log, left, now_ms)?;
             left = left.saturating_sub((log.swept - before) as usize);
             let is_empty = log.swept > log.last;
             let forgotten_ms = log.newest_ms.saturating_add(log.retention.age_ms().saturating_mul(2));
-            if is_empty && (name.is_none() || forgotten_ms < now_ms) {
+            if is_empty && (is_dropped || forgotten_ms < now_ms) {
                 self.forget.execute([log.log])?;
             } else if log.is_changed {
                 self.keep(&log)?;
             } else {
                 continue;
             }
-            if name.is_some() {
+            if !is_dropped {
                 changed.insert(log.log);
             }
             if left == 0 {

@@ -6,6 +6,8 @@ use tieline_core::store::{Append, Cut, Retention, Store};
 use tieline_core::unix_ms;
 
 use super::{Folder, SqliteStore, append, append_at, count, group};
+use crate::sqlite::logs::Logs;
+use crate::sqlite::open;
 
 /// More rows than many slices take.
 const MANY: u64 = 20_000;
@@ -60,6 +62,45 @@ async fn a_lower_bound_takes_slices_too() {
     until_rows(&folder, 10).await;
     let head = store.heads(vec![group("a")]).await.unwrap()[0].unwrap();
     assert_eq!((head.first, head.last), (MANY - 8, MANY + 1));
+}
+
+/// The writer keeps rows of logs in memory; a sweep changes the row of one, and leaves the other's alone.
+#[test]
+fn an_append_after_a_sweep_goes_on_from_what_is_left() {
+    const HOUR: u64 = 3_600_000;
+    let folder = Folder::new();
+    let (connection, _) = open::writer(&folder.file()).unwrap();
+    let mut logs = Logs::new(&connection, Duration::from_secs(300)).unwrap();
+    let mut transact = |now_ms, work: &dyn Fn(&mut Logs<'_>)| {
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        logs.begin(now_ms).unwrap();
+        work(&mut logs);
+        logs.finish(now_ms).unwrap();
+        connection.execute_batch("COMMIT").unwrap();
+    };
+    let start = unix_ms();
+    let say = |log: &'static str, sent_ms| {
+        move |logs: &mut Logs<'_>| {
+            logs.append(&append_at(log, b"12345", sent_ms)).unwrap();
+        }
+    };
+    for _ in 0..3 {
+        transact(start, &say("swept", start));
+        transact(start, &say("left", start + 20 * HOUR));
+    }
+    let later = start + 25 * HOUR;
+    transact(later, &|logs| {
+        logs.sweep(later).unwrap();
+    });
+    transact(later, &say("swept", later));
+    transact(later, &say("left", later));
+    let row = |log: &str| {
+        let sql = "SELECT first, last, swept, bytes FROM logs WHERE name = ?";
+        let row =
+            |row: &rusqlite::Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, i64>(3)?]);
+        connection.query_row(sql, [group(log).to_text()], row).unwrap()
+    };
+    assert_eq!((row("swept"), row("left")), ([4, 4, 4, 5], [1, 4, 1, 20]));
 }
 
 #[tokio::test]

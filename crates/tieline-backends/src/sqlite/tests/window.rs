@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tieline_core::store::Append;
+use tieline_core::store::{Append, AppendKey};
 
 use super::{Folder, append};
 use crate::sqlite::logs::Logs;
@@ -56,6 +56,21 @@ fn a_key_is_known_for_a_window_and_forgotten_after_two() {
         world.is_known(&append("a", b"z"), start + 72 * MINUTE);
         assert!(!world.is_known(&said, start + 72 * MINUTE));
         assert!(world.remembered() < 10, "{} are remembered", world.remembered());
+    });
+}
+
+/// Most keys come in the order of time, and some do not.
+#[test]
+fn a_slot_that_is_over_knows_its_keys_in_any_order() {
+    world(|mut world, start| {
+        let with = |key| Append { key: AppendKey(key), ..append("a", b"x") };
+        for key in [5, 9, 2] {
+            assert!(!world.is_known(&with(key), start));
+        }
+        let later = start + WINDOW.as_millis() as u64 + 1;
+        let known = [1, 2, 5, 7, 9, 10].map(|key| world.is_known(&with(key), later));
+        assert_eq!(known, [false, true, true, false, true, false]);
+        assert!([1, 7, 10].into_iter().all(|key| world.is_known(&with(key), later)));
     });
 }
 
