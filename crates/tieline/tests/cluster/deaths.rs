@@ -71,12 +71,7 @@ fn a_killed_nodes_users_are_gone_within_a_lease_and_nobody_waits_for_them() {
 #[test]
 fn a_node_that_is_killed_amid_traffic_costs_the_living_nothing() {
     let mut cluster = TestCluster::start(3);
-    let connect = |node: usize, user: &str| {
-        let mut client = cluster.nodes[node].connect("h", user);
-        client.join("room");
-        client.gaps = Some(0);
-        client
-    };
+    let connect = |node: usize, user: &str| cluster.nodes[node].connect_to_room(user);
     let mut anna = Talker::new(connect(0, "anna"), "ben");
     let mut ben = Talker::new(connect(1, "ben"), "anna");
     let mut killed = connect(2, "killed");

@@ -36,12 +36,7 @@ const GIVEN_UP: Duration = Duration::from_millis(1500);
 #[test]
 fn what_a_cut_link_loses_is_told_and_the_rest_arrives_once_and_in_order() {
     let cluster = TestCluster::start_with_proxies(3);
-    let connect = |node: usize, user: &str| {
-        let mut client = cluster.nodes[node].connect("h", user);
-        client.join("room");
-        client.gaps = Some(0);
-        client
-    };
+    let connect = |node: usize, user: &str| cluster.nodes[node].connect_to_room(user);
     let mut anna = Talker::new(connect(0, "anna"), "ben");
     let mut ben = Talker::new(connect(1, "ben"), "anna");
     let mut cleo = connect(2, "cleo");

@@ -123,6 +123,14 @@ impl Process {
         Client::connect(self.address, hub, user)
     }
 
+    /// A client of the hub `h` that is in the group `room`, and counts the gaps it is told of.
+    pub(crate) fn connect_to_room(&self, user: &str) -> Client {
+        let mut client = self.connect("h", user);
+        client.join("room");
+        client.gaps = Some(0);
+        client
+    }
+
     /// A request to the REST API for the hub `h`, without a body.
     pub(crate) fn call(&self, method: &str, path: &str) -> Answer {
         call(self.address, method, &format!("/api/hubs/h{path}"), "", "")
