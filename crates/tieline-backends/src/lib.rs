@@ -5,6 +5,8 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+#[cfg(any(feature = "mesh", feature = "redis"))]
+mod life;
 #[cfg(feature = "mesh")]
 pub mod mesh;
 #[cfg(any(feature = "mesh", feature = "redis"))]

@@ -40,12 +40,12 @@ use tieline_core::broker::{Broker, BrokerStats, Inbound, NotTaken, To};
 use tieline_proto::{Incarnation, NodeId};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 
 pub use refusal::Refusal;
 pub use settings::{MAX_ENVELOPE, MeshSettings, Secret, parse_seeds};
 
+use crate::life::Life;
 use dial::{Targets, Wish, want};
 use link::Link;
 use peers::Peers;
@@ -107,15 +107,7 @@ struct Mesh {
     /// The last number this node gave to a link; the first is one.
     numbers: AtomicU64,
     /// How far the mesh has come to its end.
-    phase: watch::Sender<Phase>,
-}
-
-/// The life of a mesh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Running,
-    Stopping,
-    Stopped,
+    life: Life,
 }
 
 impl Mesh {
@@ -189,9 +181,7 @@ impl Mesh {
 
     /// Waits for the end to begin, and brings it about.
     async fn end(self: Arc<Self>) {
-        let mut phase = self.phase.subscribe();
-        // The sender is in this very mesh.
-        drop(phase.wait_for(|phase| *phase >= Phase::Stopping).await);
+        self.life.stopping().await;
         self.tasks.stop_seeking().await;
         if timeout(FLUSH, self.peers.all_gone()).await.is_err() {
             self.peers.each(|link| link.stop());
@@ -199,7 +189,7 @@ impl Mesh {
             drop(timeout(FLUSH, self.peers.all_gone()).await);
         }
         self.tasks.stop_links().await;
-        self.phase.send_replace(Phase::Stopped);
+        self.life.end();
     }
 }
 
@@ -260,7 +250,7 @@ impl MeshBroker {
             refusals: Refusals::new(),
             overflows: AtomicU64::new(0),
             numbers: AtomicU64::new(0),
-            phase: watch::Sender::new(Phase::Running),
+            life: Life::new(),
         });
         mesh.tasks.seek(listener::listen(Arc::clone(&mesh), listener));
         mesh.tasks.seek(Arc::clone(&mesh).share_often());
@@ -297,8 +287,7 @@ impl MeshBroker {
 
     /// Waits until everything has stopped after [`close`](Broker::close): at most about two seconds.
     pub async fn closed(&self) {
-        // The sender is in this very mesh.
-        drop(self.0.phase.subscribe().wait_for(|phase| *phase == Phase::Stopped).await);
+        self.0.life.stopped().await;
     }
 
     /// Gives an envelope to one link.
@@ -317,7 +306,7 @@ impl MeshBroker {
 
 impl Broker for MeshBroker {
     fn send(&self, to: To, envelope: &Arc<[u8]>) -> Result<(), NotTaken> {
-        if *self.0.phase.borrow() != Phase::Running {
+        if !self.0.life.is_running() {
             return Err(NotTaken::Unreachable);
         }
         match to {
@@ -351,13 +340,7 @@ impl Broker for MeshBroker {
 
     fn close(&self) {
         self.0.peers.close();
-        self.0.phase.send_if_modified(|phase| {
-            let runs = *phase == Phase::Running;
-            if runs {
-                *phase = Phase::Stopping;
-            }
-            runs
-        });
+        self.0.life.stop();
         self.0.peers.each(|link| link.queue.finish());
     }
 }

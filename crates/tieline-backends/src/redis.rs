@@ -44,11 +44,11 @@ use std::time::Duration;
 
 use tieline_core::broker::{Broker, BrokerStats, Inbound, NotTaken, To};
 use tieline_proto::NodeId;
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 pub use settings::{RedisAddress, RedisSettings};
 
+use crate::life::Life;
 use crate::pause::pause;
 use channels::Channels;
 use connection::{Connection, Dialler};
@@ -170,15 +170,7 @@ struct Shared {
     /// Connections that did not come about, in the order of [`Trouble::NAMES`].
     failed: [AtomicU64; Trouble::NAMES.len()],
     /// How far the broker has come to its end.
-    phase: watch::Sender<Phase>,
-}
-
-/// The life of a broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Running,
-    Stopping,
-    Stopped,
+    life: Life,
 }
 
 /// A node's way to a Redis server, and the engine of `redis://`. It stops when it is dropped.
@@ -206,7 +198,7 @@ impl RedisBroker {
             carrying: RwLock::default(),
             overflows: AtomicU64::new(0),
             failed: Default::default(),
-            phase: watch::Sender::new(Phase::Running),
+            life: Life::new(),
             settings,
         });
         let connection = shared.dial().await.map_err(|trouble| {
@@ -225,8 +217,7 @@ impl RedisBroker {
 
     /// Waits until everything has stopped after [`close`](Broker::close): about a second at most.
     pub async fn closed(&self) {
-        // The sender is in this very broker.
-        drop(self.0.phase.subscribe().wait_for(|phase| *phase == Phase::Stopped).await);
+        self.0.life.stopped().await;
     }
 }
 
@@ -242,7 +233,7 @@ impl Shared {
         let queue = Arc::new(Queue::new(self.settings.queue));
         let mut carrying = self.carrying.write().unwrap_or_else(PoisonError::into_inner);
         // A broker that stops meanwhile takes nothing.
-        if *self.phase.borrow() == Phase::Running {
+        if self.life.is_running() {
             *carrying = Some(Arc::clone(&queue));
         } else {
             queue.finish();
@@ -257,11 +248,7 @@ impl Shared {
 
     /// Lives from the first connection to the last.
     async fn run(self: Arc<Self>, connection: Connection, queue: Arc<Queue>) {
-        let mut phase = self.phase.subscribe();
-        let stopping = async {
-            // The sender is in this very broker.
-            drop(phase.wait_for(|phase| *phase >= Phase::Stopping).await);
-        };
+        let stopping = self.life.stopping();
         tokio::pin!(stopping);
         let mut session = (connection, queue);
         loop {
@@ -277,7 +264,7 @@ impl Shared {
                 }
             };
             drop(self.stop_carrying());
-            if *self.phase.borrow() >= Phase::Stopping {
+            if !self.life.is_running() {
                 break;
             }
             self.inbound.away();
@@ -291,7 +278,7 @@ impl Shared {
             tracing::info!(server, "The Redis server is back.");
             self.inbound.back();
         }
-        self.phase.send_replace(Phase::Stopped);
+        self.life.end();
     }
 
     /// Tries until it works.
@@ -348,14 +335,8 @@ impl Broker for RedisBroker {
     }
 
     fn close(&self) {
-        // The phase first: a session that begins meanwhile looks at it under the lock that is taken next.
-        self.0.phase.send_if_modified(|phase| {
-            let runs = *phase == Phase::Running;
-            if runs {
-                *phase = Phase::Stopping;
-            }
-            runs
-        });
+        // This first: a session that begins meanwhile looks at it under the lock that is taken next.
+        self.0.life.stop();
         if let Some(queue) = self.0.stop_carrying() {
             queue.finish();
         }
