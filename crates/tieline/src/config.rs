@@ -12,6 +12,8 @@ mod layers;
 mod row;
 mod table;
 #[cfg(test)]
+mod tables;
+#[cfg(test)]
 mod tests;
 
 use std::fmt::Write;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::row::rows;
+use super::row::{Row, rows};
 
 /// What stands above the tables.
 const HEAD: &str = "\
@@ -34,16 +34,23 @@ const SECTIONS: [(&str, &str); 5] = [
 pub fn markdown() -> String {
     let mut text = HEAD.to_owned();
     for (section, introduction) in SECTIONS {
-        let title = if section.is_empty() { "The node".to_owned() } else { format!("`[{section}]`") };
+        let rows: Vec<_> = rows().into_iter().filter(|row| row.section == section).collect();
+        let repeats = rows.iter().any(|row| row.repeats);
+        let title = match section {
+            "" => "The node".to_owned(),
+            section if repeats => format!("`[[{section}]]`"),
+            section => format!("`[{section}]`"),
+        };
         write!(text, "\n## {title}\n\n{introduction}\n\n").expect("a string takes all text");
-        text.push_str("| setting | default | unit | variable | meaning |\n|---|---|---|---|---|\n");
-        for row in rows().iter().filter(|row| row.section == section) {
-            writeln!(
-                text,
-                "| `{}` | `{}` | {} | `{}` | {} |",
-                row.name, row.default, row.unit, row.variable, row.text
-            )
-            .expect("a string takes all text");
+        text.push_str(if repeats {
+            "| setting | default | unit | meaning |\n|---|---|---|---|\n"
+        } else {
+            "| setting | default | unit | variable | meaning |\n|---|---|---|---|---|\n"
+        });
+        for Row { name, default, unit, variable, text: meaning, .. } in rows {
+            let variable = if repeats { String::new() } else { format!(" `{variable}` |") };
+            writeln!(text, "| `{name}` | `{default}` | {unit} |{variable} {meaning} |")
+                .expect("a string takes all text");
         }
     }
     text

@@ -71,6 +71,14 @@ pub enum ConfigError {
         /// What was found; absent for secrets.
         found: Option<String>,
     },
+    /// A table lacks a setting that has no default.
+    #[error("{origin}: `{key}` has to be given")]
+    Missing {
+        /// Where the table begins.
+        origin: Origin,
+        /// The setting.
+        key: String,
+    },
     /// A file of access keys is empty.
     #[error("{}: there is no access key in the file", path.display())]
     NoKey {

@@ -40,6 +40,9 @@ pub(super) enum Written {
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
     values: HashMap<String, (Origin, Written)>,
+    /// Of each kind of table that may stand several times, where each stands, in the order of the file. The values of the
+    /// first `[[upstream]]` are kept under `upstream[0].` and their names.
+    tables: HashMap<&'static str, Vec<Origin>>,
 }
 
 impl Layers {
@@ -53,8 +56,19 @@ impl Layers {
         self.values.get(key).map(|(origin, _)| origin)
     }
 
+    /// Where the tables of a kind stand that may stand several times.
+    #[cfg(test)]
+    pub(super) fn tables(&self, section: &str) -> &[Origin] {
+        self.tables.get(section).map_or(&[], Vec::as_slice)
+    }
+
     /// Adds a file's settings and returns its mistakes.
     pub(super) fn add_file(&mut self, path: &Path, text: &str) -> Vec<ConfigError> {
+        self.add_text(path, text, &rows())
+    }
+
+    /// The same with the settings that there are.
+    pub(super) fn add_text(&mut self, path: &Path, text: &str, rows: &[Row]) -> Vec<ConfigError> {
         let table = match DeTable::parse(text) {
             Ok(table) => table,
             Err(error) => {
@@ -62,39 +76,47 @@ impl Layers {
                 return vec![ConfigError::Toml { path: path.to_owned(), message }];
             }
         };
-        let rows = rows();
         let mut errors = Vec::new();
-        self.add_table(&Place { path, text, rows: &rows }, "", table.get_ref(), &mut errors);
+        let top = Section { name: "", table: None };
+        self.add_table(&Place { path, text, rows }, &top, table.get_ref(), &mut errors);
         errors
     }
 
     fn add_table(
         &mut self,
         place: &Place<'_>,
-        section: &str,
+        section: &Section<'_>,
         table: &DeTable<'_>,
         errors: &mut Vec<ConfigError>,
     ) {
         for (name, value) in table {
             let origin = place.origin(name.span().start);
             let name: &str = name.get_ref();
-            let key = if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
-            let is_section = section.is_empty() && place.rows.iter().any(|row| row.section == name);
-            match value.get_ref() {
-                DeValue::Table(inner) if is_section => self.add_table(place, name, inner, errors),
-                value if place.rows.iter().any(|row| row.key == key) => {
-                    self.values.insert(key, (origin, written(value)));
+            let key = section.key(name);
+            let row = place.rows.iter().find(|row| section.name.is_empty() && row.section == name);
+            match (row, value.get_ref()) {
+                (Some(row), DeValue::Table(inner)) if !row.repeats => {
+                    self.add_table(place, &Section { name, table: None }, inner, errors);
                 }
-                value if is_section => errors.push(ConfigError::Value {
-                    origin,
-                    key,
-                    expected: "settings of its own".to_owned(),
-                    found: Some(format!("{} value", value.type_str())),
-                }),
-                _ => {
+                (Some(row), DeValue::Array(tables)) if row.repeats => {
+                    for (index, table) in tables.iter().enumerate() {
+                        let origin = place.origin(table.span().start);
+                        let DeValue::Table(inner) = table.get_ref() else {
+                            errors.push(no_table(row, origin, table.get_ref()));
+                            continue;
+                        };
+                        self.tables.entry(row.section).or_default().push(origin);
+                        self.add_table(place, &Section { name, table: Some(index) }, inner, errors);
+                    }
+                }
+                (Some(row), value) => errors.push(no_table(row, origin, value)),
+                (None, value) if place.rows.iter().any(|row| row.key == key) => {
+                    self.values.insert(section.place(name), (origin, written(value)));
+                }
+                (None, _) => {
                     let known = place.rows.iter().map(|row| row.key.as_str());
                     let sections = place.rows.iter().map(|row| row.section);
-                    let sections = sections.filter(|name| !name.is_empty() && section.is_empty());
+                    let sections = sections.filter(|name| !name.is_empty() && section.name.is_empty());
                     let nearest = nearest(&key, known.chain(sections));
                     errors.push(ConfigError::Unknown { origin, key, nearest });
                 }
@@ -116,7 +138,8 @@ impl Layers {
                     self.values.insert(row.key.clone(), (origin, Written::Loose(text)));
                 }
                 None => {
-                    let nearest = nearest(&name, rows.iter().map(|row| row.variable.as_str()));
+                    let known = rows.iter().map(|row| row.variable.as_str());
+                    let nearest = nearest(&name, known.filter(|name| !name.is_empty()));
                     errors.push(ConfigError::Unknown { origin, key: name, nearest });
                 }
             }
@@ -141,6 +164,42 @@ impl Layers {
             self.values.insert(key.to_owned(), (Origin::Flag(key.replace('_', "-")), written));
         }
     }
+}
+
+/// What is wrong where a section should be.
+fn no_table(row: &Row, origin: Origin, value: &DeValue<'_>) -> ConfigError {
+    let key = row.section.to_owned();
+    let expected = if row.repeats {
+        format!("tables, each begun by a line `[[{key}]]`")
+    } else {
+        "settings of its own".to_owned()
+    };
+    ConfigError::Value { origin, key, expected, found: Some(format!("{} value", value.type_str())) }
+}
+
+/// The table that is being read.
+struct Section<'a> {
+    /// Empty above the first one.
+    name: &'a str,
+    /// Which one it is, of those that may stand several times.
+    table: Option<usize>,
+}
+
+impl Section<'_> {
+    /// The name of a setting as it is known and told.
+    fn key(&self, name: &str) -> String {
+        if self.name.is_empty() { name.to_owned() } else { format!("{}.{name}", self.name) }
+    }
+
+    /// Under what its value is kept.
+    fn place(&self, name: &str) -> String {
+        self.table.map_or_else(|| self.key(name), |index| table_key(self.name, index, name))
+    }
+}
+
+/// Under what a value is kept of a table that may stand several times.
+pub(super) fn table_key(section: &str, index: usize, name: &str) -> String {
+    format!("{section}[{index}].{name}")
 }
 
 /// The file that is being read.

@@ -11,7 +11,9 @@ pub struct Row {
     pub name: &'static str,
     /// The path in the file: section, dot and name.
     pub key: String,
-    /// The environment variable.
+    /// Whether the section is a table that may stand several times, as `[[upstream]]`.
+    pub repeats: bool,
+    /// The environment variable; empty where the section repeats.
     pub variable: String,
     /// What it is for.
     pub text: String,

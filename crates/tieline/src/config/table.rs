@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tieline_proto::NodeName;
 
-use super::error::ConfigError;
+use super::error::{ConfigError, Origin};
 use super::kind::{Broker, Demo, Kind, LogFormat, Masked, Routing, Size};
 use super::layers::{Layers, Written};
 use super::row::Row;
@@ -37,6 +37,7 @@ macro_rules! section {
                     section: $name,
                     name: stringify!($field),
                     key: key($name, stringify!($field)),
+                    repeats: false,
                     variable: variable($name, stringify!($field)),
                     text: concat!($($text),+).trim().to_owned(),
                     unit: $unit,
@@ -75,6 +76,9 @@ macro_rules! rule {
     };
 }
 
+#[cfg(test)]
+pub(super) use rule;
+
 fn key(section: &str, name: &str) -> String {
     if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
 }
@@ -92,8 +96,22 @@ fn read<T: Kind>(
     default: T,
 ) -> T {
     let Some((origin, written)) = layers.get(&key) else { return default };
+    check(origin, written, &key, takes, holds).unwrap_or_else(|error| {
+        errors.push(error);
+        default
+    })
+}
+
+/// Reads a value that was written.
+pub(super) fn check<T: Kind>(
+    origin: &Origin,
+    written: &Written,
+    key: &str,
+    takes: &str,
+    holds: fn(&T) -> bool,
+) -> Result<T, ConfigError> {
     if let Some(value) = T::read(written).filter(holds) {
-        return value;
+        return Ok(value);
     }
     let found = match written {
         Written::Loose(text) | Written::Text(text) => Some(T::repeat(text)),
@@ -103,8 +121,7 @@ fn read<T: Kind>(
         Written::Other(name) => Some((*name).to_owned()),
     };
     let found = found.filter(|_| !T::IS_SECRET);
-    errors.push(ConfigError::Value { origin: origin.clone(), key, expected: takes.to_owned(), found });
-    default
+    Err(ConfigError::Value { origin: origin.clone(), key: key.to_owned(), expected: takes.to_owned(), found })
 }
 
 section! {

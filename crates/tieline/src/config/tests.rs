@@ -2,7 +2,9 @@
 
 use std::fs;
 
+use super::kind::Kind;
 use super::layers::Written;
+use super::tables::tables;
 use super::*;
 
 /// Reads a file's text, variables and flags.
@@ -219,6 +221,65 @@ fn what_is_shown_reads_as_what_it_shows() {
     assert_eq!(strip(again.show(&layers)), strip(settings.show(&layers)));
 }
 
+tables! {
+    /// A table for this test.
+    Door "door"
+    /// Where it leads.
+    r#match: String, "name", "a name" |name| !name.is_empty();
+    /// How wide it is.
+    width: u32 = 3, "metres", "a whole number from 1" |width| *width > 0;
+}
+
+/// Reads a file whose only settings are those of doors.
+fn doors(file: &str) -> Result<(Vec<Door>, Layers), String> {
+    let mut layers = Layers::default();
+    let mut errors = layers.add_text(Path::new("t.toml"), file, &Door::rows());
+    let doors = Door::read(&layers, &mut errors);
+    ConfigErrors::none_or(errors).map_err(|errors| errors.to_string()).map(|()| (doors, layers))
+}
+
+#[test]
+fn a_table_may_stand_several_times() {
+    let (found, layers) = doors("[[door]]\nmatch = \"a\"\n[[door]]\nmatch = \"b\"\nwidth = 7\n").unwrap();
+    let found: Vec<_> = found.iter().map(Door::show).collect();
+    let shown = |name: &str, width: &str| vec![("match", format!("{name:?}")), ("width", width.to_owned())];
+    assert_eq!(found, [shown("a", "3"), shown("b", "7")]);
+    assert_eq!(layers.origin("door[1].width").unwrap().to_string(), "t.toml, line 5");
+    assert!(doors("").unwrap().0.is_empty());
+    let rows = Door::rows();
+    assert_eq!((&*rows[0].key, &*rows[0].default, &*rows[1].default), ("door.match", "(required)", "3"));
+    assert_eq!(rows[1].takes, "a whole number from 1");
+    assert_eq!(Door::rows()[0].takes, "a name");
+    assert_eq!(<String as Kind>::TAKES, "a string");
+}
+
+#[test]
+fn a_mistake_in_one_of_several_tables_is_told_with_its_line() {
+    for (file, expected) in [
+        ("[[door]]\nmatch = \"a\"\n[[door]]\nwidth = 1", "t.toml, line 3: `door.match` has to be given"),
+        ("[[door]]\nmatch = \"\"", "t.toml, line 2: `door.match` takes a name, not \"\""),
+        (
+            "[[door]]\nmatch = \"a\"\nwdth = 1",
+            "t.toml, line 3: there is no setting `door.wdth`; did you mean `door.width`?",
+        ),
+        (
+            "[door]\nmatch = \"a\"",
+            "t.toml, line 1: `door` takes tables, each begun by a line `[[door]]`, not table value",
+        ),
+        (
+            "door = [7]",
+            "t.toml, line 1: `door` takes tables, each begun by a line `[[door]]`, not integer value",
+        ),
+        ("[[dor]]\nmatch = \"a\"", "t.toml, line 1: there is no setting `dor`; did you mean `door`?"),
+    ] {
+        assert_eq!(doors(file).unwrap_err(), expected, "{file}");
+    }
+    let all = doors("[[door]]\nwidth = 0\n[[door]]\nwidth = -1").unwrap_err();
+    assert_eq!(all.lines().count(), 4, "{all}");
+    let all = mistakes("[[limits]]\nmax_message = 1");
+    assert_eq!(all, "t.toml, line 1: `limits` takes settings of its own, not array value");
+}
+
 #[test]
 fn a_broker_is_shown_without_its_password() {
     let (settings, layers) = read("broker = \"rediss://us%3Aer:SECRET%2F@cache.local/3\"", &[], &[]).unwrap();
@@ -233,7 +294,7 @@ fn a_broker_is_shown_without_its_password() {
 #[test]
 fn defaults_keep_their_own_rules() {
     // Each default, written out, must be taken when it is read.
-    for row in rows().into_iter().filter(|row| row.default != kind::ABSENT) {
+    for row in rows().into_iter().filter(|row| row.default != kind::ABSENT && !row.repeats) {
         let value = row.default.trim_matches(|c| c == '"' || c == '[' || c == ']').to_owned();
         let mut layers = Layers::default();
         assert!(layers.add_variables(vec![(row.variable.clone(), value)]).is_empty());
