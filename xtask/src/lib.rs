@@ -6,6 +6,7 @@
 pub mod docs;
 pub mod engine;
 mod left_out;
+pub mod proxy;
 pub mod tidy;
 mod workspace;
 

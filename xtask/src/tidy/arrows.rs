@@ -52,8 +52,10 @@ const RULES: &[Rule] = &[
         ],
         without: &[],
     },
+    // Only tests and tasks are built upon it.
+    Rule { name: "tieline-judge", upon: &[], without: &["tokio", "mio", "serde", "serde_json"] },
     // The errors' table is printed from the code that holds it.
-    Rule { name: "xtask", upon: &["tieline-proto"], without: &[] },
+    Rule { name: "xtask", upon: &["tieline-proto", "tieline-judge"], without: &[] },
 ];
 
 /// Judges one manifest of the workspace.

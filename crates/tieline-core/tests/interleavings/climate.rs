@@ -5,7 +5,7 @@ use std::time::Duration;
 use tieline_core::Limits;
 use tieline_switchboard::Settings;
 
-use crate::dice::Dice;
+use tieline_judge::Dice;
 
 /// Seconds after which a cut connection cannot be recovered any more.
 pub(crate) const RECOVERY: u64 = 6;

@@ -9,7 +9,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod climate;
-mod dice;
 mod ledger;
 mod net;
 mod wire;

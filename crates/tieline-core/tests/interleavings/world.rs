@@ -13,10 +13,10 @@ use tieline_switchboard::{Address, Slot, Station};
 
 use self::cluster::Membership;
 use crate::climate::{Climate, RECOVERY};
-use crate::dice::Dice;
 use crate::ledger::Ledger;
 use crate::net::{Heard, Net};
 use crate::wire::{HUBS, USERS};
+use tieline_judge::Dice;
 
 /// More than any run fills.
 const ROOMY: usize = 1 << 30;

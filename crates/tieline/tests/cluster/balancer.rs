@@ -10,9 +10,10 @@ use crate::client::{Client, assert_ack, to_group, to_user};
 use crate::dialects::{Dialect, Heard, Speaker};
 use crate::messages::assert_every_message;
 use crate::processes::{Process, TestCluster, eventually};
-use crate::proxy::{Cut, Proxy, Way};
 use crate::support::PATIENCE;
 use crate::support::http::exchange;
+use crate::support::proxy_protocol::proxied;
+use xtask::proxy::{Cut, Proxy, Way};
 
 fn addresses(cluster: &TestCluster) -> Vec<SocketAddr> {
     cluster.nodes.iter().map(|node| node.address).collect()
@@ -44,7 +45,7 @@ fn it_does_so_too_where_the_balancer_tells_for_whom_it_connects() {
         &["--proxy-protocol", "--allow-anonymous", "--admin-listen", "127.0.0.1:0"],
         &[],
     );
-    let balancer = Proxy::balancer_for(addresses(&cluster), "203.0.113.7:4711".parse().unwrap());
+    let balancer = Proxy::balancer_with(addresses(&cluster), proxied("203.0.113.7:4711".parse().unwrap()));
     assert_every_message_through(&balancer, &cluster.nodes);
     for node in &cluster.nodes {
         // Past the balancer there is no way in.

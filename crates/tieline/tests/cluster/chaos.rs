@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::{Client, to_group, to_user};
-use crate::dice::Dice;
 use crate::processes::TestCluster;
-use crate::proxy::{Cut, Way};
+use tieline_judge::Dice;
+use xtask::proxy::{Cut, Way};
 
 /// The variable that chooses another course of events.
 const SEED: &str = "TIELINE_TEST_SEED";
@@ -36,19 +36,19 @@ type Members = BTreeMap<usize, Member>;
 
 /// Something that a client does. It is over when it is acknowledged.
 fn act(cluster: &TestCluster, dice: &mut Dice, members: &mut Members) {
-    let user = dice.throw(USERS);
+    let user = dice.below(USERS);
     let Some(member) = members.get_mut(&user) else {
-        let node = dice.throw(NODES);
+        let node = dice.below(NODES);
         let mut client = cluster.nodes[node].connect("h", &format!("u{user}"));
         client.gaps = Some(0);
         members.insert(user, Member { node, groups: BTreeSet::new(), client });
         return;
     };
-    if dice.one_in(5) {
+    if dice.below(5) == 0 {
         members.remove(&user);
         return;
     }
-    let group = dice.throw(GROUPS);
+    let group = dice.below(GROUPS);
     let kind = if member.groups.remove(&group) {
         "leaveGroup"
     } else {
@@ -61,14 +61,14 @@ fn act(cluster: &TestCluster, dice: &mut Dice, members: &mut Members) {
 
 /// Something that breaks, or comes back.
 fn strike(cluster: &mut TestCluster, dice: &mut Dice, members: &mut Members) {
-    let (one, other) = [(0, 1), (0, 2), (1, 2)][dice.throw(3)];
+    let (one, other) = [(0, 1), (0, 2), (1, 2)][dice.below(3)];
     let link = cluster.link(one, other);
-    match dice.throw(8) {
+    match dice.below(8) {
         0 => link.cut(Cut::Reset),
         1 => link.cut(Cut::End),
         2 => link.sever(),
         3 => cluster.set_way(one, other, Way::Lost),
-        4 => link.set_both(Way::Late(Duration::from_millis(dice.throw(200) as u64))),
+        4 => link.set_both(Way::Late(Duration::from_millis(dice.below(200) as u64))),
         5 => {
             cluster.kill(one);
             members.retain(|_, member| member.node != one);
@@ -123,7 +123,7 @@ fn assert_nodes_agree_after_chaos(seed: u64) {
     let mut members = Members::new();
     let begun = Instant::now();
     while begun.elapsed() < CHAOS {
-        for _ in 0..dice.throw(6) {
+        for _ in 0..dice.below(6) {
             act(&cluster, &mut dice, &mut members);
         }
         strike(&mut cluster, &mut dice, &mut members);

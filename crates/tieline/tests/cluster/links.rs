@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::client::{Client, assert_ack, to_group, to_user};
 use crate::processes::{TestCluster, eventually};
-use crate::proxy::{Cut, Way};
 use crate::talkers::{Heard, Silence, Talker};
+use xtask::proxy::{Cut, Way};
 
 /// Time between two signs of life of a node.
 const BEAT: Duration = Duration::from_secs(5);

@@ -15,8 +15,6 @@ mod deaths;
 #[cfg(test)]
 mod dialects;
 #[cfg(test)]
-mod dice;
-#[cfg(test)]
 mod joins;
 #[cfg(test)]
 mod links;
@@ -24,8 +22,6 @@ mod links;
 mod messages;
 #[cfg(test)]
 mod processes;
-#[cfg(test)]
-mod proxy;
 #[cfg(test)]
 mod redis;
 #[cfg(test)]

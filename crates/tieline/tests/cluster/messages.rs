@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use crate::client::{to_group, to_user};
 use crate::dialects::{Dialect, Heard, Speaker};
-use crate::dice::Dice;
 use crate::processes::TestCluster;
 use crate::support::PATIENCE;
+use tieline_judge::Dice;
 
 const MESSAGES: usize = 2000;
 /// Sends of one client that wait for their ack at once. With all of them at once a busy machine may need the second after which
@@ -64,7 +64,7 @@ struct Got {
 
 /// Some of the items, at random.
 fn some<T: Clone>(dice: &mut Dice, of: &[T], one_in: usize) -> Vec<T> {
-    of.iter().filter(|_| dice.one_in(one_in)).cloned().collect()
+    of.iter().filter(|_| dice.below(one_in) == 0).cloned().collect()
 }
 
 /// Whether one of these ids is the connection's.
@@ -74,7 +74,7 @@ fn is_among(member: &Member, ids: &[&str]) -> bool {
 
 /// The message of a number, from a random sender to a random target.
 fn draw(dice: &mut Dice, members: &[Member], number: usize) -> Sent {
-    let sender = dice.throw(members.len());
+    let sender = dice.below(members.len());
     let hub = members[sender].hub;
     let here = |test: &dyn Fn(usize, &Member) -> bool| -> BTreeSet<usize> {
         let of_hub = members.iter().enumerate().filter(|(_, member)| member.hub == hub);
@@ -82,14 +82,14 @@ fn draw(dice: &mut Dice, members: &[Member], number: usize) -> Sent {
     };
     // The other dialects know but a part of these.
     let kind = match members[sender].dialect {
-        Dialect::Tieline => dice.throw(5),
+        Dialect::Tieline => dice.below(5),
         Dialect::Azure | Dialect::Reliable => 2,
-        Dialect::Plain => dice.throw(3),
+        Dialect::Plain => dice.below(3),
     };
     let is_tieline = members[sender].dialect == Dialect::Tieline;
     let (mut frame, recipients, unknown) = match kind {
         0 => {
-            let user = USERS[dice.throw(USERS.len())];
+            let user = USERS[dice.below(USERS.len())];
             let is_echoed = members[sender].dialect != Dialect::Plain;
             (
                 to_user(user, 0),
@@ -97,10 +97,10 @@ fn draw(dice: &mut Dice, members: &[Member], number: usize) -> Sent {
                 0,
             )
         }
-        1 => (to_user(NOBODY[dice.throw(NOBODY.len())], 0), BTreeSet::new(), 1),
+        1 => (to_user(NOBODY[dice.below(NOBODY.len())], 0), BTreeSet::new(), 1),
         2 => {
-            let group = GROUPS[dice.throw(GROUPS.len())];
-            let no_echo = members[sender].dialect == Dialect::Plain || dice.one_in(2);
+            let group = GROUPS[dice.below(GROUPS.len())];
+            let no_echo = members[sender].dialect == Dialect::Plain || dice.below(2) == 0;
             let users = if is_tieline { some(dice, &USERS, 2) } else { Vec::new() };
             let mut frame = to_group(group, 0);
             frame["noEcho"] = no_echo.into();

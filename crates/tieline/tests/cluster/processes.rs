@@ -13,10 +13,10 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::client::Client;
-use crate::proxy::{Direction, Proxy, Way};
 use crate::support::PATIENCE;
 use crate::support::http::{Answer, call, post_json};
 use crate::support::program::tieline;
+use xtask::proxy::{Direction, Proxy, Way};
 
 /// Time between two looks at something that takes time.
 const LOOK_EVERY: Duration = Duration::from_millis(20);

@@ -9,10 +9,10 @@ use tieline_switchboard::Slot;
 use tieline_websocket::encode_close_masked;
 
 use super::World;
-use crate::dice::Dice;
 use crate::ledger::{FEW_ROLES, Guest, Message};
 use crate::net::Socket;
 use crate::wire::{self, Ask, Draft, GROUPS, HUBS, Request, Target, USERS, Who};
+use tieline_judge::Dice;
 
 const DIALECTS: [(usize, Subprotocol); 4] = [
     (3, Subprotocol::Azure),

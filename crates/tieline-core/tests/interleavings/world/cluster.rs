@@ -11,7 +11,7 @@ use tieline_core::{Cluster, ClusterSettings, ClusterTask, Node};
 use tieline_proto::Incarnation;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::dice::Dice;
+use tieline_judge::Dice;
 
 /// Turns that each task gets when the tasks run.
 const TURNS: usize = 4;

@@ -1,10 +1,11 @@
-//! Random numbers that follow from a seed (SplitMix64; Steele, Lea, Flood 2014).
+//! Random numbers that follow from a seed (SplitMix64; Steele, Lea, Flood 2014), so that what fails once fails again.
 
 /// A seed's choices.
-pub(crate) struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// The choices of one seed, which are the same in every run.
+    pub fn new(seed: u64) -> Self {
         Dice(seed)
     }
 
@@ -16,21 +17,28 @@ impl Dice {
         word ^ word >> 31
     }
 
+    /// Other dice, whose choices do not depend on how often these are thrown afterwards.
+    pub fn split(&mut self) -> Self {
+        Dice(self.next())
+    }
+
     /// A number below `end`, which is not 0.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
 
-    pub(crate) fn chance(&mut self, percent: usize) -> bool {
+    /// True in so many of a hundred throws.
+    pub fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    /// One of these, which are not none.
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 
     /// One of these, each as often as its weight says.
-    pub(crate) fn weighed<T: Copy>(&mut self, from: &[(usize, T)]) -> T {
+    pub fn weighed<T: Copy>(&mut self, from: &[(usize, T)]) -> T {
         let mut at = self.below(from.iter().map(|(weight, _)| weight).sum());
         for (weight, what) in from {
             if at < *weight {

@@ -1,9 +1,10 @@
 //! [`Proxy`]: stands between two parties of a test and passes TCP on; it cuts, delays and loses what it is told to.
 //!
 //! Each proxy is a thread with a runtime of its own. A connection is one task, so that a cut drops both of its sockets at once.
+//! What it can do is tested by those who break clusters with it, `crates/tieline/tests/cluster` and `chaos.rs` here.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -14,12 +15,9 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
-use crate::processes::any;
-use crate::support::proxy_protocol::proxied;
-
 /// What becomes of bytes in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub enum Way {
     /// They pass.
     Open,
     /// They pass so much later.
@@ -31,15 +29,16 @@ pub(crate) enum Way {
 
 /// The two directions of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
+pub enum Direction {
     /// From who connected to the target.
     There,
+    /// From the target to who connected.
     Back,
 }
 
 /// How connections are ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
+pub enum Cut {
     /// By a reset: both ends lose what they have not read.
     Reset,
     /// By an end of both streams.
@@ -69,14 +68,14 @@ struct Told {
 /// Where a proxy passes connections on to.
 struct Targets {
     addresses: Vec<SocketAddr>,
-    /// The client of whom a header of the PROXY protocol tells the target.
-    source: Option<SocketAddr>,
+    /// What each target is sent before anything else, such as a header of the PROXY protocol.
+    greeting: Vec<u8>,
 }
 
 /// A running proxy. Dropped, it ends, and its connections with it.
-pub(crate) struct Proxy {
+pub struct Proxy {
     /// Where to connect.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     orders: Option<watch::Sender<Orders>>,
     told: Arc<Told>,
     thread: Option<JoinHandle<()>>,
@@ -84,24 +83,26 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// In front of one target.
-    pub(crate) fn before(target: SocketAddr) -> Proxy {
-        Proxy::start(Targets { addresses: vec![target], source: None })
+    pub fn before(target: SocketAddr) -> Proxy {
+        Proxy::start(Targets { addresses: vec![target], greeting: Vec::new() })
     }
 
     /// A balancer: each connection goes to the target after that of the one before, or to the next one that accepts.
-    pub(crate) fn balancer(targets: Vec<SocketAddr>) -> Proxy {
-        Proxy::start(Targets { addresses: targets, source: None })
+    pub fn balancer(targets: Vec<SocketAddr>) -> Proxy {
+        Proxy::start(Targets { addresses: targets, greeting: Vec::new() })
     }
 
-    /// A balancer that says that it connects for this client.
-    pub(crate) fn balancer_for(targets: Vec<SocketAddr>, source: SocketAddr) -> Proxy {
-        Proxy::start(Targets { addresses: targets, source: Some(source) })
+    /// A balancer that sends these bytes ahead of each connection, such as a header that says for whom it connects.
+    pub fn balancer_with(targets: Vec<SocketAddr>, greeting: Vec<u8>) -> Proxy {
+        Proxy::start(Targets { addresses: targets, greeting })
     }
 
     fn start(targets: Targets) -> Proxy {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let listener = runtime.block_on(TcpListener::bind(any())).unwrap();
-        let address = listener.local_addr().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("this machine has room for a runtime");
+        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+        let listener = listener.expect("this machine has a free port");
+        let address = listener.local_addr().expect("a listener has an address");
         let orders = Orders { ways: [Way::Open; 2], cuts: 0, cut: Cut::Reset, refuses: false };
         let (orders, obeyed) = watch::channel(orders);
         let told = Arc::new(Told::default());
@@ -116,39 +117,39 @@ impl Proxy {
     }
 
     /// What becomes of bytes in one direction from now on.
-    pub(crate) fn set(&self, direction: Direction, way: Way) {
+    pub fn set(&self, direction: Direction, way: Way) {
         self.order(|orders| orders.ways[direction as usize] = way);
     }
 
     /// The same for both directions.
-    pub(crate) fn set_both(&self, way: Way) {
+    pub fn set_both(&self, way: Way) {
         self.order(|orders| orders.ways = [way; 2]);
     }
 
     /// Ends all connections. New ones pass.
-    pub(crate) fn cut(&self, cut: Cut) {
+    pub fn cut(&self, cut: Cut) {
         self.order(|orders| (orders.cuts, orders.cut) = (orders.cuts + 1, cut));
     }
 
     /// Resets all connections, and those that come until it is healed.
-    pub(crate) fn sever(&self) {
+    pub fn sever(&self) {
         self.order(|orders| {
             (orders.cuts, orders.cut, orders.refuses) = (orders.cuts + 1, Cut::Reset, true);
         });
     }
 
     /// Everything passes again.
-    pub(crate) fn heal(&self) {
+    pub fn heal(&self) {
         self.order(|orders| (orders.ways, orders.refuses) = ([Way::Open; 2], false));
     }
 
     /// How many bytes were lost on purpose in one direction.
-    pub(crate) fn lost(&self, direction: Direction) -> u64 {
+    pub fn lost(&self, direction: Direction) -> u64 {
         self.told.lost[direction as usize].load(Ordering::Relaxed)
     }
 
     /// The number of the target that the next connection goes to, if it accepts.
-    pub(crate) fn next_target(&self, targets: usize) -> usize {
+    pub fn next_target(&self, targets: usize) -> usize {
         self.told.next.load(Ordering::Relaxed) % targets
     }
 }
@@ -199,9 +200,7 @@ async fn connect(targets: &Targets, told: &Told) -> io::Result<TcpStream> {
         result = TcpStream::connect(targets.addresses[turn]).await;
         if let Ok(stream) = &mut result {
             stream.set_nodelay(true)?;
-            if let Some(source) = targets.source {
-                stream.write_all(&proxied(source)).await?;
-            }
+            stream.write_all(&targets.greeting).await?;
             break;
         }
     }
