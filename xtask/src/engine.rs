@@ -4,7 +4,7 @@
 //! owned by whoever started it: tests hold it in a variable, `cargo xtask engines up` leaves it with a supervisor
 //! process (`engine/supervisor.rs`). Tested by `engine/tests.rs` against the real Redis.
 
-mod child;
+pub(crate) mod child;
 mod package;
 pub mod redis;
 pub mod supervisor;
@@ -155,6 +155,11 @@ impl Engine {
     /// A private Redis with an append-only file, so that its data outlive [`Engine::kill`].
     pub fn redis() -> Builder {
         Builder { kind: &redis::Redis }
+    }
+
+    /// A private server of any kind.
+    pub fn of(kind: &'static dyn Kind) -> Builder {
+        Builder { kind }
     }
 
     /// The address to give to a client.

@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use xtask::engine::{self, supervisor};
-use xtask::{docs, tidy};
+use xtask::{chaos, docs, tidy};
 
 const USAGE: &str = "\
 usage: cargo xtask tidy                          check sizes, names and the arrows between crates
        cargo xtask docs [--check]                write the documents that come from code, or compare them
        cargo xtask engines up|down|kill NAME     keep a private server (kill: SIGKILL, then up again on its data)
-       cargo xtask engines status [NAME]         say where it is";
+       cargo xtask engines status [NAME]         say where it is
+       cargo xtask chaos OPTIONS                 break a cluster in every way, and judge what became of its messages";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,6 +36,7 @@ fn run(words: &[&str]) -> Result<(), String> {
         }
         ["docs"] => docs::write(&xtask::root()).map_err(|error| error.to_string()),
         ["docs", "--check"] => docs::check(&xtask::root()).map_err(|error| error.to_string()),
+        ["chaos", words @ ..] => chaos::run(words).map_err(|error| error.to_string()),
         ["engines", command, names @ ..] => engines(command, names).map_err(|error| error.to_string())?,
         _ => Err(USAGE.into()),
     }

@@ -17,7 +17,7 @@ use super::Error;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A running child. Dropped, it is killed with SIGKILL and waited for.
-pub(super) struct Child {
+pub(crate) struct Child {
     id: u32,
     /// Dropped to ask for the kill.
     stop: Option<Sender<()>>,
@@ -28,7 +28,7 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts `command` with its output appended to `log`.
-    pub(super) fn spawn(command: Command, log: &Path) -> Result<Self, Error> {
+    pub(crate) fn spawn(command: Command, log: &Path) -> Result<Self, Error> {
         let output = File::options()
             .create(true)
             .append(true)
@@ -69,12 +69,12 @@ impl Child {
     }
 
     /// The process id; it stays valid until the child is dropped or has ended.
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.id
     }
 
     /// How the child ended, if it has.
-    pub(super) fn exit(&mut self) -> Result<Option<ExitStatus>, Error> {
+    pub(crate) fn exit(&mut self) -> Result<Option<ExitStatus>, Error> {
         if let Ok(status) = self.ended.try_recv() {
             self.exit = Some(status);
         }

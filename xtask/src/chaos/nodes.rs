@@ -1,0 +1,356 @@
+//! [`Cluster`]: nodes as processes, the servers they use, and a proxy on each way between any two of these and to the clients.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::Error;
+use super::options::{Broker, Options, Store};
+use super::stage::Stage;
+use crate::engine::child::Child;
+use crate::engine::{self, Engine};
+use crate::proxy::Proxy;
+
+/// How long a node may take until it serves, on a busy machine.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long after the last fault nodes may take until each reaches all.
+const WHOLE_WITHIN: Duration = Duration::from_secs(60);
+
+/// Pause between two looks at a log or a node.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long a node may take to say how it sees the others.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// What a node's log says when one of its threads has failed.
+const PANIC: &str = "panicked at";
+
+/// A node, running or killed.
+pub(super) struct Node {
+    name: String,
+    /// None while it is killed.
+    child: Option<Child>,
+    /// How often it was started: each start has a log of its own.
+    starts: u32,
+    /// Where clients' and peers' proxies find it. Kept over its starts.
+    listen: SocketAddr,
+    peers: SocketAddr,
+    /// In front of it, for clients.
+    door: Option<Proxy>,
+    /// Between it and the broker, or each node of a lower number, which it connects to.
+    ways: Vec<Proxy>,
+    /// Between it and the store.
+    store: Option<Proxy>,
+}
+
+/// Everything that runs.
+pub(super) struct Cluster {
+    options: Options,
+    program: PathBuf,
+    folder: PathBuf,
+    stage: Arc<Stage>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) broker: Option<Engine>,
+    pub(super) store: Option<Engine>,
+}
+
+/// What can be killed and frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Party {
+    /// The node of this number.
+    Node(usize),
+    Broker,
+    Store,
+}
+
+/// What can be cut, delayed and lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wire {
+    /// Of the ways from a node to its peers or its broker, the one of this number.
+    Way(usize, usize),
+    /// Between a node and the store.
+    Store(usize),
+    /// Between a node and its clients.
+    Door(usize),
+}
+
+fn any() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+/// The address of a server that a proxy stands in front of.
+fn address_in(url: &str) -> Result<SocketAddr, Error> {
+    let behind = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let behind = behind.rsplit_once('@').map_or(behind, |(_, rest)| rest);
+    let address = behind.split(['/', '?']).next().unwrap_or_default();
+    address.parse().map_err(|_| Error::Address(url.to_owned()))
+}
+
+impl Cluster {
+    /// Starts the servers and as many nodes as are wanted.
+    pub(super) fn start(
+        options: &Options,
+        program: &Path,
+        folder: &Path,
+        stage: &Arc<Stage>,
+    ) -> Result<Cluster, Error> {
+        fs::create_dir_all(folder).map_err(|error| Error::io("create the folder of the run", error))?;
+        let server = |name: &str| Ok::<_, Error>(Some(Engine::of(engine::kind(name)?).start()?));
+        let broker = if options.broker == Broker::Redis { server("redis")? } else { None };
+        let store = if let Store::Server(name) = &options.store { server(name)? } else { None };
+        let mut cluster = Cluster {
+            options: options.clone(),
+            program: program.to_path_buf(),
+            folder: folder.to_path_buf(),
+            stage: Arc::clone(stage),
+            nodes: Vec::new(),
+            broker,
+            store,
+        };
+        for _ in 0..options.nodes {
+            cluster.add()?;
+        }
+        Ok(cluster)
+    }
+
+    /// Starts one more node, and lets clients connect to it.
+    pub(super) fn add(&mut self) -> Result<(), Error> {
+        let number = self.nodes.len();
+        let ways = match &self.broker {
+            Some(broker) => vec![Proxy::before(address_in(broker.url())?)],
+            None => self.nodes.iter().map(|node| Proxy::before(node.peers)).collect(),
+        };
+        let store = match &self.store {
+            Some(store) => Some(Proxy::before(address_in(store.url())?)),
+            None => None,
+        };
+        self.nodes.push(Node {
+            name: format!("n{number}"),
+            child: None,
+            starts: 0,
+            listen: any(),
+            peers: any(),
+            door: None,
+            ways,
+            store,
+        });
+        self.restart(number)?;
+        let node = &mut self.nodes[number];
+        let door = Proxy::before(node.listen);
+        self.stage.open_door(door.address);
+        node.door = Some(door);
+        Ok(())
+    }
+
+    /// Starts a node that does not run, where it was before if it was.
+    pub(super) fn restart(&mut self, number: usize) -> Result<(), Error> {
+        let log = |node: &Node| self.folder.join(format!("{}.{}.log", node.name, node.starts));
+        let mut command = self.command(&self.nodes[number])?;
+        let node = &mut self.nodes[number];
+        node.starts += 1;
+        let log = log(node);
+        command.current_dir(&self.folder);
+        let mut child = Child::spawn(command, &log)?;
+        let deadline = Instant::now() + READY_WITHIN;
+        let is_joined_directly = self.options.broker == Broker::Mesh;
+        loop {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let address = |label: &str| text.lines().find_map(|line| line.strip_prefix(label)?.parse().ok());
+            let peers = if is_joined_directly { address("peers on ") } else { Some(any()) };
+            if let (Some(listen), Some(peers)) = (address("listening on http://"), peers) {
+                (node.listen, node.peers, node.child) = (listen, peers, Some(child));
+                return Ok(());
+            }
+            if child.exit()?.is_some() || Instant::now() > deadline {
+                return Err(Error::Node { name: node.name.clone(), what: "does not start", log });
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn command(&self, node: &Node) -> Result<Command, Error> {
+        let mut command = Command::new(&self.program);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIELINE_")) {
+            command.env_remove(name);
+        }
+        command.env("TIELINE_LIMITS_MESSAGE_RATE", "0");
+        command.args(["serve", "--node", &node.name, "--shards", "2", "--listen", &node.listen.to_string()]);
+        if self.broker.is_some() {
+            let broker = format!("redis://{}", node.ways[0].address);
+            // Clusters that share a server are kept apart by their names.
+            command.args(["--broker", &broker, "--cluster", &format!("chaos-{}", std::process::id())]);
+        } else {
+            let seeds: Vec<_> = node.ways.iter().map(|way| way.address.to_string()).collect();
+            command.args(["--broker", &format!("mesh://{}", seeds.join(","))]);
+            // No node is where it says that it is, so that there is no way around the proxies.
+            command.args(["--peer-listen", &node.peers.to_string(), "--peer-advertise", "127.0.0.1:1"]);
+            command.args(["--cluster-secret", "the secret of a cluster that is tried"]);
+        }
+        let store = match &self.options.store {
+            Store::Absent => return Ok(command),
+            Store::Memory => "memory:".to_owned(),
+            Store::Sqlite => format!("sqlite://{}", self.folder.join("store.sqlite").display()),
+            Store::Server(_) => {
+                let (Some(server), Some(proxy)) = (&self.store, &node.store) else {
+                    return Err(Error::Address("a store that was not started".to_owned()));
+                };
+                let (from, to) = (address_in(server.url())?, proxy.address);
+                server.url().replace(&from.to_string(), &to.to_string())
+            }
+        };
+        let file = self.folder.join("tieline.toml");
+        fs::write(&file, CONFIGURATION).map_err(|error| Error::io("write the configuration", error))?;
+        command.args(["--store", &store, "--config"]).arg(file);
+        Ok(command)
+    }
+
+    /// What stands on a way; none where there is no such way.
+    pub(super) fn proxy(&self, wire: Wire) -> Option<&Proxy> {
+        match wire {
+            Wire::Way(node, number) => self.nodes.get(node)?.ways.get(number),
+            Wire::Store(node) => self.nodes.get(node)?.store.as_ref(),
+            Wire::Door(node) => self.nodes.get(node)?.door.as_ref(),
+        }
+    }
+
+    /// All ways that there are.
+    pub(super) fn wires(&self) -> Vec<Wire> {
+        let of = |(number, node): (usize, &Node)| {
+            let ways = (0..node.ways.len()).map(move |way| Wire::Way(number, way));
+            let store = node.store.is_some().then_some(Wire::Store(number));
+            ways.chain(store).chain([Wire::Door(number)]).collect::<Vec<_>>()
+        };
+        self.nodes.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// Everybody who can be killed.
+    pub(super) fn parties(&self) -> Vec<Party> {
+        let broker = self.broker.as_ref().map(|_| Party::Broker);
+        let store = self.store.as_ref().map(|_| Party::Store);
+        (0..self.nodes.len()).map(Party::Node).chain(broker).chain(store).collect()
+    }
+
+    fn engine(&mut self, party: Party) -> Option<&mut Engine> {
+        match party {
+            Party::Node(_) => None,
+            Party::Broker => self.broker.as_mut(),
+            Party::Store => self.store.as_mut(),
+        }
+    }
+
+    /// Ends a party without a word.
+    pub(super) fn kill(&mut self, party: Party) -> Result<(), Error> {
+        if let Party::Node(number) = party {
+            self.look_at(number)?;
+            self.nodes[number].child = None;
+        } else if let Some(engine) = self.engine(party) {
+            engine.kill()?;
+        }
+        Ok(())
+    }
+
+    /// Starts a killed party again.
+    pub(super) fn revive(&mut self, party: Party) -> Result<(), Error> {
+        if let Party::Node(number) = party {
+            return self.restart(number);
+        }
+        if let Some(engine) = self.engine(party) {
+            engine.restart()?;
+        }
+        Ok(())
+    }
+
+    /// Sends a party's processes a signal: SIGSTOP keeps them from running, their sockets stay open.
+    pub(super) fn signal(&mut self, party: Party, signal: Signal) -> Result<(), Error> {
+        let pids: Vec<u32> = match party {
+            Party::Node(number) => self.nodes[number].child.iter().map(Child::id).collect(),
+            _ => self.engine(party).and_then(|engine| engine.pid()).into_iter().collect(),
+        };
+        for pid in pids {
+            kill(Pid::from_raw(pid as i32), signal)
+                .map_err(|error| Error::io("send a signal", error.into()))?;
+        }
+        Ok(())
+    }
+
+    /// A node that runs as it should has neither ended by itself nor lost a thread.
+    fn look_at(&mut self, number: usize) -> Result<(), Error> {
+        let node = &mut self.nodes[number];
+        let log = self.folder.join(format!("{}.{}.log", node.name, node.starts));
+        let Some(child) = &mut node.child else { return Ok(()) };
+        let what = match child.exit()? {
+            Some(_) => "has ended by itself",
+            None if fs::read_to_string(&log).unwrap_or_default().contains(PANIC) => "has panicked",
+            None => return Ok(()),
+        };
+        Err(Error::Node { name: node.name.clone(), what, log })
+    }
+
+    /// Waits until each node reaches all.
+    pub(super) fn wait_until_whole(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + WHOLE_WITHIN;
+        for number in 0..self.nodes.len() {
+            loop {
+                self.look_at(number)?;
+                let node = &self.nodes[number];
+                // A node that was killed may still be remembered as another one: all that matters is that ours are reached.
+                if reached(node.listen) >= self.nodes.len() {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    let log = self.folder.join(format!("{}.{}.log", node.name, node.starts));
+                    return Err(Error::Node {
+                        name: node.name.clone(),
+                        what: "does not find the others again",
+                        log,
+                    });
+                }
+                thread::sleep(LOOK_EVERY);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at all nodes once more.
+    pub(super) fn look_at_all(&mut self) -> Result<(), Error> {
+        (0..self.nodes.len()).try_for_each(|number| self.look_at(number))
+    }
+}
+
+/// How many nodes one says that it reaches, itself among them; 0 when it does not answer.
+fn reached(node: SocketAddr) -> usize {
+    let ask = || {
+        let mut stream = TcpStream::connect_timeout(&node, ANSWER_WITHIN)?;
+        stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+        write!(stream, "GET /api/v1/nodes HTTP/1.1\r\nHost: {node}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        std::io::Result::Ok(answer)
+    };
+    let Ok(answer) = ask() else { return 0 };
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let answer: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    let nodes = answer["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+    nodes.iter().filter(|node| node["state"] == "alive").count()
+}
+
+/// What is kept, and of what: so much that nothing of a run is trimmed.
+const CONFIGURATION: &str = r#"
+[[group]]
+match = "kept:*"
+history = { count = 10000000, age = "24h", bytes = "4GiB" }
+
+[inbox]
+count = 10000000
+age = "24h"
+bytes = "4GiB"
+"#;
