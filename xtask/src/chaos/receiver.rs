@@ -22,6 +22,9 @@ const FORGETFUL: usize = 25;
 /// How many places back such a connection asks.
 const FORGOTTEN: u64 = 5;
 
+/// For how many milliseconds a connection stays that is not restless.
+const STAYS: u64 = 120_000;
+
 /// Inbox messages between two reports of how far it has read.
 const READ_EVERY: u64 = 20;
 
@@ -50,6 +53,8 @@ pub(super) struct Listener {
     last_sender: u16,
     /// Its durable targets. They are never left.
     pub(super) durable: Vec<u16>,
+    /// Whether it connects anew every few seconds, though nothing is broken.
+    is_restless: bool,
     /// Whether it wants everything from each log's first message on.
     is_late: bool,
     connection: u32,
@@ -89,6 +94,7 @@ impl Listener {
             history: Receiver { name: format!("r{number}"), user, events: Vec::new() },
             last_sender,
             durable,
+            is_restless: number % 2 == 1,
             is_late: number % 3 == 2,
             connection: 0,
             last_ack: 0,
@@ -152,8 +158,9 @@ impl Listener {
             }
         }
         let begun = Instant::now();
-        // Where nothing is asked for again, it goes by itself after a while, at rest too.
-        let goes = begun + Duration::from_millis(2000 + self.dice.below(15_000) as u64);
+        // By itself it goes after a while, at rest too. One that stays has the time to be told of a gap.
+        let stays = if self.is_restless { 2000 + self.dice.below(15_000) as u64 } else { STAYS };
+        let goes = begun + Duration::from_millis(stays);
         let mut turns = begun + Duration::from_secs(1);
         loop {
             tokio::select! {
