@@ -1,5 +1,6 @@
 //! [`Ledger`]: what the documents promise, kept as a model. Every request is entered when the server comes to it, every
-//! frame when its client has it (`ledger/hearing.rs`), and at the end the books are balanced (`ledger/balance.rs`).
+//! frame when its client has it (`ledger/hearing.rs`), and at the end the books are balanced (`ledger/balance.rs`), and the
+//! judge of `tieline-judge` is told what was said and heard (`ledger/transcript.rs`).
 //!
 //! Time is the number of things that happened. A message *reaches* a shard when it is published there: at once on its
 //! sender's, on another when that takes its mailbox. On a lone node this is known exactly; of other nodes the
@@ -7,12 +8,14 @@
 
 mod balance;
 mod hearing;
+mod transcript;
 
 use std::collections::HashSet;
 
 use tieline_core::{Limits, Subprotocol};
 
 use crate::wire::{Ask, GROUPS, Request, Target, Who};
+use transcript::Transcript;
 
 /// Later than everything.
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -186,6 +189,8 @@ pub(crate) struct Ledger {
     /// Messages on the way between two shards, and in mailboxes.
     outgoing: Vec<Vec<Vec<usize>>>,
     mailboxes: Vec<Vec<usize>>,
+    /// What the judge is told.
+    transcript: Transcript,
     /// Whether everything that happens is written down.
     is_told: bool,
     /// The server says goodbye to all.
@@ -204,6 +209,7 @@ impl Ledger {
             now: 0,
             outgoing: vec![vec![Vec::new(); places]; places],
             mailboxes: vec![Vec::new(); places],
+            transcript: Transcript::new(),
             is_told: std::env::var_os("TIELINE_TRACE").is_some(),
             stops: false,
         }
@@ -276,6 +282,7 @@ impl Ledger {
             unanswered: Vec::new(),
             next_ack: 1,
         });
+        self.transcript.arrived(self.peers.len() - 1, &guest, now);
         self.note(|| format!("{} arrives: {guest:?}, refused: {refused:?}", self.peers.len() - 1));
         self.peers.len() - 1
     }
@@ -372,6 +379,7 @@ impl Ledger {
                     && let Done::Joined(group, _) | Done::Left(group) = done
                 {
                     peer.standing[group] = Standing::Unknown;
+                    self.transcript.asked_vaguely(who, &peer.guest, group);
                 }
                 if let Some(ack_id) = ack_id {
                     peer.done.insert(ack_id);
@@ -460,6 +468,11 @@ impl Ledger {
             Target::Many { users, .. } => users,
             _ => &[],
         };
+        if let Target::Group(group) = target {
+            let Message { users, no_echo, .. } = &self.messages[number];
+            let is_for_all = users.is_empty() && !no_echo;
+            self.transcript.sent(who, &self.peers[who].guest, number, *group, is_for_all, now);
+        }
         let absent = named.iter().filter(|user| !is_here(user)).count() as u64;
         let is_nowhere = absent > 0 && dialect == Subprotocol::Plain;
         let message = &mut self.messages[number];

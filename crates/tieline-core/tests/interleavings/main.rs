@@ -1,7 +1,7 @@
 //! Sessions under a seeded scheduler: the real operators on the real shards, without threads, sockets and clocks. At
 //! each step the dice choose which client writes, how much of it is read, which shard takes its mailbox, hands
 //! over or flushes, how many bytes a socket takes, which socket is lost, and when a second passes. What clients hear is
-//! held against the model in `ledger.rs` at every step and at the end.
+//! held against the model in `ledger.rs` at every step and at the end, and then brought before the judge of the real clusters.
 //!
 //! A failing seed is printed with the command that runs it again. `TIELINE_SEEDS=from..to` runs those seeds
 //! instead of the fixed ones, and `TIELINE_TRACE=1` writes down what happens.

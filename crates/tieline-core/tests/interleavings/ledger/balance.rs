@@ -27,6 +27,7 @@ impl Ledger {
                 self.check_told(number, message, delivered, unknown);
             }
         }
+        self.transcript.check();
     }
 
     /// One that ended misses what comes after its last message, but nothing between.

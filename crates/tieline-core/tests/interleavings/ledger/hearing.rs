@@ -68,6 +68,9 @@ impl Ledger {
         let now = self.now;
         let peer = &mut self.peers[who];
         peer.expects_greeting = false;
+        if let Some(group) = peer.guest.token_group {
+            self.transcript.joined(who, &peer.guest, group, now);
+        }
         assert_eq!(frame.connection_id, Some(peer.id.as_str()));
         assert_eq!(frame.user_id, peer.guest.user.map(|user| USERS[user]));
         assert_eq!(frame.reconnection_token.is_some(), peer.is_reliable());
@@ -122,9 +125,13 @@ impl Ledger {
                 }
                 let span = &mut peer.groups[group][time];
                 span.sure = span.sure.min(now);
+                self.transcript.joined(who, &peer.guest, group, now);
             }
-            Answer::Done(Done::Left(group)) if peer.standing[group] == Standing::In => {
-                peer.standing[group] = Standing::Out;
+            Answer::Done(Done::Left(group)) => {
+                if peer.standing[group] == Standing::In {
+                    peer.standing[group] = Standing::Out;
+                }
+                self.transcript.left(who, &peer.guest, group, now);
             }
             Answer::Done(Done::Sent(number)) if is_told => {
                 self.messages[number].told = Some((frame.delivered, frame.unknown));
@@ -165,6 +172,9 @@ impl Ledger {
         if let Target::Group(group) = message.target {
             let standing = self.peers[who].standing[group];
             assert_ne!(standing, Standing::Out, "connection {who} is out of the group: {text}");
+            if self.peers[who].guest.dialect == Subprotocol::Tieline {
+                self.transcript.heard(who, &self.peers[who].guest, *number, group, self.now);
+            }
         }
         self.check_order(who, *number, text);
         if let (true, Some(reached)) = (self.is_lone, message.reached[self.peers[who].guest.place]) {
