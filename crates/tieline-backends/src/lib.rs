@@ -21,6 +21,8 @@ pub mod sqlite;
 #[cfg(feature = "mesh")]
 pub use mesh::{MeshBroker, MeshError, MeshSettings, Secret};
 #[cfg(feature = "redis")]
+pub use redis::store::{RedisStore, RedisStoreError, RedisStoreSettings};
+#[cfg(feature = "redis")]
 pub use redis::{RedisAddress, RedisBroker, RedisError, RedisSettings};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteError, SqliteStore};

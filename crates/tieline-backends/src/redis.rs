@@ -34,6 +34,7 @@ mod connection;
 mod resp;
 mod session;
 mod settings;
+pub mod store;
 #[cfg(test)]
 mod tests;
 

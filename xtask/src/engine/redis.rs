@@ -1,4 +1,4 @@
-//! Redis: one process, an append-only file, nothing else on disk.
+//! Redis: one process, an append-only file that is flushed before each answer, nothing else on disk.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -49,7 +49,7 @@ impl Kind for Redis {
     fn command(&self, folder: &Path, port: u16) -> Command {
         let mut command = Command::new(self.program());
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(folder);
-        command.args(["--save", "", "--appendonly", "yes", "--daemonize", "no"]);
+        command.args(["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no"]);
         command
     }
 

@@ -1,5 +1,6 @@
-//! A connection to the server, from the name's resolution until it is proved to carry: authenticated, subscribed, and a
-//! canary has come back through it. Not what is done with it then: that is `session.rs`.
+//! A connection to the server. For the broker from the name's resolution until it is proved to carry: authenticated, subscribed,
+//! and a canary has come back through it. Not what is done with it then: that is `session.rs`. The store takes the
+//! connection and greets by itself.
 //!
 //! Every attempt resolves the name anew, so a server that moved is found. Tested by the broker's tests, against a real server
 //! with and without password and TLS, and against strangers.
@@ -16,7 +17,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::channels::{Came, Channels};
-use super::resp::{self, Garbage, Said};
+use super::resp::{self, Answer, Garbage, Said};
 use super::settings::RedisAddress;
 use super::{RedisError, Trouble};
 
@@ -44,6 +45,19 @@ impl Inbox {
             }
             None => Ok(None),
         }
+    }
+
+    /// The next answers of what was read, so many; `None` as long as they are not all there.
+    pub(super) fn answers(&mut self, count: usize) -> Result<Option<Vec<Answer<'_>>>, Garbage> {
+        let mut answers = Vec::with_capacity(count);
+        let mut end = self.start;
+        for _ in 0..count {
+            let Some((answer, len)) = resp::answer(&self.bytes[end..])? else { return Ok(None) };
+            answers.push(answer);
+            end += len;
+        }
+        self.start = end;
+        Ok(Some(answers))
     }
 
     /// Reads on, and says how much came: zero at the end. What was read is kept when this is not waited for to the end.
@@ -85,17 +99,13 @@ impl Dialler {
         Ok(Dialler { address, tls, name })
     }
 
-    /// Connects, authenticates, subscribes, and waits for a canary. What others publish meanwhile goes to `inbound`.
-    pub(super) async fn dial(
-        &self,
-        channels: &Channels,
-        inbound: &dyn Inbound,
-    ) -> Result<Connection, Trouble> {
+    /// Connects, and says nothing yet.
+    pub(super) async fn connect(&self) -> Result<Connection, Trouble> {
         let target = (self.address.host.as_str(), self.address.port);
         let stream = TcpStream::connect(target).await.map_err(Trouble::Connect)?;
         // Without it batches are only later, not wrong.
         drop(stream.set_nodelay(true));
-        let (read, mut write): (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>) =
+        let (read, write): (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>) =
             match &self.tls {
                 None => {
                     let (read, write) = stream.into_split();
@@ -107,9 +117,22 @@ impl Dialler {
                     (Box::new(read), Box::new(write))
                 }
             };
-        write.write_all(&self.greeting(channels)).await.map_err(Trouble::Io)?;
+        Ok(Connection { inbox: Inbox { read, bytes: Vec::new(), start: 0 }, write })
+    }
+
+    /// Connects, authenticates, subscribes, and waits for a canary. What others publish meanwhile goes to `inbound`.
+    pub(super) async fn dial(
+        &self,
+        channels: &Channels,
+        inbound: &dyn Inbound,
+    ) -> Result<Connection, Trouble> {
+        let Connection { mut inbox, mut write } = self.connect().await?;
+        let mut greeting = Vec::new();
+        self.hello(&mut greeting);
+        channels.subscribe(&mut greeting);
+        channels.canary(&mut greeting);
+        write.write_all(&greeting).await.map_err(Trouble::Io)?;
         write.flush().await.map_err(Trouble::Io)?;
-        let mut inbox = Inbox { read, bytes: Vec::new(), start: 0 };
         loop {
             while let Some(said) = inbox.next()? {
                 match said {
@@ -119,7 +142,7 @@ impl Dialler {
                         Came::Echo | Came::Foreign => {}
                     },
                     Said::Refused(reason) => {
-                        return Err(Trouble::refused(reason, self.address.login.as_ref()));
+                        return Err(self.refused(reason));
                     }
                     Said::Subscribed | Said::Other => {}
                 }
@@ -130,22 +153,25 @@ impl Dialler {
         }
     }
 
-    /// All commands of a beginning. They go out at once: the server answers them in order, and the first refusal tells what
-    /// is wrong.
-    fn greeting(&self, channels: &Channels) -> Vec<u8> {
+    /// The commands that every beginning begins with. They go out with those that follow: the server answers them in order,
+    /// and the first refusal tells what is wrong. How many answers there will be.
+    pub(super) fn hello(&self, out: &mut Vec<u8>) -> usize {
         let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
         if let Some(login) = &self.address.login {
             hello.extend([b"AUTH", login.user.as_bytes(), login.password.as_bytes()]);
         }
         hello.extend([b"SETNAME", self.name.as_bytes()]);
-        let mut out = Vec::new();
-        resp::command(&mut out, &hello);
-        if self.address.database > 0 {
-            resp::command(&mut out, &[b"SELECT", self.address.database.to_string().as_bytes()]);
+        resp::command(out, &hello);
+        if self.address.database == 0 {
+            return 1;
         }
-        channels.subscribe(&mut out);
-        channels.canary(&mut out);
-        out
+        resp::command(out, &[b"SELECT", self.address.database.to_string().as_bytes()]);
+        2
+    }
+
+    /// A refusal in words that may be shown.
+    pub(super) fn refused(&self, reason: &[u8]) -> Trouble {
+        Trouble::refused(reason, self.address.login.as_ref())
     }
 }
 

@@ -1,7 +1,7 @@
-//! RESP3 as far as a publisher and subscriber needs it: bytes to what the server said, and commands to bytes.
+//! RESP3 as far as the engines need it: bytes to what the server said, and commands to bytes.
 //!
-//! Messages are borrowed from what was read. Of all other answers only errors matter, so everything else is stepped over,
-//! whatever its shape. No I/O. Tested here by tables, cuts at every place, and random bytes.
+//! Everything is borrowed from what was read. To a subscriber ([`read`]) of all answers only errors matter; whoever asks
+//! something gets the [`Answer`]. No I/O. Tested here by tables, cuts at every place, and random bytes.
 
 use std::io::Write;
 
@@ -43,18 +43,40 @@ enum Stop {
 
 /// Reads one answer or message, and says how long it was; `None` when it has not all come yet.
 pub(super) fn read(bytes: &[u8]) -> Result<Option<(Said<'_>, usize)>, Garbage> {
+    whole(bytes, Cursor::said)
+}
+
+/// Reads one answer as it is, and says how long it was; `None` when it has not all come yet.
+pub(super) fn answer(bytes: &[u8]) -> Result<Option<(Answer<'_>, usize)>, Garbage> {
+    whole(bytes, |cursor| cursor.part(0))
+}
+
+fn whole<'a, T>(
+    bytes: &'a [u8],
+    read: impl FnOnce(&mut Cursor<'a>) -> Result<T, Stop>,
+) -> Result<Option<(T, usize)>, Garbage> {
     let mut cursor = Cursor { bytes, at: 0 };
-    match cursor.said() {
-        Ok(said) => Ok(Some((said, cursor.at))),
+    match read(&mut cursor) {
+        Ok(read) => Ok(Some((read, cursor.at))),
         Err(Stop::More) => Ok(None),
         Err(Stop::Garbage) => Err(Garbage),
     }
 }
 
-/// One part of an answer.
-enum Part<'a> {
+/// An answer, or a part of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer<'a> {
+    /// A text of any kind.
     Text(&'a [u8]),
+    /// A whole number.
+    Number(i64),
+    /// Explicitly nothing.
+    Nothing,
+    /// What the server refused, and why.
     Refused(&'a [u8]),
+    /// Several; of a map each key and then its value.
+    Many(Vec<Answer<'a>>),
+    /// A kind that no command here answers with.
     Other,
 }
 
@@ -67,8 +89,8 @@ impl<'a> Cursor<'a> {
     fn said(&mut self) -> Result<Said<'a>, Stop> {
         if self.bytes.get(self.at) != Some(&b'>') {
             return Ok(match self.part(0)? {
-                Part::Refused(reason) => Said::Refused(reason),
-                Part::Text(_) | Part::Other => Said::Other,
+                Answer::Refused(reason) => Said::Refused(reason),
+                _ => Said::Other,
             });
         }
         let parts = self.parts()?;
@@ -76,13 +98,13 @@ impl<'a> Cursor<'a> {
             return Err(Stop::Garbage);
         }
         match (self.part(1)?, parts) {
-            (Part::Text(b"message"), 3) => match (self.part(1)?, self.part(1)?) {
-                (Part::Text(channel), Part::Text(payload)) => Ok(Said::Message { channel, payload }),
+            (Answer::Text(b"message"), 3) => match (self.part(1)?, self.part(1)?) {
+                (Answer::Text(channel), Answer::Text(payload)) => Ok(Said::Message { channel, payload }),
                 _ => Err(Stop::Garbage),
             },
             (first, parts) => {
                 (1..parts).try_for_each(|_| self.part(1).map(drop))?;
-                let is_subscribed = matches!(first, Part::Text(b"subscribe"));
+                let is_subscribed = matches!(first, Answer::Text(b"subscribe"));
                 Ok(if is_subscribed { Said::Subscribed } else { Said::Other })
             }
         }
@@ -118,50 +140,57 @@ impl<'a> Cursor<'a> {
     }
 
     /// So many bytes as the line says, and the end of a line.
-    fn bulk(&mut self) -> Result<Part<'a>, Stop> {
-        let Some(len) = self.number(MAX_BULK)? else { return Ok(Part::Other) };
+    fn bulk(&mut self) -> Result<Option<&'a [u8]>, Stop> {
+        let Some(len) = self.number(MAX_BULK)? else { return Ok(None) };
         let rest = &self.bytes[self.at..];
         match rest.get(len..len + 2) {
             None => Err(Stop::More),
             Some(b"\r\n") => {
                 self.at += len + 2;
-                Ok(Part::Text(&rest[..len]))
+                Ok(Some(&rest[..len]))
             }
             Some(_) => Err(Stop::Garbage),
         }
     }
 
-    fn part(&mut self, depth: usize) -> Result<Part<'a>, Stop> {
+    fn many(&mut self, parts: usize, depth: usize) -> Result<Answer<'a>, Stop> {
+        (0..parts).map(|_| self.part(depth + 1)).collect::<Result<_, _>>().map(Answer::Many)
+    }
+
+    fn part(&mut self, depth: usize) -> Result<Answer<'a>, Stop> {
         if depth > MAX_DEPTH {
             return Err(Stop::Garbage);
         }
-        let all = |cursor: &mut Self, parts: usize| {
-            (0..parts).try_for_each(|_| cursor.part(depth + 1).map(drop)).map(|()| Part::Other)
-        };
         match self.bytes.get(self.at).ok_or(Stop::More)? {
-            b'$' | b'=' => self.bulk(),
-            b'+' => Ok(Part::Text(&self.line()?[1..])),
-            b'-' => Ok(Part::Refused(&self.line()?[1..])),
-            b'!' => match self.bulk()? {
-                Part::Text(reason) => Ok(Part::Refused(reason)),
-                _ => Err(Stop::Garbage),
-            },
-            b':' | b',' | b'#' | b'(' | b'_' => {
+            b'$' | b'=' => Ok(self.bulk()?.map_or(Answer::Nothing, Answer::Text)),
+            b'+' => Ok(Answer::Text(&self.line()?[1..])),
+            b'-' => Ok(Answer::Refused(&self.line()?[1..])),
+            b'!' => self.bulk()?.map(Answer::Refused).ok_or(Stop::Garbage),
+            b':' => {
+                let digits = &self.line()?[1..];
+                let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+                number.map(Answer::Number).ok_or(Stop::Garbage)
+            }
+            b'_' => {
                 self.line()?;
-                Ok(Part::Other)
+                Ok(Answer::Nothing)
             }
-            b'*' | b'~' | b'>' => {
-                let parts = self.parts()?;
-                all(self, parts)
+            b',' | b'#' | b'(' => {
+                self.line()?;
+                Ok(Answer::Other)
             }
+            b'*' | b'~' | b'>' => match self.number(MAX_PARTS)? {
+                Some(parts) => self.many(parts, depth),
+                None => Ok(Answer::Nothing),
+            },
             b'%' => {
                 let parts = 2 * self.parts()?;
-                all(self, parts)
+                self.many(parts, depth)
             }
             b'|' => {
                 // Attributes, and then what they belong to.
                 let parts = 2 * self.parts()?;
-                all(self, parts)?;
+                self.many(parts, depth)?;
                 self.part(depth + 1)
             }
             _ => Err(Stop::Garbage),
@@ -171,7 +200,7 @@ impl<'a> Cursor<'a> {
 
 /// Appends a command.
 pub(super) fn command(out: &mut Vec<u8>, words: &[&[u8]]) {
-    head(out, b'*', words.len());
+    begin(out, words.len());
     words.iter().for_each(|word| bulk(out, &[word]));
 }
 
@@ -182,10 +211,16 @@ pub(super) fn publish(out: &mut Vec<u8>, channel: &[&[u8]], payload: &[&[u8]]) {
     bulk(out, payload);
 }
 
-fn bulk(out: &mut Vec<u8>, pieces: &[&[u8]]) {
+/// Appends a word that is made of pieces.
+pub(super) fn bulk(out: &mut Vec<u8>, pieces: &[&[u8]]) {
     head(out, b'$', pieces.iter().map(|piece| piece.len()).sum());
     pieces.iter().for_each(|piece| out.extend_from_slice(piece));
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the beginning of a command of so many words, each of which a [`bulk`] appends.
+pub(super) fn begin(out: &mut Vec<u8>, words: usize) {
+    head(out, b'*', words);
 }
 
 fn head(out: &mut Vec<u8>, kind: u8, number: usize) {
@@ -265,6 +300,30 @@ mod tests {
         for bytes in cases {
             assert_eq!(read(bytes), Err(Garbage), "{}", String::from_utf8_lossy(bytes));
         }
+    }
+
+    #[test]
+    fn answers_are_told_as_they_are() {
+        let many = |parts: &[Answer<'static>]| Answer::Many(parts.to_vec());
+        let cases: [(&[u8], Answer<'_>); 8] = [
+            (
+                b"*3\r\n:-7\r\n_\r\n$2\r\nab\r\n",
+                many(&[Answer::Number(-7), Answer::Nothing, Answer::Text(b"ab")]),
+            ),
+            (b"%1\r\n+mode\r\n$7\r\ncluster\r\n", many(&[Answer::Text(b"mode"), Answer::Text(b"cluster")])),
+            (b"*1\r\n*2\r\n:9007199254740991\r\n-NO\r\n", {
+                many(&[many(&[Answer::Number(9_007_199_254_740_991), Answer::Refused(b"NO")])])
+            }),
+            (b"$-1\r\n", Answer::Nothing),
+            (b"*-1\r\n", Answer::Nothing),
+            (b"*0\r\n", Answer::Many(Vec::new())),
+            (b"#t\r\n", Answer::Other),
+            (b"!2\r\nno\r\n", Answer::Refused(b"no")),
+        ];
+        for (bytes, wanted) in cases {
+            assert_eq!(answer(bytes), Ok(Some((wanted, bytes.len()))), "{}", String::from_utf8_lossy(bytes));
+        }
+        assert_eq!(answer(b":1x\r\n"), Err(Garbage));
     }
 
     #[test]
