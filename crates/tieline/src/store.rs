@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use tieline_backends::{SqliteError, SqliteStore};
+use tieline_backends::{
+    RedisError, RedisStore, RedisStoreError, RedisStoreSettings, SqliteError, SqliteStore,
+};
 use tieline_core::store::{MemoryStore, Store};
 
 /// The address of a store.
@@ -14,13 +16,15 @@ pub enum StoreUrl {
     Memory,
     /// `sqlite:///path/to/file.db`.
     Sqlite(PathBuf),
+    /// `redis://host`, or `rediss://host` for TLS.
+    Redis(RedisStoreSettings),
 }
 
 /// Text that is no address of a store. It is not repeated: addresses of servers have passwords.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreUrlError {
     /// Nothing that is known.
-    #[error("known are `sqlite:///path/to/file.db` and `memory:`")]
+    #[error("known are `sqlite:///path/to/file.db`, `redis://HOST` and `memory:`")]
     Unknown,
     /// A file by no absolute path.
     #[error("the file's path is absolute, with three slashes: `sqlite:///path/to/file.db`")]
@@ -28,6 +32,20 @@ pub enum StoreUrlError {
     /// Something behind the path that is no part of it.
     #[error("a path has no `?`, `#` or `%` here")]
     Parameters,
+    /// An address of a Redis server with a mistake in it, in the engine's words.
+    #[error("{0}")]
+    Redis(String),
+}
+
+/// Why a store is not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreOpenError {
+    /// The file.
+    #[error(transparent)]
+    Sqlite(#[from] SqliteError),
+    /// The Redis server.
+    #[error(transparent)]
+    Redis(#[from] RedisStoreError),
 }
 
 impl FromStr for StoreUrl {
@@ -36,6 +54,10 @@ impl FromStr for StoreUrl {
     fn from_str(text: &str) -> Result<Self, StoreUrlError> {
         if text == "memory:" {
             return Ok(StoreUrl::Memory);
+        }
+        if text.starts_with("redis://") || text.starts_with("rediss://") {
+            let wrong = |error: RedisError| StoreUrlError::Redis(error.to_string());
+            return RedisStoreSettings::parse(text).map(StoreUrl::Redis).map_err(wrong);
         }
         let path = text.strip_prefix("sqlite:").ok_or(StoreUrlError::Unknown)?;
         let path = path.strip_prefix("//").filter(|path| path.starts_with('/') && !path.ends_with('/'));
@@ -48,14 +70,15 @@ impl FromStr for StoreUrl {
 }
 
 impl StoreUrl {
-    /// Opens the store, or makes it. It waits for the disk.
+    /// Opens the store, or makes it. With a file it waits for the disk, and holds up the thread meanwhile.
     ///
     /// # Errors
-    /// With the path and the reason.
-    pub fn open(&self) -> Result<Arc<dyn Store>, SqliteError> {
+    /// With the path or the server, and the reason.
+    pub async fn open(&self) -> Result<Arc<dyn Store>, StoreOpenError> {
         Ok(match self {
             StoreUrl::Memory => Arc::new(MemoryStore::new()),
             StoreUrl::Sqlite(path) => Arc::new(SqliteStore::open(path)?),
+            StoreUrl::Redis(settings) => Arc::new(RedisStore::open(settings.clone()).await?),
         })
     }
 }
@@ -72,7 +95,7 @@ mod tests {
             ("sqlite:///a/b c.db", file("/a/b c.db")),
             ("", Err(StoreUrlError::Unknown)),
             ("memory", Err(StoreUrlError::Unknown)),
-            ("redis://h", Err(StoreUrlError::Unknown)),
+            ("redis", Err(StoreUrlError::Unknown)),
             ("sqlite", Err(StoreUrlError::Unknown)),
             ("sqlite:a.db", Err(StoreUrlError::Relative)),
             ("sqlite://a.db", Err(StoreUrlError::Relative)),
@@ -84,9 +107,21 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_opened_is_named() {
+    fn a_password_is_never_shown() {
+        let url: StoreUrl = "redis://u:hush@h/2?prefix=p".parse().unwrap();
+        assert!(matches!(&url, StoreUrl::Redis(settings) if settings.prefix == "p"));
+        assert!(!format!("{url:?}").contains("hush"), "{url:?}");
+        for bad in ["redis://u:hush@h?prefix=", "redis://u:hush@", "rediss://u:hush@h/x"] {
+            let error = bad.parse::<StoreUrl>().unwrap_err();
+            assert!(matches!(error, StoreUrlError::Redis(_)), "{error}");
+            assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_opened_is_named() {
         let url: StoreUrl = "sqlite:///does/not/exist/s.db".parse().unwrap();
-        let text = url.open().map(drop).unwrap_err().to_string();
+        let text = url.open().await.map(drop).unwrap_err().to_string();
         assert_eq!(
             text,
             "the store /does/not/exist/s.db cannot be opened: there is no folder /does/not/exist"

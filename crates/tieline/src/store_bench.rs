@@ -1,24 +1,24 @@
 //! `tieline bench store`: what a store takes in a second, how long each append waits, and what that writes to the disk.
 //!
-//! Beside each run, in the same folder, a plain loop writes records of the same size to a file and flushes each to the disk:
+//! Beside each run of a file, in the same folder, a plain loop writes records of the same size to a file and flushes each to the disk:
 //! the *floor*. Disks differ by a hundredfold, and change from minute to minute, so the ratio to the floor of the same
 //! round is what counts. Floor and loads alternate. The report is in `report.rs`; tested there, and here with a
 //! store in memory and one in a file.
 
+use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tieline_backends::SqliteError;
 use tieline_bench::statistics::Histogram;
 use tieline_core::store::{Append, Cut, LogKey, Store, StoreError, fresh_epoch};
 use tieline_core::unix_ms;
 use tieline_proto::{GroupName, HubName, MessageId};
 
 use crate::config::parse_duration;
-use crate::store::StoreUrl;
+use crate::store::{StoreOpenError, StoreUrl, StoreUrlError};
 
 mod report;
 
@@ -28,9 +28,10 @@ pub use report::StoreReport;
 /// Flags of `tieline bench store`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StoreBenchArgs {
-    /// Store to append to, such as `sqlite:///tmp/bench.db`: best one of its own
-    #[arg(long, value_name = "URL")]
-    pub store: StoreUrl,
+    /// Store to append to, such as `sqlite:///tmp/bench.db` or `redis://127.0.0.1`: best one of its own
+    // A mistake is told later: clap would repeat the whole address, with its password.
+    #[arg(long, value_name = "URL", value_parser = |text: &str| Ok::<_, Infallible>(text.parse::<StoreUrl>()))]
+    pub store: Result<StoreUrl, StoreUrlError>,
     /// How many append at once, each to a log of its own and one message at a time
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,16,256",
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -52,9 +53,12 @@ pub struct StoreBenchArgs {
 /// Why a store could not be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreBenchError {
+    /// Its address is none.
+    #[error("--store: {0}")]
+    Url(#[from] StoreUrlError),
     /// It cannot be opened.
     #[error(transparent)]
-    Open(#[from] SqliteError),
+    Open(#[from] StoreOpenError),
     /// It did not take an append.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -76,24 +80,26 @@ pub enum StoreBenchError {
 /// # Errors
 /// [`StoreBenchError`]; the logs that were made are then left.
 pub fn run(args: &StoreBenchArgs) -> Result<StoreReport, StoreBenchError> {
-    let store = args.store.open()?;
-    let floor = match &args.store {
-        StoreUrl::Memory => None,
+    let url = args.store.clone()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(StoreBenchError::Writers)?;
+    let store = runtime.block_on(url.open())?;
+    let floor = match &url {
+        // The disk of a server is the server's.
+        StoreUrl::Memory | StoreUrl::Redis(_) => None,
         StoreUrl::Sqlite(path) => {
             let mut name = path.clone().into_os_string();
             name.push("-floor");
             Some(PathBuf::from(name))
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(StoreBenchError::Writers)?;
     let mut report = StoreReport::new(args);
     for _ in 0..args.rounds {
         if let Some(path) = &floor {
             report.add_floor(flush_plainly(path, args.bytes as usize, args.duration)?);
         }
         for (index, writers) in args.writers.iter().enumerate() {
-            report.add(index, runtime.block_on(append(&store, *writers, args))?);
+            report.add(index, runtime.block_on(append(&store, *writers, args, floor.is_some()))?);
         }
     }
     Ok(report)
@@ -145,8 +151,14 @@ fn flush_plainly(path: &Path, bytes: usize, duration: Duration) -> Result<Run, S
 }
 
 /// So many writers, each of which says its next message when the last one is acknowledged.
-async fn append(store: &Arc<dyn Store>, writers: u32, args: &StoreBenchArgs) -> Result<Run, StoreBenchError> {
-    let (begin, written) = (Instant::now(), written()?);
+/// What is written is counted where this process writes it.
+async fn append(
+    store: &Arc<dyn Store>,
+    writers: u32,
+    args: &StoreBenchArgs,
+    writes_here: bool,
+) -> Result<Run, StoreBenchError> {
+    let (begin, written) = (Instant::now(), if writes_here { written()? } else { None });
     let tasks: Vec<_> = (0..writers)
         .map(|writer| {
             tokio::spawn(write(Arc::clone(store), log(writer), args.bytes as usize, begin + args.duration))
@@ -217,7 +229,7 @@ mod tests {
 
     fn args(store: &str) -> StoreBenchArgs {
         StoreBenchArgs {
-            store: store.parse().unwrap(),
+            store: store.parse(),
             writers: vec![1, 3],
             bytes: 100,
             duration: Duration::from_millis(50),
@@ -239,8 +251,8 @@ mod tests {
         }
         assert!(json["loads"][0]["times_floor"]["median"].as_f64().unwrap() > 0.0);
         assert!(!folder.join("s.db-floor").exists());
-        let store = StoreUrl::Sqlite(folder.join("s.db")).open().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let store = runtime.block_on(StoreUrl::Sqlite(folder.join("s.db")).open()).unwrap();
         assert_eq!(runtime.block_on(store.heads(vec![log(0), log(2)])), Ok(vec![None, None]));
         drop(store);
         fs::remove_dir_all(folder).unwrap();

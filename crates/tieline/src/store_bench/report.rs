@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn ratios_are_those_of_one_round() {
         let args = StoreBenchArgs {
-            store: "memory:".parse().unwrap(),
+            store: "memory:".parse(),
             writers: vec![1, 16],
             bytes: 64,
             duration: Duration::from_secs(1),

@@ -36,7 +36,7 @@ local function time_of(message)
   return ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f
 end
 
-local FIELDS = { 'epoch', 'first', 'last', 'swept', 'bytes', 'oldest', 'newest', 'count', 'keep', 'age', 'seen', 'before', 'due' }
+local FIELDS = { 'epoch', 'first', 'last', 'swept', 'bytes', 'life', 'oldest', 'newest', 'count', 'keep', 'age', 'seen', 'before', 'due' }
 local FORMAT = string.rep('%.0f ', #FIELDS)
 local logs = {}
 
@@ -60,9 +60,12 @@ local function find(name)
   return log
 end
 
-local function fresh()
+-- Begins a life of a log. Lives are counted over all logs, so that a later one is told from one that came back with an older
+-- copy of the server's files.
+local function renew(log)
+  log.life = call('HINCRBY', store, 'lives', 1)
   epoch = epoch + 1
-  return epoch
+  log.epoch, log.is_changed = epoch, true
 end
 
 -- Keys of appends are looked for in the present slot and the one before; of older slots they are forgotten.
@@ -141,9 +144,10 @@ function requests.a(at)
     forget_seen(name, log)
     local offset = log.seen > 0 and call('HGET', seen_of(name, log.seen), key)
       or log.before > 0 and call('HGET', seen_of(name, log.before), key)
-    if offset then return { log.epoch, tonumber(offset), 1 } end
+    if offset then return { log.epoch, tonumber(offset), 1, log.life } end
   else
-    log = { epoch = fresh(), first = 1, last = 0, swept = 1, bytes = 0, oldest = 0, newest = 0, seen = slot, before = 0, due = 0 }
+    log = { first = 1, last = 0, swept = 1, bytes = 0, oldest = 0, newest = 0, seen = slot, before = 0, due = 0 }
+    renew(log)
     call('UNLINK', messages_of(name), seen_of(name, slot), seen_of(name, slot - 1))
   end
   local length = call('RPUSH', messages_of(name), message)
@@ -160,7 +164,7 @@ function requests.a(at)
   log.count, log.keep, log.age = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), age
   log.appended, log.is_changed = (log.appended or 0) + 1, true
   call('HSET', seen_of(name, slot), key, string.format('%.0f', log.last))
-  return { log.epoch, log.last, 0 }
+  return { log.epoch, log.last, 0, log.life }
 end
 
 -- Cuts off what is up to an offset: name, epoch, offset.
@@ -190,20 +194,23 @@ end
 function requests.r(at)
   local log = find(ARGV[at])
   if not log then return 0 end
-  if log.epoch == tonumber(ARGV[at + 1]) then log.epoch, log.is_changed = fresh(), true end
+  if log.epoch == tonumber(ARGV[at + 1]) then renew(log) end
   return { log.epoch, log.first, log.last }
 end
 
--- Gives a log a new epoch if it has lost a message: name, epoch, offset and id of that message.
+-- Gives a log a new epoch if it has lost a message, or is an earlier life than was known: name, epoch, life, and offset and id of
+-- the message.
 function requests.v(at)
-  local log, offset = find(ARGV[at]), tonumber(ARGV[at + 2])
-  if not log or log.epoch ~= tonumber(ARGV[at + 1]) then return 0 end
-  if offset <= log.last then
+  local log, life, offset = find(ARGV[at]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+  if not log or log.life > life then return 0 end
+  if log.epoch == tonumber(ARGV[at + 1]) and offset <= log.last then
     if offset < log.swept then return 0 end
     local message = call('LINDEX', messages_of(ARGV[at]), string.format('%.0f', offset - log.swept))
-    if message and string.sub(message, 1, 16) == ARGV[at + 3] then return 0 end
+    if message and string.sub(message, 1, 16) == ARGV[at + 4] then return 0 end
   end
-  log.epoch, log.is_changed = fresh(), true
+  -- The count may have come back as well. All that know the lost life shall see that this one is later.
+  if life > tonumber(call('HGET', store, 'lives') or 0) then call('HSET', store, 'lives', life) end
+  renew(log)
   return 1
 end
 
@@ -270,7 +277,7 @@ function requests.s()
   return (is_more or left == 0 or #over == SWEPT_RECORDS) and 1 or 0
 end
 
-local WORDS = { a = 6, t = 3, d = 1, r = 2, v = 4, c = 4, w = 1, s = 0 }
+local WORDS = { a = 6, t = 3, d = 1, r = 2, v = 5, c = 4, w = 1, s = 0 }
 local answers = { 0 }
 local at = 5
 while at <= #ARGV do

@@ -15,6 +15,8 @@ const MOST_BYTES: usize = 8 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Last {
     pub(super) position: Position,
+    /// Which life of all logs the epoch is: a later one has a larger number, as long as the server loses nothing.
+    pub(super) life: u64,
     pub(super) id: MessageId,
 }
 
@@ -48,14 +50,6 @@ impl Known {
         self.present.insert(log.clone(), last);
     }
 
-    /// The log was dropped here.
-    pub(super) fn forget(&mut self, log: &LogKey) {
-        if self.present.remove(log).is_some() {
-            self.bytes -= log.to_text().len();
-        }
-        self.former.remove(log);
-    }
-
     /// All of it.
     pub(super) fn all(&self) -> Vec<(LogKey, Last)> {
         self.present.iter().chain(&self.former).map(|(log, last)| (log.clone(), *last)).collect()
@@ -72,7 +66,7 @@ mod tests {
     }
 
     fn last(epoch: u64, offset: u64) -> Last {
-        Last { position: Position { epoch, offset }, id: MessageId(u128::from(offset)) }
+        Last { position: Position { epoch, offset }, life: epoch, id: MessageId(u128::from(offset)) }
     }
 
     #[test]
@@ -82,8 +76,6 @@ mod tests {
             known.saw(&log(1), seen);
         }
         assert_eq!(known.all(), [(log(1), last(2, 3))]);
-        known.forget(&log(1));
-        assert!(known.all().is_empty() && known.bytes == 0);
     }
 
     #[test]

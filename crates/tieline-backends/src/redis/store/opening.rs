@@ -220,3 +220,27 @@ async fn identify(
         _ => Err(Failure::Unfit(Unfit::Foreign(name))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(version: &'static str, mode: &'static str, role: &'static str) -> Result<(), Unfit> {
+        let words =
+            ["server", "redis", "version", version, "proto", "3", "mode", mode, "role", role, "modules"];
+        let mut parts: Vec<Answer<'_>> = words.iter().map(|word| Answer::Text(word.as_bytes())).collect();
+        parts.push(Answer::Many(Vec::new()));
+        fit(&Answer::Many(parts))
+    }
+
+    #[test]
+    fn only_a_single_master_that_is_new_enough_is_fit() {
+        assert_eq!(hello("6.2.0", "standalone", "master"), Ok(()));
+        assert_eq!(hello("10.0.1", "standalone", "master"), Ok(()));
+        assert_eq!(hello("6.0.16", "standalone", "master"), Err(Unfit::Old("6.0.16".to_owned())));
+        assert_eq!(hello("7.0.15", "cluster", "master"), Err(Unfit::Mode("cluster".to_owned())));
+        assert_eq!(hello("7.0.15", "sentinel", "master"), Err(Unfit::Mode("sentinel".to_owned())));
+        assert_eq!(hello("7.0.15", "standalone", "replica"), Err(Unfit::Replica));
+        assert_eq!(fit(&Answer::Nothing), Err(Unfit::Old(String::new())));
+    }
+}

@@ -1,13 +1,13 @@
 -- A part of a log at one moment.
 --
 -- KEYS: the log, its messages. ARGV: the epoch and the offset behind which it begins, or nothing twice; messages and bytes of
--- them at most, where one message is given in any case. Answers: epoch, first, last, and the messages; nothing when there is no log.
+-- them at most, where one message is given in any case. Answers: epoch, first, last, life, and the messages; nothing when there is no log.
 
 local text = redis.call('GET', KEYS[1])
 if not text then return false end
-local epoch, first, last, swept, bytes = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) ')
+local epoch, first, last, swept, bytes, life = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ')
 epoch, first, last, swept, bytes = tonumber(epoch), tonumber(first), tonumber(last), tonumber(swept), tonumber(bytes)
-local page = { epoch, first, last }
+local page = { epoch, first, last, tonumber(life) }
 local start = first
 if ARGV[1] ~= '' then
   if tonumber(ARGV[1]) ~= epoch then return page end

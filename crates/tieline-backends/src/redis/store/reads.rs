@@ -142,8 +142,10 @@ impl Read {
         match self {
             Read::Page { log, found, reply, .. } => {
                 let page = found.unwrap_or(Page { head: None, gap: None, messages: Vec::new() });
-                if let (Some(last), Some(position)) = (page.messages.last(), end(&page)) {
-                    shared.known().saw(&log, Last { position, id: last.id });
+                if let (Some(last), Some(position), Some(life)) =
+                    (page.messages.last(), end(&page), life(answer))
+                {
+                    shared.known().saw(&log, Last { position, life, id: last.id });
                 }
                 drop(reply.send(Ok(page)));
             }
@@ -187,6 +189,12 @@ fn head(answer: &Answer<'_>) -> Result<Option<Head>, &'static str> {
     }
 }
 
+/// The life of the log that a part of a page is of.
+fn life(answer: &Answer<'_>) -> Option<u64> {
+    let Answer::Many(parts) = answer else { return None };
+    numbers(parts.get(3..4)?).first().copied()
+}
+
 /// Takes in a part of a page. Whether there is more.
 fn hear_page(
     after: Option<Position>,
@@ -195,11 +203,11 @@ fn hear_page(
     answer: &Answer<'_>,
 ) -> Result<bool, &'static str> {
     let parts: &[Answer<'_>] = if let Answer::Many(parts) = answer { parts } else { &[] };
-    let head = match numbers(parts.get(..3).unwrap_or_default())[..] {
-        [epoch, first, last] => Some(Head { epoch, first, last }),
+    let head = match numbers(parts.get(..4).unwrap_or_default())[..] {
+        [epoch, first, last, _] => Some(Head { epoch, first, last }),
         _ => None,
     };
-    let messages = parts.get(3..).unwrap_or_default();
+    let messages = parts.get(4..).unwrap_or_default();
     let next = match found {
         // It was dropped, renewed or trimmed between two parts: the page ends here.
         Some(page) => match Head::start(head, end(page)) {

@@ -15,6 +15,11 @@ use xtask::{Engine, left_out};
 use super::{RedisStore, RedisStoreSettings};
 use crate::conformance::{records, store};
 
+mod killed;
+mod rolled_back;
+mod sweeping;
+mod unfit;
+
 /// Settings for keys of their own on a server.
 fn settings(engine: &Engine) -> RedisStoreSettings {
     static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -114,11 +114,11 @@ impl Write {
         match self {
             Write::Append(append, reply) => {
                 let appended = match numbers(parts)[..] {
-                    [epoch, offset, again] => {
+                    [epoch, offset, again, life] => {
                         let position = Position { epoch, offset };
                         // The id of a duplicate may be another one than was stored.
                         if again == 0 {
-                            known.saw(&append.log, Last { position, id: append.id });
+                            known.saw(&append.log, Last { position, life, id: append.id });
                         }
                         Ok(Appended { position, is_duplicate: again == 1 })
                     }
@@ -126,12 +126,7 @@ impl Write {
                 };
                 drop(reply.send(appended));
             }
-            Write::Trim(log, cut, reply) => {
-                if cut == Cut::Whole {
-                    known.forget(&log);
-                }
-                drop(reply.send(Ok(())));
-            }
+            Write::Trim(.., reply) => drop(reply.send(Ok(()))),
             Write::Renew(.., reply) => {
                 let head = match (answer, &numbers(parts)[..]) {
                     (Answer::Number(0), _) => Ok(None),

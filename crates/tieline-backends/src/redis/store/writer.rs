@@ -232,6 +232,7 @@ pub(super) async fn verify(shared: &Shared, link: &mut Link) -> Result<usize, Tr
             words.push(b"v");
             words.push(log.to_text().as_bytes());
             words.push_number(last.position.epoch);
+            words.push_number(last.life);
             words.push_number(last.position.offset);
             words.push(&last.id.0.to_be_bytes());
         }
