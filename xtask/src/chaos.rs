@@ -29,8 +29,8 @@ use tokio::time::interval;
 use crate::engine;
 use nemesis::Nemesis;
 use nodes::Cluster;
-use options::Options;
 pub use options::USAGE;
+use options::{Options, Store};
 use receiver::Listener;
 use sender::Speaker;
 use stage::{Phase, Stage};
@@ -208,7 +208,8 @@ fn play(options: &Options, program: &Path, folder: &Path) -> Result<History, Err
     let (senders, receivers) = runtime.block_on(collect);
     let notice_within = NOTICE_WITHIN.as_millis() as u32;
     let targets = stage.targets.clone();
-    Ok(History { targets, senders, receivers, calm, store_lost: false, end, notice_within })
+    let store_lost = options.store == Store::Memory;
+    Ok(History { targets, senders, receivers, calm, store_lost, end, notice_within })
 }
 
 fn start_clients(runtime: &Runtime, stage: &Arc<Stage>, options: &Options, dice: &mut Dice) -> Clients {

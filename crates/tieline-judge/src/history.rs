@@ -167,7 +167,8 @@ pub struct History {
     pub receivers: Vec<Receiver>,
     /// Times, in milliseconds, in which nothing was broken and everybody knew of everybody.
     pub calm: Vec<Range<u32>>,
-    /// Something made the store lose what it had: a log may begin anew, and who is told so has not been wronged.
+    /// Something made the store lose what it had, more than once perhaps: a log may begin anew, and who is told so is owed only
+    /// what comes from then on.
     pub store_lost: bool,
     /// When the run ended, in milliseconds: connections that are still open end then.
     pub end: u32,

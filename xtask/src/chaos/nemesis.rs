@@ -111,7 +111,7 @@ pub(super) struct Nemesis {
     wounds: Vec<(Instant, Wound)>,
     /// Nodes that were added.
     added: usize,
-    spares_nodes: bool,
+    may_add: bool,
 }
 
 impl Nemesis {
@@ -123,8 +123,8 @@ impl Nemesis {
             lasts,
             wounds: Vec::new(),
             added: 0,
-            // Its store would be lost with it.
-            spares_nodes: *store == Store::Memory,
+            // Another node would have another store.
+            may_add: *store != Store::Memory,
         }
     }
 
@@ -197,9 +197,7 @@ impl Nemesis {
             Blow::Kill | Blow::Freeze => {
                 let parties = cluster.parties();
                 let party = parties[strike.victim % parties.len()];
-                let is_spared =
-                    self.spares_nodes && strike.blow == Blow::Kill && matches!(party, Party::Node(_));
-                if self.is_struck(party) || is_spared {
+                if self.is_struck(party) {
                     return Ok(());
                 }
                 if strike.blow == Blow::Kill {
@@ -210,7 +208,7 @@ impl Nemesis {
                     Wound::Frozen(party)
                 }
             }
-            Blow::Add if self.added < ADDED && !self.spares_nodes => {
+            Blow::Add if self.added < ADDED && self.may_add => {
                 // It finds its way to the others when they are there again.
                 self.added += 1;
                 self.say("a node is added");

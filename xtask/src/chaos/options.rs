@@ -25,7 +25,7 @@ pub(super) enum Broker {
 pub(super) enum Store {
     /// None: only live groups are tried.
     Absent,
-    /// Within a node's process, so there is one node, and it is not killed.
+    /// Within a node's process, so there is one node. What it kept is lost when it is killed, and clients are told so.
     Memory,
     /// One file that all nodes share.
     Sqlite,

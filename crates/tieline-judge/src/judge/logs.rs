@@ -1,6 +1,6 @@
 //! [`Logs`]: which message stands at which place, by the word of all receivers; [`Held`]: what one of them has of each log.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Case, Place};
 use crate::history::{Message, Outcome, Position, What};
@@ -62,23 +62,29 @@ impl Logs {
         for (target, share) in &held.shares {
             let Some((from, since)) = share.owed else { continue };
             let log = self.logs.get(target);
-            for (position, message) in log.into_iter().flatten().filter(|(position, _)| **position > from) {
+            let is_owed = |position: Position| {
+                position > from && (position.epoch == from.epoch || !case.history.store_lost)
+            };
+            for (position, message) in log.into_iter().flatten().filter(|(position, _)| is_owed(**position)) {
                 if !share.places.contains_key(position) && !share.got.contains_key(message) {
                     let at = case.sends.get(message).map_or(0, |send| send.at);
                     lost(case, *message, at, &format!("which others got at {position}"));
                 }
             }
-            let known: HashMap<_, _> =
-                log.into_iter().flatten().map(|(position, message)| (message, position)).collect();
+            // What has a place behind that was looked for above.
+            let known: HashSet<_> = log
+                .into_iter()
+                .flatten()
+                .filter_map(|(position, message)| is_owed(*position).then_some(*message))
+                .collect();
             for (sender, of) in case.history.senders.iter().enumerate() {
                 let owed = |send: &&crate::history::Send| {
                     send.target == *target && send.outcome == Outcome::Acked && send.at > since
                 };
                 for send in of.sends.iter().filter(owed) {
                     let message = Message { sender: sender as u16, target: *target, counter: send.counter };
-                    // What has a place was looked for above.
-                    if !share.got.contains_key(&message) && !known.contains_key(&message) {
-                        lost(case, message, send.at, "which was acknowledged; nobody got it");
+                    if !share.got.contains_key(&message) && !known.contains(&message) {
+                        lost(case, message, send.at, "which was acknowledged");
                     }
                 }
             }
@@ -119,11 +125,11 @@ impl Held {
         };
         let reached = share.cursor.unwrap_or(position);
         match recovered {
+            // What was lost is owed to nobody any more.
+            Some(Err(reason)) if reason == "epoch" && case.history.store_lost => share.owed = None,
             Some(Err(reason)) => {
-                if reason != "epoch" || !case.history.store_lost {
-                    let what = format!("what it missed of {name} was not recovered: {reason}");
-                    case.find(Rule::NotRecovered, place, None, what);
-                }
+                let what = format!("what it missed of {name} was not recovered: {reason}");
+                case.find(Rule::NotRecovered, place, None, what);
             }
             None if since.is_some() => {
                 let what = format!("was not told whether what it missed of {name} was recovered");
@@ -140,7 +146,9 @@ impl Held {
         }
         share.cursor = Some(position);
         if share.owed.is_none() {
-            let is_whole = since == Some(Position::START) && matches!(recovered, Some(Ok(())));
+            let is_whole = since == Some(Position::START)
+                && matches!(recovered, Some(Ok(())))
+                && !case.history.store_lost;
             share.owed = Some(if is_whole { (Position::START, 0) } else { (position, place.at) });
         }
     }

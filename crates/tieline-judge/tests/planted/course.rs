@@ -7,6 +7,7 @@ use tieline_judge::{
     Dice, Event, History, Kind, Message, Outcome, Position, Receiver, Send, Sender, Target, What,
 };
 
+/// The epoch of all logs at first; each loss of the store raises it.
 const EPOCH: u64 = 233;
 const SENDERS: u16 = 3;
 const RECEIVERS: usize = 4;
@@ -31,8 +32,8 @@ struct Listener {
     is_open: bool,
     /// By durable target: how many of the log's messages it has on this connection, and whether it was let in.
     logs: BTreeMap<u16, (usize, bool)>,
-    /// The most that it ever had of each.
-    most: BTreeMap<u16, usize>,
+    /// The most that it ever had of each, and in which epoch.
+    most: BTreeMap<u16, (u64, usize)>,
     /// The live groups it is in.
     groups: Vec<u16>,
     /// It has missed something and is to be told.
@@ -48,10 +49,11 @@ struct Course {
     connections: [u32; SENDERS as usize],
     listeners: Vec<Listener>,
     is_calm: bool,
+    epoch: u64,
 }
 
-fn position(offset: usize) -> Position {
-    if offset == 0 { Position::START } else { Position { epoch: EPOCH, offset: offset as u64 } }
+fn position(epoch: u64, offset: usize) -> Position {
+    if offset == 0 { Position::START } else { Position { epoch, offset: offset as u64 } }
 }
 
 impl Course {
@@ -113,7 +115,17 @@ impl Course {
         self.note(receiver, What::Opened);
         for target in Course::durable(receiver) {
             let length = self.logs.get(&target).map_or(0, Vec::len);
-            let most = self.listeners[receiver].most.get(&target).copied();
+            let has = self.listeners[receiver].most.get(&target).copied();
+            if let Some((epoch, has)) = has.filter(|(epoch, has)| *epoch != self.epoch && *has > 0) {
+                // What it has is of a log that is no more.
+                self.note(receiver, What::Asked { target, since: Some(position(epoch, has)) });
+                let (recovered, at) = (Some(Err("epoch".into())), Some(position(self.epoch, length)));
+                self.note(receiver, What::Joined { target, recovered, position: at });
+                self.listeners[receiver].logs.insert(target, (length, true));
+                self.listeners[receiver].most.insert(target, (self.epoch, length));
+                continue;
+            }
+            let most = has.map(|(_, has)| has);
             // The first time, it begins with the first message or with the next.
             let since = match most {
                 Some(most) if self.dice.chance(70) => Some(most),
@@ -121,14 +133,17 @@ impl Course {
                 None if self.dice.chance(50) => Some(0),
                 None => None,
             };
-            self.note(receiver, What::Asked { target, since: since.map(position) });
+            self.note(
+                receiver,
+                What::Asked { target, since: since.map(|since| position(self.epoch, since)) },
+            );
             let is_in = since.is_none();
             self.listeners[receiver].logs.insert(target, (since.unwrap_or(length), is_in));
             if is_in {
-                self.listeners[receiver].most.insert(target, length);
+                self.listeners[receiver].most.insert(target, (self.epoch, length));
                 self.note(
                     receiver,
-                    What::Joined { target, recovered: None, position: Some(position(length)) },
+                    What::Joined { target, recovered: None, position: Some(position(self.epoch, length)) },
                 );
             }
         }
@@ -155,17 +170,27 @@ impl Course {
                 Some(message) => {
                     self.listeners[receiver].logs.insert(target, (has + 1, is_in));
                     let most = self.listeners[receiver].most.entry(target).or_default();
-                    *most = (*most).max(has + 1);
-                    let position = Some(position(has + 1));
+                    *most = (*most).max((self.epoch, has + 1));
+                    let position = Some(position(self.epoch, has + 1));
                     self.note(receiver, What::Heard { by: target, message, position });
                 }
                 None if !is_in => {
                     self.listeners[receiver].logs.insert(target, (has, true));
-                    self.listeners[receiver].most.entry(target).or_insert(has);
-                    let position = Some(position(has));
+                    self.listeners[receiver].most.entry(target).or_insert((self.epoch, has));
+                    let position = Some(position(self.epoch, has));
                     self.note(receiver, What::Joined { target, recovered: Some(Ok(())), position });
                 }
                 None => {}
+            }
+        }
+    }
+
+    fn lose_store(&mut self) {
+        self.logs.clear();
+        self.epoch += 1;
+        for receiver in 0..RECEIVERS {
+            if self.listeners[receiver].is_open {
+                self.close(receiver);
             }
         }
     }
@@ -213,6 +238,15 @@ impl Course {
 
 /// The course of one seed.
 pub(crate) fn course(seed: u64) -> History {
+    run(seed, 0)
+}
+
+/// The same, and the store loses everything now and then, which ends all connections.
+pub(crate) fn with_losses(seed: u64) -> History {
+    run(seed, 3)
+}
+
+fn run(seed: u64, losses: usize) -> History {
     let kinds = [
         Kind::Durable,
         Kind::Durable,
@@ -253,9 +287,14 @@ pub(crate) fn course(seed: u64) -> History {
         connections: [1; SENDERS as usize],
         listeners: (0..RECEIVERS).map(listener).collect(),
         is_calm: false,
+        epoch: EPOCH,
     };
-    for _ in 0..STEPS {
+    course.history.store_lost = losses > 0;
+    for step in 1..=STEPS {
         course.step();
+        if losses > 0 && step % (STEPS / (losses + 1)) == 0 {
+            course.lose_store();
+        }
     }
     course.is_calm = true;
     // Everybody is there, in every group, and has what was missed before the calm is counted.

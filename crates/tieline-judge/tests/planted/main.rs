@@ -118,6 +118,36 @@ fn a_recovery_that_was_refused_is_found() {
 }
 
 #[test]
+fn a_log_that_begins_anew_is_excused_where_the_store_was_lost_and_nothing_else() {
+    let mut not_lost = 0;
+    for seed in 0..SEEDS {
+        let mut history = course::with_losses(seed);
+        let verdict = judge(&history);
+        assert!(verdict.is_kept(), "seed {seed}: {}", verdict.report(&history));
+        let mut dice = Dice::new(seed);
+        assert!(plants::refuse_recovery(&mut history, &mut dice));
+        let found = judge(&history).broken;
+        assert!(found.contains_key(&Rule::NotRecovered), "seed {seed}: another reason is no excuse");
+
+        let mut history = course::with_losses(seed);
+        if plants::lose_in_the_end(&mut history, &mut dice) {
+            assert!(
+                judge(&history).broken.contains_key(&Rule::Lost),
+                "seed {seed}: what came after the loss is owed"
+            );
+            not_lost += 1;
+        }
+        let mut history = course::with_losses(seed);
+        history.store_lost = false;
+        assert!(
+            judge(&history).broken.contains_key(&Rule::NotRecovered),
+            "seed {seed}: nobody planned a loss"
+        );
+    }
+    assert!(not_lost > SEEDS / 3);
+}
+
+#[test]
 fn a_message_that_nobody_sent_is_found() {
     finds_only(Rule::Phantom, plants::make_up);
     finds_only(Rule::Phantom, plants::garble);

@@ -121,6 +121,21 @@ pub(crate) fn lose_the_end(history: &mut History, dice: &mut Dice) -> bool {
     true
 }
 
+/// A durable message of the calm part does not come to a receiver.
+pub(crate) fn lose_in_the_end(history: &mut History, dice: &mut Dice) -> bool {
+    let calm = history.calm[0].start;
+    let is_late = |(_, _, message, position): &Heard| {
+        let mut sends = history.senders[usize::from(message.sender)].sends.iter();
+        position.is_some()
+            && sends.any(|send| {
+                (send.target, send.counter) == (message.target, message.counter) && send.at > calm
+            })
+    };
+    let Some((receiver, _, message, _)) = pick(history, dice, is_late) else { return false };
+    history.receivers[receiver].events.retain(|event| !is_of(event, message));
+    true
+}
+
 pub(crate) fn lose_unacknowledged(history: &mut History, dice: &mut Dice) -> bool {
     let mut unknown = HashSet::new();
     for (sender, of) in history.senders.iter().enumerate() {
@@ -247,6 +262,7 @@ pub(crate) fn overlap_at_recovery(history: &mut History, dice: &mut Dice) -> boo
     true
 }
 
+/// Somebody is told that what it has missed is gone.
 pub(crate) fn refuse_recovery(history: &mut History, dice: &mut Dice) -> bool {
     let events = history.receivers.iter_mut().flat_map(|receiver| &mut receiver.events);
     let mut answers: Vec<_> = events
