@@ -13,7 +13,8 @@ mod receiver;
 mod sender;
 mod stage;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -85,7 +86,7 @@ pub enum Error {
     #[error("{0}")]
     Stuck(String),
     /// What was promised was not kept. The report has been printed.
-    #[error("seed {seed} broke a promise. Logs of the nodes: {}\nAgain: {again}", folder.display())]
+    #[error("seed {seed} broke a promise. Logs of the nodes, and all that was said and heard: {}\nAgain: {again}", folder.display())]
     Broken {
         /// What the run followed from.
         seed: u64,
@@ -123,9 +124,28 @@ pub fn run(words: &[&str]) -> Result<(), Error> {
     let verdict = judge(&history);
     println!("{}", verdict.report(&history));
     if !verdict.is_kept() {
+        write_down(&history, &folder).map_err(|error| Error::io("write the history down", error))?;
         return Err(Error::Broken { seed: options.seed, folder, again: options.again() });
     }
     std::fs::remove_dir_all(&folder).map_err(|error| Error::io("remove the folder of the run", error))
+}
+
+/// Leaves everything that was said and heard beside the logs of the nodes.
+fn write_down(history: &History, folder: &Path) -> io::Result<()> {
+    let write = |name: &str, lines: &mut dyn Iterator<Item = String>| {
+        let mut file = io::BufWriter::new(File::create(folder.join(format!("{name}.txt")))?);
+        for line in lines {
+            writeln!(file, "{line}")?;
+        }
+        file.flush()
+    };
+    for (number, sender) in history.senders.iter().enumerate() {
+        write(&sender.name, &mut history.said(number))?;
+    }
+    for (number, receiver) in history.receivers.iter().enumerate() {
+        write(&receiver.name, &mut history.heard(number))?;
+    }
+    Ok(())
 }
 
 fn build() -> Result<PathBuf, Error> {

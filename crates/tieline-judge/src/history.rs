@@ -175,17 +175,3 @@ pub struct History {
     /// How long after a hole its notice may come, in milliseconds.
     pub notice_within: u32,
 }
-
-impl History {
-    /// The name of a target.
-    pub fn target(&self, target: u16) -> &str {
-        self.targets.get(usize::from(target)).map_or("a target that there is not", |target| &target.name)
-    }
-
-    /// A message in words.
-    pub fn words(&self, message: Message) -> String {
-        let sender = self.senders.get(usize::from(message.sender));
-        let sender = sender.map_or("a sender that there is not", |sender| &sender.name);
-        format!("#{} of {sender} to {}", message.counter, self.target(message.target))
-    }
-}

@@ -7,6 +7,7 @@ mod dice;
 mod history;
 mod judge;
 mod verdict;
+mod words;
 
 pub use dice::Dice;
 pub use history::{Event, History, Kind, Message, Outcome, Position, Receiver, Send, Sender, Target, What};

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
-use crate::history::{Event, History, Message, Outcome, What};
+use crate::history::{History, Message};
+use crate::words::{event_in_words, send_in_words};
 
 /// Sends of the same series that are shown before and after the one in question.
 const SENDS_AROUND: usize = 3;
@@ -24,6 +25,8 @@ pub enum Rule {
     Backwards,
     /// On one connection, a place of a log that was passed over.
     Hole,
+    /// On one connection, a log that goes on in another epoch, though the store has lost nothing.
+    Renewed,
     /// A receiver was told that what it has missed is gone.
     NotRecovered,
     /// A message that nobody sent.
@@ -44,12 +47,13 @@ pub enum Rule {
 
 impl Rule {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Rule; 13] = [
+    pub const ALL: [Rule; 14] = [
         Rule::Lost,
         Rule::Duplicate,
         Rule::Disorder,
         Rule::Backwards,
         Rule::Hole,
+        Rule::Renewed,
         Rule::NotRecovered,
         Rule::Phantom,
         Rule::Refused,
@@ -69,6 +73,7 @@ impl fmt::Display for Rule {
             Rule::Disorder => "two messages at one place",
             Rule::Backwards => "places that go back",
             Rule::Hole => "places passed over",
+            Rule::Renewed => "logs that begin anew",
             Rule::NotRecovered => "not recovered",
             Rule::Phantom => "never sent",
             Rule::Refused => "refused and received",
@@ -220,18 +225,8 @@ fn context(finding: &Finding, history: &History) -> String {
         let series: Vec<_> = sender.sends.iter().filter(|send| send.target == message.target).collect();
         let at = series.iter().position(|send| send.counter == message.counter).unwrap_or(series.len());
         for (index, send) in around(&series, at, SENDS_AROUND) {
-            let outcome = match send.outcome {
-                Outcome::Acked => "acknowledged",
-                Outcome::Refused => "refused",
-                Outcome::Unknown => "unknown",
-            };
             let mark = if index == at { '>' } else { ' ' };
-            let time = seconds(send.at);
-            let _ = writeln!(
-                text,
-                "  {mark} {time} #{} on connection {}: {outcome}",
-                send.counter, send.connection
-            );
+            let _ = writeln!(text, "  {mark} {}", send_in_words(send, history));
         }
     }
     let events = &receiver.events;
@@ -248,38 +243,4 @@ fn around<T>(all: &[T], at: usize, many: usize) -> impl Iterator<Item = (usize, 
     let from = at.saturating_sub(many).min(all.len());
     let to = (at + many + 1).min(all.len());
     all[from..to].iter().enumerate().map(move |(index, one)| (from + index, one))
-}
-
-fn seconds(at: u32) -> String {
-    format!("{:>4}.{:03}", at / 1000, at % 1000)
-}
-
-fn event_in_words(event: &Event, history: &History) -> String {
-    let what = match &event.what {
-        What::Opened => "opened".to_owned(),
-        What::Asked { target, since: None } => format!("asks for {}", history.target(*target)),
-        What::Asked { target, since: Some(since) } => {
-            format!("asks for {} since {since}", history.target(*target))
-        }
-        What::Joined { target, recovered, position } => {
-            let recovered = match recovered {
-                None => String::new(),
-                Some(Ok(())) => ", recovered".to_owned(),
-                Some(Err(reason)) => format!(", not recovered: {reason}"),
-            };
-            let position = position.map(|position| format!(" at {position}")).unwrap_or_default();
-            format!("joined {}{position}{recovered}", history.target(*target))
-        }
-        What::Leaving(target) => format!("is leaving {}", history.target(*target)),
-        What::Left(target) => format!("left {}", history.target(*target)),
-        What::Heard { by, message, position } => {
-            let position = position.map(|position| format!(" at {position}")).unwrap_or_default();
-            let by = if *by == message.target { "" } else { " by another target" };
-            format!("{}{position}{by}", history.words(*message))
-        }
-        What::Strange(text) => format!("strange: {text}"),
-        What::Gap => "gap".to_owned(),
-        What::Closed => "closed".to_owned(),
-    };
-    format!("{} connection {}: {what}", seconds(event.at), event.connection)
 }

@@ -19,6 +19,9 @@ use crate::proxy::{Cut, Direction, Way};
 /// How long a party is kept from running.
 const FROZEN: Duration = Duration::from_secs(10);
 
+/// Pause before a node that did not start is started again.
+const START_AGAIN: Duration = Duration::from_secs(1);
+
 /// How many nodes are added in a run at most.
 const ADDED: usize = 1;
 
@@ -137,10 +140,11 @@ impl Nemesis {
             self.strike(cluster, strike)?;
         }
         self.mend_until(cluster, begun + self.lasts)?;
-        for (_, wound) in std::mem::take(&mut self.wounds) {
-            self.mend(cluster, wound)?;
-        }
-        Ok(())
+        // What nodes need comes first.
+        let mut wounds: Vec<_> =
+            std::mem::take(&mut self.wounds).into_iter().map(|(_, wound)| wound).collect();
+        wounds.sort_by_key(|wound| matches!(wound, Wound::Dead(Party::Node(_))));
+        wounds.into_iter().try_for_each(|wound| self.mend(cluster, wound))
     }
 
     fn say(&self, what: &str) {
@@ -156,7 +160,14 @@ impl Nemesis {
                 Some((index, (ends, _))) if *ends <= until => {
                     thread::sleep(ends.saturating_duration_since(Instant::now()));
                     let (_, wound) = self.wounds.remove(index);
-                    self.mend(cluster, wound)?;
+                    match self.mend(cluster, wound) {
+                        // What it needs is not there: whoever looks after nodes starts them until they stay.
+                        Err(Error::Node { .. }) if matches!(wound, Wound::Dead(Party::Node(_))) => {
+                            self.say(&format!("{wound:?} does not start"));
+                            self.wounds.push((Instant::now() + START_AGAIN, wound));
+                        }
+                        mended => mended?,
+                    }
                 }
                 _ => {
                     thread::sleep(until.saturating_duration_since(Instant::now()));
@@ -209,10 +220,11 @@ impl Nemesis {
                 }
             }
             Blow::Add if self.added < ADDED && self.may_add => {
-                // It finds its way to the others when they are there again.
                 self.added += 1;
-                self.say("a node is added");
-                return cluster.add();
+                let added = cluster.add()?;
+                self.say(&format!("{added:?} is added"));
+                self.wounds.push((Instant::now(), Wound::Dead(added)));
+                return Ok(());
             }
             Blow::Add => return Ok(()),
             blow => {

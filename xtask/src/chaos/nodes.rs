@@ -44,7 +44,7 @@ pub(super) struct Node {
     /// Where clients' and peers' proxies find it. Kept over its starts.
     listen: SocketAddr,
     peers: SocketAddr,
-    /// In front of it, for clients.
+    /// In front of it, for clients, from its first start on.
     door: Option<Proxy>,
     /// Between it and the broker, or each node of a lower number, which it connects to.
     ways: Vec<Proxy>,
@@ -116,14 +116,15 @@ impl Cluster {
             broker,
             store,
         };
-        for _ in 0..options.nodes {
+        for number in 0..options.nodes {
             cluster.add()?;
+            cluster.restart(number)?;
         }
         Ok(cluster)
     }
 
-    /// Starts one more node, and lets clients connect to it.
-    pub(super) fn add(&mut self) -> Result<(), Error> {
+    /// Makes one more node, which does not run yet.
+    pub(super) fn add(&mut self) -> Result<Party, Error> {
         let number = self.nodes.len();
         let ways = match &self.broker {
             Some(broker) => vec![Proxy::before(address_in(broker.url())?)],
@@ -143,15 +144,10 @@ impl Cluster {
             ways,
             store,
         });
-        self.restart(number)?;
-        let node = &mut self.nodes[number];
-        let door = Proxy::before(node.listen);
-        self.stage.open_door(door.address);
-        node.door = Some(door);
-        Ok(())
+        Ok(Party::Node(number))
     }
 
-    /// Starts a node that does not run, where it was before if it was.
+    /// Starts a node that does not run, where it was before if it was, and lets clients connect to it.
     pub(super) fn restart(&mut self, number: usize) -> Result<(), Error> {
         let log = |node: &Node| self.folder.join(format!("{}.{}.log", node.name, node.starts));
         let mut command = self.command(&self.nodes[number])?;
@@ -168,6 +164,11 @@ impl Cluster {
             let peers = if is_joined_directly { address("peers on ") } else { Some(any()) };
             if let (Some(listen), Some(peers)) = (address("listening on http://"), peers) {
                 (node.listen, node.peers, node.child) = (listen, peers, Some(child));
+                if node.door.is_none() {
+                    let door = Proxy::before(listen);
+                    self.stage.open_door(door.address);
+                    node.door = Some(door);
+                }
                 return Ok(());
             }
             if child.exit()?.is_some() || Instant::now() > deadline {
@@ -227,7 +228,8 @@ impl Cluster {
         let of = |(number, node): (usize, &Node)| {
             let ways = (0..node.ways.len()).map(move |way| Wire::Way(number, way));
             let store = node.store.is_some().then_some(Wire::Store(number));
-            ways.chain(store).chain([Wire::Door(number)]).collect::<Vec<_>>()
+            let door = node.door.is_some().then_some(Wire::Door(number));
+            ways.chain(store).chain(door).collect::<Vec<_>>()
         };
         self.nodes.iter().enumerate().flat_map(of).collect()
     }

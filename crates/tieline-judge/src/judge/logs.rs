@@ -160,14 +160,14 @@ impl Held {
         if let Some(before) = share.cursor.replace(position)
             && !is_next(before, position)
         {
-            let is_back = position <= before;
-            let (rule, how) = if is_back {
-                (Rule::Backwards, "which is not behind")
-            } else {
-                (Rule::Hole, "and not next to")
+            let is_renewed = before != Position::START && before.epoch != position.epoch;
+            let (rule, how) = match position <= before {
+                _ if is_renewed => (Rule::Renewed, "another epoch than"),
+                true => (Rule::Backwards, "which is not behind"),
+                false => (Rule::Hole, "and not next to"),
             };
-            // A log that begins anew was told of, or will be.
-            if is_back || before.epoch == position.epoch || !case.history.store_lost {
+            // Where the store was lost, it is told of when the connection ends.
+            if !is_renewed || !case.history.store_lost {
                 case.find(rule, place, Some(message), format!("got {words} at {position}, {how} {before}"));
             }
         }

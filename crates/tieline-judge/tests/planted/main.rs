@@ -148,6 +148,11 @@ fn a_log_that_begins_anew_is_excused_where_the_store_was_lost_and_nothing_else()
 }
 
 #[test]
+fn a_log_that_has_another_epoch_for_no_reason_is_found() {
+    finds(Rule::Renewed, plants::renew);
+}
+
+#[test]
 fn a_message_that_nobody_sent_is_found() {
     finds_only(Rule::Phantom, plants::make_up);
     finds_only(Rule::Phantom, plants::garble);
@@ -209,7 +214,14 @@ fn the_report_names_the_message_and_shows_both_histories_around_it() {
     let (message, report) = (first.message.unwrap(), verdict.report(&history));
     let marked: Vec<_> = report.lines().filter(|line| line.trim_start().starts_with('>')).collect();
     assert_eq!(marked.len(), 1, "{report}");
-    assert!(marked[0].contains(&format!("#{} on connection", message.counter)), "{report}");
+    assert!(
+        marked[0].contains(&format!(
+            "#{} to {} on connection",
+            message.counter,
+            history.target(message.target)
+        )),
+        "{report}"
+    );
     assert!(report.contains(&history.words(message)), "{report}");
     let of_receiver = format!("{} (user", history.receivers[first.receiver].name);
     assert!(report.split(&of_receiver).nth(1).unwrap().lines().count() > 5, "{report}");

@@ -262,6 +262,29 @@ pub(crate) fn overlap_at_recovery(history: &mut History, dice: &mut Dice) -> boo
     true
 }
 
+/// From a place on, a log has another epoch for everybody.
+pub(crate) fn renew(history: &mut History, dice: &mut Dice) -> bool {
+    let Some((receiver, index, _)) = neighbours(history, dice) else { return false };
+    let What::Heard { by: target, position: Some(first), .. } =
+        history.receivers[receiver].events[index].what
+    else {
+        return false;
+    };
+    for event in history.receivers.iter_mut().flat_map(|receiver| &mut receiver.events) {
+        match &mut event.what {
+            What::Heard { by: of, position: Some(position), .. }
+            | What::Asked { target: of, since: Some(position) }
+            | What::Joined { target: of, position: Some(position), .. }
+                if *of == target && position.offset > first.offset =>
+            {
+                position.epoch += 1;
+            }
+            _ => {}
+        }
+    }
+    true
+}
+
 /// Somebody is told that what it has missed is gone.
 pub(crate) fn refuse_recovery(history: &mut History, dice: &mut Dice) -> bool {
     let events = history.receivers.iter_mut().flat_map(|receiver| &mut receiver.events);
