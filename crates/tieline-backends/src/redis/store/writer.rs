@@ -22,8 +22,8 @@ use super::write::{Write, numbers};
 /// What may wait for the writer. Past it requests are refused: whoever asks knows best whether to wait.
 pub(super) const WAITING: Bounds = Bounds { count: 65_536, bytes: 64 << 20 };
 
-/// What one script may hold, so that it holds up the server's other clients for a few milliseconds at most.
-const BATCH: Bounds = Bounds { count: 512, bytes: 2 << 20 };
+/// What one script may hold, so that it holds up the server's other clients for about ten milliseconds at most.
+const BATCH: Bounds = Bounds { count: 256, bytes: 2 << 20 };
 
 /// Between two sweeps when there is nothing to sweep. They also show that the server is there.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
