@@ -238,7 +238,7 @@ impl Listener {
     async fn heard(&mut self, link: &mut Link, frame: &Value) -> Result<(), Lost> {
         match frame["type"].as_str() {
             Some("message") => self.heard_message(link, frame).await?,
-            Some("ack") => self.heard_ack(frame),
+            Some("ack") => self.heard_ack(frame)?,
             Some("system") if frame["event"] == "gap" => {
                 Tally::one(&self.stage.tally.gaps);
                 self.note(What::Gap);
@@ -265,8 +265,12 @@ impl Listener {
         let position = position(&frame["position"]);
         self.note(What::Heard { by, message, position });
         let Some(position) = position else { return Ok(()) };
-        let has = self.has.entry(by).or_insert(position);
-        *has = (*has).max(position);
+        // Not past a hole: what came by itself, because the question for the inbox was late, is behind what it has missed.
+        let has = self.has.entry(by).or_insert(Position::START);
+        let is_next = *has == Position::START || has.epoch == position.epoch;
+        if is_next && position.offset == has.offset + 1 {
+            *has = position;
+        }
         if message.sender == self.last_sender && self.durable.contains(&by) && self.finished.insert(by) {
             self.progress.finished.fetch_add(1, Ordering::Relaxed);
         }
@@ -280,7 +284,7 @@ impl Listener {
         Ok(())
     }
 
-    fn heard_ack(&mut self, frame: &Value) {
+    fn heard_ack(&mut self, frame: &Value) -> Result<(), Lost> {
         let asked = frame["ackId"].as_u64().and_then(|ack| self.asked.remove(&ack));
         let is_done = frame["success"] == true;
         match asked {
@@ -299,7 +303,13 @@ impl Listener {
                 }
                 self.note(What::Joined { target, recovered, position });
             }
-            Some(Asked::In(target)) => self.note(What::Left(target)),
+            Some(Asked::In(target)) => {
+                self.note(What::Left(target));
+                // Asked too late, it is given nothing of its inbox that it has missed on this connection.
+                if matches!(self.stage.kind(target), Kind::Inbox(_)) {
+                    return Err(Lost);
+                }
+            }
             Some(Asked::Out(target)) if is_done => {
                 self.live.remove(&target);
                 self.note(What::Left(target));
@@ -308,5 +318,6 @@ impl Listener {
             Some(Asked::Out(_)) => {}
             None => self.note(What::Strange(frame.to_string())),
         }
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Case, Place};
-use crate::history::{Message, Outcome, Position, What};
+use crate::history::{Kind, Message, Outcome, Position, What};
 use crate::verdict::Rule;
 
 /// All logs, by target.
@@ -21,6 +21,11 @@ struct Share {
     owed: Option<(Position, u32)>,
     /// The last place on the present connection, or the one from which it goes on.
     cursor: Option<Position>,
+    /// Whether it was let in on the present connection.
+    is_in: bool,
+    /// The first breach of the order in an inbox that it asked for and was not let into. When it is refused, this was no answer
+    /// but what comes by itself.
+    suspect: Option<(Rule, Place, Message, String)>,
 }
 
 /// What one receiver has of all logs.
@@ -105,7 +110,8 @@ fn is_same(one: Position, other: Position) -> bool {
 impl Held {
     /// A connection asks for a log, from a place that it names or that the server knows.
     pub(super) fn asked(&mut self, target: u16, since: Option<Position>) {
-        self.shares.entry(target).or_default().cursor = since;
+        let share = self.shares.entry(target).or_default();
+        (share.cursor, share.is_in, share.suspect) = (since, false, None);
     }
 
     /// It is let in, and told whether it has got everything that it missed.
@@ -123,6 +129,10 @@ impl Held {
         let Some(position) = position else {
             return case.find(Rule::Unplaced, place, None, format!("joined {name} without a position"));
         };
+        if let Some((rule, place, message, what)) = share.suspect.take() {
+            case.find(rule, place, Some(message), what);
+        }
+        share.is_in = true;
         let reached = share.cursor.unwrap_or(position);
         match recovered {
             // What was lost is owed to nobody any more.
@@ -168,7 +178,14 @@ impl Held {
             };
             // Where the store was lost, it is told of when the connection ends.
             if !is_renewed || !case.history.store_lost {
-                case.find(rule, place, Some(message), format!("got {words} at {position}, {how} {before}"));
+                let what = format!("got {words} at {position}, {how} {before}");
+                let is_inbox =
+                    matches!(case.history.targets[usize::from(message.target)].kind, Kind::Inbox(_));
+                if share.is_in || !is_inbox {
+                    case.find(rule, place, Some(message), what);
+                } else if share.suspect.is_none() {
+                    share.suspect = Some((rule, place, message, what));
+                }
             }
         }
         // Two messages at one place are found where the logs are made.
@@ -192,8 +209,15 @@ impl Held {
         share.got.insert(message, position);
     }
 
+    /// It was not let in, or is out.
+    pub(super) fn left(&mut self, target: u16) {
+        if let Some(share) = self.shares.get_mut(&target) {
+            (share.cursor, share.is_in, share.suspect) = (None, false, None);
+        }
+    }
+
     /// The connection is over.
     pub(super) fn cut(&mut self) {
-        self.shares.values_mut().for_each(|share| share.cursor = None);
+        self.shares.keys().copied().collect::<Vec<_>>().into_iter().for_each(|target| self.left(target));
     }
 }

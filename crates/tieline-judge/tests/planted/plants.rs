@@ -219,6 +219,10 @@ pub(crate) fn swap_places(history: &mut History, dice: &mut Dice) -> bool {
 
 pub(crate) fn swap_arrivals(history: &mut History, dice: &mut Dice) -> bool {
     let Some((receiver, one, other)) = neighbours(history, dice) else { return false };
+    // What comes of an inbox before its ack is not an answer yet, and its connection may end before.
+    if *heard_at(history, receiver, one).0 >= 4 {
+        return false;
+    }
     let events = &mut history.receivers[receiver].events;
     let moved = events[one].what.clone();
     events[one].what = std::mem::replace(&mut events[other].what, moved);
