@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use tieline_proto::{GroupName, HubName, UserId};
+use tieline_proto::{GroupName, HubName, Position, UserId};
 use tieline_switchboard::{Address, Shard, Weigh};
 
 use crate::delivery::{Delivery, Outcome};
+use crate::hub::Hub;
+use crate::logs::{Admission, Entry, Item, KeepError};
 use crate::operator::Operator;
 
 /// Bytes that a command without a payload of its own counts for in a mailbox.
@@ -36,8 +38,13 @@ pub enum Then {
         group: GroupName,
         /// The ack that it wants.
         ack_id: Option<u64>,
-        /// Whether it asked for what it missed.
-        recovers: bool,
+        /// What it saw last of the group's log, where it asked for what it missed.
+        since: Option<Position>,
+    },
+    /// To get its user's inbox, from where on it has said.
+    Hear {
+        /// The ack that it wants.
+        ack_id: Option<u64>,
     },
 }
 
@@ -54,8 +61,30 @@ pub enum Command {
         /// What became of it; `None` where not all nodes answered in time.
         outcome: Option<Outcome>,
     },
-    /// The other nodes have read what a connection waited for.
-    GoOn(Address, Then),
+    /// The other nodes have read what a connection waited for; or, with an admission, it has what it missed of its logs.
+    GoOn(Address, Then, Option<Admission>),
+    /// Messages that a connection missed.
+    CatchUp {
+        /// The connection.
+        address: Address,
+        /// Its hub.
+        hub: Arc<Hub>,
+        /// In the order of their log.
+        entries: Arc<[Entry]>,
+        /// Whether it is to tell how much it has coming then.
+        tells_lag: bool,
+    },
+    /// A connection is to tell how much it has coming.
+    TellLag(Address),
+    /// A message that a connection sent is kept, or is not: its ack is due.
+    Kept {
+        /// The connection.
+        address: Address,
+        /// The ackId of its request.
+        ack_id: Option<u64>,
+        /// What became of it.
+        result: Result<(), KeepError>,
+    },
     /// Messages of other nodes may have been missed.
     Gap,
     /// Anything else: rare work for the operations interface.
@@ -66,7 +95,13 @@ impl Weigh for Command {
     fn weight(&self) -> usize {
         match self {
             Command::Deliver(delivery) => SMALL + delivery.message.payload.len(),
-            Command::Settled { .. } | Command::GoOn(..) | Command::Gap | Command::Run(_) => SMALL,
+            Command::CatchUp { entries, .. } => SMALL + entries.iter().map(Item::bytes).sum::<usize>(),
+            Command::Settled { .. }
+            | Command::GoOn(..)
+            | Command::TellLag(_)
+            | Command::Kept { .. }
+            | Command::Gap
+            | Command::Run(_) => SMALL,
         }
     }
 }

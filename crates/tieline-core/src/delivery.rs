@@ -59,6 +59,8 @@ pub struct Receipt {
     unknown: AtomicU64,
     /// Nodes that the message could not be given to.
     unreachable: AtomicU64,
+    /// Users for whom a log keeps it.
+    queued: AtomicU64,
     /// Whether the answer was given, by the last who answered or because the time was up.
     done: AtomicBool,
     reply_to: ReplyTo,
@@ -83,6 +85,8 @@ pub struct Outcome {
     pub unknown: u64,
     /// Other nodes that may hold recipients and that the message could not be given to.
     pub unreachable: u64,
+    /// Users without a connection, for whom a log keeps it until they come back.
+    pub queued: u64,
 }
 
 impl Outcome {
@@ -125,6 +129,7 @@ impl Receipt {
             delivered: AtomicU64::new(known.delivered),
             unknown: AtomicU64::new(known.unknown),
             unreachable: AtomicU64::new(known.unreachable),
+            queued: AtomicU64::new(known.queued),
             done: AtomicBool::new(false),
             reply_to,
         })
@@ -135,6 +140,7 @@ impl Receipt {
         self.delivered.fetch_add(outcome.delivered, Ordering::Relaxed);
         self.unknown.fetch_add(outcome.unknown, Ordering::Relaxed);
         self.unreachable.fetch_add(outcome.unreachable, Ordering::Relaxed);
+        self.queued.fetch_add(outcome.queued, Ordering::Relaxed);
         if self.missing.fetch_sub(1, Ordering::AcqRel) > 1 {
             return None;
         }
@@ -142,8 +148,19 @@ impl Receipt {
             delivered: self.delivered.load(Ordering::Relaxed),
             unknown: self.unknown.load(Ordering::Relaxed),
             unreachable: self.unreachable.load(Ordering::Relaxed),
+            queued: self.queued.load(Ordering::Relaxed),
         };
         self.finish(Some(outcome))
+    }
+
+    /// So many more answers are waited for. Only whoever owes one itself may say so.
+    pub(crate) fn await_more(&self, answers: usize) {
+        self.missing.fetch_add(answers as u32, Ordering::AcqRel);
+    }
+
+    /// Whether its answer was given.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
     }
 
     /// The time is up: what is not known by now is told so.

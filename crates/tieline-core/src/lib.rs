@@ -19,6 +19,7 @@ pub mod hub;
 mod interned;
 pub mod latency;
 pub mod limits;
+pub mod logs;
 pub mod message;
 pub mod node;
 pub mod operator;

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use tieline_proto::envelope;
 use tieline_proto::reply::{self, From, Wire};
-use tieline_proto::{Data, GroupName, MessageId, Payload, UserId};
+use tieline_proto::{Data, GroupName, MessageId, Payload, Position, UserId};
 use tieline_switchboard::{Encode, Frames};
 use tieline_websocket::Kind;
 
@@ -35,6 +36,26 @@ pub enum Way {
     User(UserId),
 }
 
+impl Way {
+    /// The way as nodes tell it each other.
+    pub(crate) fn borrow(&self) -> envelope::Way<'_> {
+        match self {
+            Way::Group(group) => envelope::Way::Group(group),
+            Way::Server => envelope::Way::Server,
+            Way::User(user) => envelope::Way::User(user),
+        }
+    }
+
+    /// The way that another node told; none where its name breaks a rule.
+    pub(crate) fn of(way: envelope::Way<'_>) -> Option<Self> {
+        Some(match way {
+            envelope::Way::Group(name) => Way::Group(GroupName::new(name).ok()?),
+            envelope::Way::Server => Way::Server,
+            envelope::Way::User(name) => Way::User(UserId::new(name).ok()?),
+        })
+    }
+}
+
 /// A message that is kept beyond its frame.
 #[derive(Debug)]
 pub struct Message {
@@ -48,11 +69,13 @@ pub struct Message {
     pub time_ms: u64,
     /// What it carries; nobody looks inside.
     pub payload: Payload,
+    /// Its place in its log, where it has one.
+    pub position: Option<Position>,
     frames: Frames,
 }
 
 impl Message {
-    /// Puts a message together.
+    /// Puts a live message together.
     pub fn new(
         way: Way,
         from_user: Option<UserId>,
@@ -60,7 +83,34 @@ impl Message {
         time_ms: u64,
         payload: Payload,
     ) -> Arc<Self> {
-        Arc::new(Message { way, from_user, id, time_ms, payload, frames: Frames::default() })
+        let (position, frames) = (None, Frames::default());
+        Arc::new(Message { way, from_user, id, time_ms, payload, position, frames })
+    }
+
+    /// Puts a message together that has this place in its log.
+    pub fn kept(
+        way: Way,
+        from_user: Option<UserId>,
+        id: MessageId,
+        time_ms: u64,
+        payload: Payload,
+        position: Position,
+    ) -> Arc<Self> {
+        let (position, frames) = (Some(position), Frames::default());
+        Arc::new(Message { way, from_user, id, time_ms, payload, position, frames })
+    }
+
+    /// The same message by another way.
+    pub(crate) fn by(&self, way: Way) -> Self {
+        let (from_user, payload) = (self.from_user.clone(), self.payload.clone());
+        let (position, frames) = (self.position, Frames::default());
+        Message { way, from_user, id: self.id, time_ms: self.time_ms, payload, position, frames }
+    }
+
+    /// The same message, now that its log has it at this place.
+    pub(crate) fn placed(&self, position: Position) -> Arc<Self> {
+        let (way, from_user) = (self.way.clone(), self.from_user.clone());
+        Message::kept(way, from_user, self.id, self.time_ms, self.payload.clone(), position)
     }
 
     fn borrow(&self) -> reply::Message<'_> {
@@ -69,7 +119,8 @@ impl Message {
             Way::Server => From::Server,
             Way::User(to) => From::User { to },
         };
-        letter(from, self.from_user.as_deref(), self.id, self.time_ms, self.payload.as_data())
+        let letter = letter(from, self.from_user.as_deref(), self.id, self.time_ms, self.payload.as_data());
+        reply::Message { position: self.position, ..letter }
     }
 }
 

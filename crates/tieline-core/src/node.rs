@@ -13,6 +13,7 @@ use crate::delivery::{Delivery, Outcome, Settled, Target};
 use crate::hub::{Hub, LocalHubs};
 use crate::interned::InternedRoles;
 use crate::limits::Limits;
+use crate::logs::{Admission, Logs};
 use crate::operator::Operator;
 use crate::reconnection::Reconnection;
 use crate::stamp::{Stamper, unix_ms};
@@ -87,7 +88,7 @@ impl Route {
     /// What can be told before anybody has answered.
     pub(crate) fn known(&self) -> Outcome {
         let unreachable = self.elsewhere.unreachable.len() as u64;
-        Outcome { delivered: 0, unknown: self.elsewhere.unknown, unreachable }
+        Outcome { unknown: self.elsewhere.unknown, unreachable, ..Outcome::default() }
     }
 
     pub(crate) fn is_nowhere(&self) -> bool {
@@ -108,6 +109,8 @@ pub struct Node {
     stamper: Mutex<Stamper>,
     handle: OnceLock<Handle<Operator>>,
     cluster: OnceLock<Arc<Cluster>>,
+    logs: OnceLock<Arc<Logs>>,
+    max_lag: usize,
 }
 
 /// What the operators of a node's shards are made of.
@@ -167,6 +170,8 @@ impl Node {
             stamper: Mutex::new(stamper),
             handle: OnceLock::new(),
             cluster: OnceLock::new(),
+            logs: OnceLock::new(),
+            max_lag: settings.switchboard.max_lag,
         });
         let stampers = (0..settings.shards).map(|_| Stamper::new()).collect::<Result<Vec<_>, _>>()?;
         let staff = Staff { node: Arc::clone(&node), stampers: Mutex::new(stampers) };
@@ -275,6 +280,35 @@ impl Node {
         self.handle().post(shard, command).map_err(|Full(_)| Overloaded)
     }
 
+    /// Its durable side, if it was given one.
+    pub fn logs(&self) -> Option<&Arc<Logs>> {
+        self.logs.get()
+    }
+
+    pub(crate) fn set_logs(&self, logs: Arc<Logs>) {
+        self.logs.set(logs).ok().expect("the logs of a node are started once");
+    }
+
+    /// Whether messages to a target are kept.
+    pub(crate) fn keeps(&self, target: &Target) -> bool {
+        self.logs().is_some_and(|logs| logs.retention(target).is_some())
+    }
+
+    /// Whether messages to a group are kept.
+    pub(crate) fn keeps_group(&self, group: &str) -> bool {
+        self.logs().is_some_and(|logs| logs.rules().history(group).is_some())
+    }
+
+    /// Whether messages to users are kept.
+    pub(crate) fn keeps_inboxes(&self) -> bool {
+        self.logs().is_some_and(|logs| logs.rules().inbox.is_some())
+    }
+
+    /// How far a client may lag behind, in bytes.
+    pub(crate) fn max_lag(&self) -> usize {
+        self.max_lag
+    }
+
     /// The cluster that this node is a member of, if it is.
     pub fn cluster(&self) -> Option<&Arc<Cluster>> {
         self.cluster.get()
@@ -344,13 +378,18 @@ impl Node {
         }
     }
 
-    /// Lets a connection go on that waited for the other nodes.
+    /// Lets a connection go on that waited for the other nodes, or to be let into logs.
     ///
     /// # Errors
     /// What it waited to do, when its shard has no room.
-    pub(crate) fn go_on(&self, address: Address, then: Then) -> Result<(), Then> {
-        match self.handle().post(address.shard, Command::GoOn(address, then)) {
-            Err(Full(Command::GoOn(_, then))) => Err(then),
+    pub(crate) fn go_on(
+        &self,
+        address: Address,
+        then: Then,
+        admission: Option<Admission>,
+    ) -> Result<(), Then> {
+        match self.handle().post(address.shard, Command::GoOn(address, then, admission)) {
+            Err(Full(Command::GoOn(_, then, _))) => Err(then),
             _ => Ok(()),
         }
     }

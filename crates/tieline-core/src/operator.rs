@@ -2,15 +2,17 @@
 //! shard's own thread, without ever waiting.
 //!
 //! Here is the life of a session; `operator/request.rs` reads requests, `operator/send.rs` carries messages,
-//! `operator/membership.rs` joins and leaves,
+//! `operator/membership.rs` joins and leaves, `operator/keeping.rs` is for what is kept in logs,
 //! `operator/waiting.rs` waits for the other nodes, `operator/answer.rs` writes acks and errors.
 
 mod answer;
+mod keeping;
 mod membership;
 mod request;
 mod send;
 mod waiting;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -40,11 +42,21 @@ pub struct Operator {
     /// Groups that a client joins as it opens: from its token, between `arrive` and `opened`.
     arriving: Vec<tieline_proto::GroupName>,
     ticks: u64,
+    /// Connections that may still ask for their inbox, and until when, the first to end first.
+    silent: VecDeque<(u64, Address)>,
 }
 
 impl Operator {
     pub(crate) fn new(node: Arc<Node>, shard: u16, stamper: Stamper) -> Self {
-        Operator { node, shard, stamper, tally: Tally::default(), arriving: Vec::new(), ticks: 0 }
+        Operator {
+            node,
+            shard,
+            stamper,
+            tally: Tally::default(),
+            arriving: Vec::new(),
+            ticks: 0,
+            silent: VecDeque::new(),
+        }
     }
 
     /// The node it works for.
@@ -89,6 +101,7 @@ impl Operator {
             faults: 0,
             bucket: Bucket::default(),
             acks: AckWindow::default(),
+            inbox: None,
         })
     }
 
@@ -208,7 +221,15 @@ impl Application for Operator {
                     self.ack_outcome(shard, slot, ack_id, outcome);
                 }
             }
-            Command::GoOn(address, then) => self.go_on(shard, address, then),
+            Command::GoOn(address, then, admission) => self.go_on(shard, address, then, admission),
+            Command::CatchUp { address, hub, entries, tells_lag } => {
+                self.catch_up(shard, address, &hub, &entries);
+                if tells_lag {
+                    self.tell_lag(shard, address);
+                }
+            }
+            Command::TellLag(address) => self.tell_lag(shard, address),
+            Command::Kept { address, ack_id, result } => self.kept(shard, address, ack_id, result),
             Command::Gap => self.tell_gap(shard),
             Command::Run(run) => run(self, shard),
         }
@@ -217,6 +238,7 @@ impl Application for Operator {
     fn tick(&mut self, shard: &mut Shard<Self>) {
         self.ticks += 1;
         self.close_expired(shard);
+        self.open_silent_inboxes(shard);
         self.node.publish_tally(self.shard, self.tally);
     }
 

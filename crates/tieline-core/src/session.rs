@@ -5,12 +5,13 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tieline_proto::filter::Subject;
 use tieline_proto::role::Roles;
-use tieline_proto::{ConnectionId, UserId};
+use tieline_proto::{ConnectionId, Position, UserId};
 
 use crate::Subprotocol;
 use crate::acks::AckWindow;
 use crate::hub::{Group, Hub};
 use crate::limits::Bucket;
+use crate::logs::Reader;
 
 /// One connection, kept in its slot of the switchboard. Names are shared with the hub's tables, so that an idle
 /// session is small.
@@ -39,6 +40,19 @@ pub struct Session {
     pub(crate) bucket: Bucket,
     /// Requests that were carried out, by ackId.
     pub(crate) acks: AckWindow,
+    /// Its place in its user's inbox, where users have one.
+    pub(crate) inbox: Option<Box<Inbox>>,
+}
+
+/// A connection's place in its user's inbox.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    /// The last message that it was given, or what it begins behind.
+    pub(crate) at: Position,
+    /// Whether it is given what comes.
+    pub(crate) is_open: bool,
+    /// Whose place in the inbox it moves.
+    pub(crate) reader: Reader,
 }
 
 impl Session {

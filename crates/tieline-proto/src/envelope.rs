@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ConnectionId, GroupName, HubName, Incarnation, MessageId, NodeName, UserId};
+use crate::id::{ConnectionId, GroupName, HubName, Incarnation, MessageId, NodeName, Position, UserId};
 use crate::payload::DataType;
 
 mod bytes;
@@ -89,6 +89,8 @@ pub struct Message<'a> {
     pub filter: Option<&'a str>,
     /// Under which number the origin waits for a receipt; 0 when it does not.
     pub receipt: u64,
+    /// Its place in the log of its one group or user, where it has one.
+    pub position: Option<Position>,
 }
 
 /// A change of what a node says of itself.
@@ -136,6 +138,9 @@ pub struct Beat {
     /// Whether it asks the others for a beat of their own, because it may have missed what they said.
     #[serde(default)]
     pub wants_answer: bool,
+    /// The id of its store, where it has one: nodes share their logs only where these are equal.
+    #[serde(default)]
+    pub store: Option<String>,
 }
 
 /// Anything that nodes say to each other.
@@ -305,6 +310,11 @@ impl<'a> Message<'a> {
         writer.texts(&self.only_users);
         writer.optional_text(self.filter);
         writer.number(self.receipt);
+        writer.byte(u8::from(self.position.is_some()));
+        if let Some(Position { epoch, offset }) = self.position {
+            writer.number(epoch);
+            writer.number(offset);
+        }
     }
 
     fn read(reader: &mut Reader<'a>) -> Result<Self, EnvelopeError> {
@@ -335,6 +345,37 @@ impl<'a> Message<'a> {
             only_users: reader.texts()?,
             filter: reader.optional_text()?,
             receipt: reader.number()?,
+            position: match reader.byte()? {
+                0 => None,
+                1 => Some(Position { epoch: reader.number()?, offset: reader.number()? }),
+                _ => return Err(EnvelopeError::Malformed),
+            },
         })
+    }
+
+    /// The bytes that a log keeps of a message: the same as an envelope, behind the version. They outlive the node that
+    /// wrote them, so a later version goes on reading them.
+    #[must_use]
+    pub fn to_log(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(128 + self.json.len());
+        let mut writer = Writer(&mut bytes);
+        writer.byte(VERSION);
+        self.write(&mut writer);
+        bytes
+    }
+
+    /// Reads what [`Message::to_log`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are not that.
+    pub fn of_log(bytes: &'a [u8]) -> Result<Self, EnvelopeError> {
+        let mut reader = Reader(bytes);
+        match reader.byte()? {
+            VERSION => {}
+            other => return Err(EnvelopeError::Version(other)),
+        }
+        let message = Message::read(&mut reader)?;
+        reader.end()?;
+        Ok(message)
     }
 }

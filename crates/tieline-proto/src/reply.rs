@@ -13,7 +13,7 @@ mod system;
 #[cfg(test)]
 mod tests;
 
-pub use ack::{Extra, Receipt, ack, ack_error, ack_with, error, pong};
+pub use ack::{Extra, Receipt, Recovered, ack, ack_error, ack_with, error, pong};
 pub use message::{From, Message, StreamPart, StreamPartError, Wire, message, message_tail, sequence_head};
 pub use state::{StateItem, group_state_snapshot, group_state_update};
 pub use stream::{invoke_error, invoke_response, stream_ack, stream_closed, stream_nack};

@@ -151,6 +151,11 @@ impl<A: Application> Shard<A> {
         slots.filter_map(|(slot, connection)| Some((slot as Slot, connection.session.as_ref()?)))
     }
 
+    /// Bytes that a connection has coming, or has been sent and not acknowledged: what its limit of lagging counts.
+    pub fn lag(&self, slot: Slot) -> usize {
+        self.connections[slot as usize].lag()
+    }
+
     /// Whether the connection in `slot` was cut and waits for its peer to come back.
     pub fn is_detached(&self, slot: Slot) -> bool {
         self.connections.get(slot as usize).is_some_and(|c| c.phase == Phase::Detached)

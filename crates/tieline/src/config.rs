@@ -7,11 +7,11 @@
 
 mod document;
 mod error;
+mod keeping;
 mod kind;
 mod layers;
 mod row;
 mod table;
-#[cfg(test)]
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -21,14 +21,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tieline_core::logs::{GroupRule, LogRules};
+use tieline_core::store::Retention;
 use tieline_core::token::Keys;
 
 pub use document::markdown;
 pub use error::{ConfigError, ConfigErrors, Origin};
+pub use keeping::{History, SlowConsumer};
 pub use kind::{Broker, Demo, LogFormat, Masked, Size};
 pub use layers::Layers;
 pub use row::{Row, rows};
-pub use table::{Deflate, Limits, Log, Server, Times};
+pub use table::{Deflate, GroupTable, Inbox, Limits, Log, Server, Times};
 
 /// The variable that names the configuration file, where the flag `--config` does not.
 pub const CONFIG_VARIABLE: &str = "TIELINE_CONFIG";
@@ -42,6 +45,10 @@ pub struct Settings {
     pub limits: Limits,
     /// How long anything may take.
     pub times: Times,
+    /// What is kept of the messages to each user.
+    pub inbox: Inbox,
+    /// What holds for groups, by their names.
+    pub groups: Vec<GroupTable>,
     /// Compression of messages.
     pub deflate: Deflate,
     /// The program's own log.
@@ -59,10 +66,31 @@ impl Settings {
             server: Server::read(layers, &mut errors),
             limits: Limits::read(layers, &mut errors),
             times: Times::read(layers, &mut errors),
+            inbox: Inbox::read(layers, &mut errors),
+            groups: GroupTable::read(layers, &mut errors),
             deflate: Deflate::read(layers, &mut errors),
             log: Log::read(layers, &mut errors),
         };
+        let drops_history =
+            |table: &GroupTable| table.history.is_some() && table.slow_consumer == SlowConsumer::Drop;
+        for (table, origin) in settings.groups.iter().zip(layers.tables("group")) {
+            if drops_history(table) {
+                errors.push(ConfigError::DropsHistory { origin: origin.clone() });
+            }
+        }
         ConfigErrors::none_or(errors).map(|()| settings)
+    }
+
+    /// Which messages are kept.
+    pub fn log_rules(&self) -> LogRules {
+        let rule = |table: &GroupTable| GroupRule {
+            pattern: table.r#match.clone(),
+            history: table.history.map(|History(kept)| kept),
+            drops: table.slow_consumer == SlowConsumer::Drop,
+        };
+        let Inbox { count, age, bytes } = self.inbox;
+        let inbox = Retention { count: count as u64, age, bytes: bytes.0 as u64 };
+        LogRules { groups: self.groups.iter().map(rule).collect(), inbox: (count > 0).then_some(inbox) }
     }
 
     /// The access keys, those in files too. Each line of a file that is not blank is a key.
@@ -96,6 +124,7 @@ impl Settings {
             ("", self.server.show()),
             ("limits", self.limits.show()),
             ("times", self.times.show()),
+            ("inbox", self.inbox.show()),
             ("deflate", self.deflate.show()),
             ("log", self.log.show()),
         ];
@@ -113,6 +142,12 @@ impl Settings {
                     None => writeln!(text),
                 }
                 .expect("a string takes all text");
+            }
+        }
+        for (table, origin) in self.groups.iter().zip(layers.tables("group")) {
+            writeln!(text, "\n[[group]] # {origin}").expect("a string takes all text");
+            for (name, value) in table.show().into_iter().filter(|(_, value)| value != kind::ABSENT) {
+                writeln!(text, "{name} = {value}").expect("a string takes all text");
             }
         }
         text

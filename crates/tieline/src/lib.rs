@@ -64,6 +64,9 @@ pub enum Failure {
     /// A store could not be measured.
     #[error(transparent)]
     StoreBench(#[from] store_bench::StoreBenchError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] store::StoreOpenError),
     /// The node could not become a member of its cluster.
     #[error(transparent)]
     Membership(#[from] membership::MembershipError),

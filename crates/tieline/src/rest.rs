@@ -22,6 +22,7 @@ use axum::routing::any;
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Serialize;
+use tieline_core::ask::sending::SendError;
 use tieline_core::{Overloaded, unix_ms};
 use tieline_proto::ErrorCode;
 use tieline_proto::rest::{NodeItem, NodeState, NodesPage};
@@ -172,6 +173,15 @@ fn json(body: &impl Serialize) -> Response {
 /// A success without one.
 fn empty(status: StatusCode) -> Response {
     status.into_response()
+}
+
+impl From<SendError> for Refusal {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Overloaded(overloaded) => overloaded.into(),
+            SendError::NotKept(error) => Refusal::new(error.code(), error.to_string()),
+        }
+    }
 }
 
 impl From<Overloaded> for Refusal {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tieline_core::logs::{Engine, Logs, LogsTask};
 use tieline_core::token::Keys;
 use tieline_core::{Limits, Node, NodeSettings, Operator};
 use tieline_proto::{ErrorCode, NodeName};
@@ -73,6 +74,10 @@ pub async fn serve(
     let admin = settings.server.admin_listen.map(|at| listen(at, settings.limits.backlog)).transpose()?;
     raise_descriptors(settings.limits.connections as u64);
 
+    let engine = match &settings.server.store {
+        Some(url) => Some(url.open().await?),
+        None => None,
+    };
     let name = settings.server.node.clone().unwrap_or_else(|| default_name(address.port()));
     let (node, switchboard) = Node::start(node_settings(&settings, name, Arc::clone(&keys)))?;
     tracing::info!(node = %node.id(), %address, shards = switchboard.handle().shards(), "The node has started.");
@@ -93,10 +98,12 @@ pub async fn serve(
         has_admin: admin.is_some(),
         is_stopping: AtomicBool::new(false),
     });
+    let logs = keep(&settings, &node, engine);
     let membership = Membership::begin(&settings.server, &node, client_url, &members).await;
     let membership = match membership {
         Ok(membership) => membership,
         Err(error) => {
+            logs.stop().await;
             stop::switchboard(switchboard).await?;
             return Err(error.into());
         }
@@ -139,6 +146,7 @@ pub async fn serve(
     if let Some(membership) = membership {
         membership.end().await;
     }
+    logs.stop().await;
     stop::switchboard(switchboard).await?;
     served.and(operated).map_err(Failure::Runtime)
 }
@@ -228,6 +236,15 @@ fn raise_descriptors(connections: u64) {
             tracing::warn!(%error, descriptors = soft, "The limit of open files could not be raised.")
         }
     }
+}
+
+/// Starts what a node needs for messages that are kept.
+fn keep(settings: &Settings, node: &Arc<Node>, engine: Option<Engine>) -> LogsTask {
+    let rules = settings.log_rules();
+    if rules.keep_anything() && engine.is_none() {
+        tracing::warn!("Messages are to be kept, and there is no `store`: they will be refused.");
+    }
+    Logs::start(node, rules, engine)
 }
 
 /// Tells an operator what a configuration means that may not be meant.

@@ -1,5 +1,6 @@
 //! [`StoreUrl`]: which store is meant, and how it is opened. Tested here.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -7,7 +8,9 @@ use std::sync::Arc;
 use tieline_backends::{
     RedisError, RedisStore, RedisStoreError, RedisStoreSettings, SqliteError, SqliteStore,
 };
-use tieline_core::store::{MemoryStore, Store};
+use tieline_core::logs::Engine;
+use tieline_core::records::MemoryRecords;
+use tieline_core::store::MemoryStore;
 
 /// The address of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,12 +77,28 @@ impl StoreUrl {
     ///
     /// # Errors
     /// With the path or the server, and the reason.
-    pub async fn open(&self) -> Result<Arc<dyn Store>, StoreOpenError> {
+    pub async fn open(&self) -> Result<Engine, StoreOpenError> {
         Ok(match self {
-            StoreUrl::Memory => Arc::new(MemoryStore::new()),
-            StoreUrl::Sqlite(path) => Arc::new(SqliteStore::open(path)?),
-            StoreUrl::Redis(settings) => Arc::new(RedisStore::open(settings.clone()).await?),
+            StoreUrl::Memory => {
+                Engine { store: Arc::new(MemoryStore::new()), records: Arc::new(MemoryRecords::new()) }
+            }
+            StoreUrl::Sqlite(path) => Engine::of(Arc::new(SqliteStore::open(path)?)),
+            StoreUrl::Redis(settings) => Engine::of(Arc::new(RedisStore::open(settings.clone()).await?)),
         })
+    }
+
+    /// What a setting takes, as it stands behind "takes" in an error.
+    pub(crate) const TAKES: &'static str = "the address of a store; known are `sqlite:///path/to/file.db`, `redis://[[USER]:PASSWORD@]HOST[:PORT]` and `memory:`";
+}
+
+impl fmt::Display for StoreUrl {
+    /// Without anything secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreUrl::Memory => f.write_str("memory:"),
+            StoreUrl::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            StoreUrl::Redis(settings) => settings.address.fmt(f),
+        }
     }
 }
 

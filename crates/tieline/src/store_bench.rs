@@ -83,7 +83,7 @@ pub fn run(args: &StoreBenchArgs) -> Result<StoreReport, StoreBenchError> {
     let url = args.store.clone()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(StoreBenchError::Writers)?;
-    let store = runtime.block_on(url.open())?;
+    let store = runtime.block_on(url.open())?.store;
     let floor = match &url {
         // The disk of a server is the server's.
         StoreUrl::Memory | StoreUrl::Redis(_) => None,
@@ -252,7 +252,7 @@ mod tests {
         assert!(json["loads"][0]["times_floor"]["median"].as_f64().unwrap() > 0.0);
         assert!(!folder.join("s.db-floor").exists());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let store = runtime.block_on(StoreUrl::Sqlite(folder.join("s.db")).open()).unwrap();
+        let store = runtime.block_on(StoreUrl::Sqlite(folder.join("s.db")).open()).unwrap().store;
         assert_eq!(runtime.block_on(store.heads(vec![log(0), log(2)])), Ok(vec![None, None]));
         drop(store);
         fs::remove_dir_all(folder).unwrap();

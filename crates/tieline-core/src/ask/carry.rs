@@ -11,9 +11,11 @@ use tieline_proto::{CloseCode, ConnectionId, Filter, GroupName, HubName};
 use tieline_switchboard::{Address, GroupId, Shard, Slot};
 
 use super::{Answer, Ask, MAX_PAGE, Member, Page, Right, Who};
+use crate::delivery::Target;
 use crate::hub::{Group, Hub};
 use crate::node::{Node, Overloaded};
 use crate::operator::Operator;
+use crate::store::LogKey;
 
 /// Changes (a connection closed, a membership begun or ended) that are made in one turn of a shard: well below a millisecond.
 const SLICE: usize = 512;
@@ -48,6 +50,14 @@ impl Node {
             Ask::Exists(who) => self.exists(&hub, who).await,
             Ask::Close { who, excluded, reason } => self.close(&hub, who, excluded, reason).await,
             Ask::Join { who, groups } => {
+                // Who is a member gets what is stored from then on: the logs have to be followed before.
+                if let Some(logs) = self.logs() {
+                    let target = |group: &GroupName| logs.log(hub.name(), &Target::Group(group.clone()));
+                    let kept: Vec<LogKey> = groups.iter().filter_map(target).collect();
+                    if !kept.is_empty() {
+                        logs.follow(kept).await.map_err(|_| Overloaded)?;
+                    }
+                }
                 let weight = groups.len();
                 let deed = move |operator: &mut Operator, shard: &mut Shard<Operator>, slot| {
                     for group in &groups {

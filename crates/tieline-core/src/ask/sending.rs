@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tieline_proto::{ConnectionId, Filter, HubName, Payload};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use crate::command::Command;
 use crate::delivery::{Delivery, Outcome, Receipt, Target};
+use crate::logs::{KeepError, Logs, Publishing, Reply};
 use crate::message::{Message, Way};
 use crate::node::{Node, Overloaded};
+use crate::store::{AppendKey, Refusal};
 
 /// How long the remaining shards are asked again when one of them has taken a message and another is full. A caller that
 /// is told to try again sends to the first one twice, so that is the last resort.
@@ -30,6 +33,19 @@ pub struct Sending {
     pub filter: Option<Arc<Filter>>,
     /// What it carries.
     pub payload: Payload,
+    /// By what the same message is known when it is said again, where it is kept.
+    pub key: Option<AppendKey>,
+}
+
+/// Why a message of the application was not sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// A shard has too much waiting.
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
+    /// It would have to be kept, and is not, or nobody knows.
+    #[error(transparent)]
+    NotKept(#[from] KeepError),
 }
 
 /// Whether the sender wants to know what becomes of its message.
@@ -42,20 +58,21 @@ pub enum Wants {
 }
 
 impl Node {
-    /// Sends a message to connections, wherever they are. Messages of one caller, each sent after the one before was
+    /// Sends a message to connections, wherever they are; where targets have a log, it is in the store when this returns. Messages of one caller, each sent after the one before was
     /// answered, keep their order at every connection. Without a wish for the outcome, an empty one is given; `None`
     /// stands for one that was not known in time.
     ///
     /// # Errors
-    /// [`Overloaded`] when a shard of this node has too much waiting: then nobody got it, or, where only some of several
-    /// shards went on being full for a second, some.
+    /// [`SendError::Overloaded`] when a shard of this node has too much waiting: then nobody got it, or, where only some of
+    /// several shards went on being full for a second, some. [`SendError::NotKept`] when a target has a log and the store did
+    /// not take it: then nobody is given it, but for targets whose own log has it; or when nobody knows.
     pub async fn send(
         &self,
         hub: &HubName,
         sending: Sending,
         wants: Wants,
-    ) -> Result<Option<Outcome>, Overloaded> {
-        let Sending { to, except, filter, payload } = sending;
+    ) -> Result<Option<Outcome>, SendError> {
+        let Sending { to, except, filter, payload, key } = sending;
         let way = match &to[..] {
             [Target::Group(name)] => Way::Group(name.clone()),
             _ => Way::Server,
@@ -70,6 +87,10 @@ impl Node {
             filter,
             receipt: None,
         };
+        if let Some(logs) = self.logs().filter(|_| delivery.to.iter().any(|target| self.keeps(target))) {
+            let key = key.unwrap_or_else(|| id.into());
+            return keep(logs, delivery, key, wants).await;
+        }
         let route = self.route(&delivery);
         if route.is_nowhere() {
             self.forward(&delivery, &route);
@@ -84,7 +105,7 @@ impl Node {
         self.hand_out(&delivery, &route.shards).await?;
         self.forward(&delivery, &route);
         match outcome {
-            Some(outcome) => outcome.await.map_err(|_| Overloaded),
+            Some(outcome) => Ok(outcome.await.map_err(|_| Overloaded)?),
             None => Ok(Some(Outcome::default())),
         }
     }
@@ -103,5 +124,28 @@ impl Node {
             }
         }
         Ok(())
+    }
+}
+
+/// Has a message stored and delivered.
+async fn keep(
+    logs: &Logs,
+    mut delivery: Delivery,
+    key: AppendKey,
+    wants: Wants,
+) -> Result<Option<Outcome>, SendError> {
+    // The one answer is the clerk's, which waits for more as it finds out where the message goes.
+    let outcome = (wants == Wants::Outcome).then(|| {
+        let (receipt, outcome) = Receipt::waiter(1, Outcome::default());
+        delivery.receipt = Some(receipt);
+        outcome
+    });
+    let (sender, kept) = oneshot::channel();
+    let publishing = Publishing { delivery, key, reply: Reply::Waiter(sender) };
+    logs.publish(publishing)?;
+    kept.await.map_err(|_| KeepError::Store(Refusal::Closed.into()))??;
+    match outcome {
+        Some(outcome) => Ok(outcome.await.map_err(|_| Overloaded)?),
+        None => Ok(Some(Outcome::default())),
     }
 }

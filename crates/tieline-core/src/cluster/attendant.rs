@@ -89,6 +89,8 @@ pub(super) struct Attendant {
     to_confirm: HashSet<Incarnation>,
     /// Whether what everybody sees of the peers is old.
     peers_changed: bool,
+    /// Whether a member told of its store, or is gone.
+    stores_changed: bool,
     last_nudge: Instant,
     told_tails: HashMap<Incarnation, u64>,
     /// Asks of other nodes that are being answered.
@@ -118,6 +120,7 @@ impl Attendant {
             waits: Vec::new(),
             to_confirm: HashSet::new(),
             peers_changed: false,
+            stores_changed: false,
             last_nudge: Instant::now(),
             told_tails: HashMap::new(),
             answering: JoinSet::new(),
@@ -146,6 +149,7 @@ impl Attendant {
             }
             self.look_at_broker();
             self.follow_members();
+            self.compare_stores();
             self.say_due();
             self.tell_changes();
             self.confirm();
@@ -160,7 +164,10 @@ impl Attendant {
     fn take(&mut self, word: Word) {
         let now = Instant::now();
         match word {
-            Word::Reachable(node) => self.heartbeat.reachable(node, now),
+            Word::Reachable(node) => {
+                self.heartbeat.reachable(node, now);
+                self.look_at_logs();
+            }
             Word::Unreachable(node) => self.heartbeat.unreachable(node, now),
             Word::Goodbye(node) => self.heartbeat.goodbye(node, now),
             Word::Beat(node, beat) => return self.beat(node, beat),
@@ -219,6 +226,8 @@ impl Attendant {
         lock(&self.cluster.numbers).forget(node);
         self.told_tails.remove(&node);
         self.to_confirm.remove(&node);
+        self.stores_changed = true;
+        self.look_at_logs();
         tracing::info!(%node, "A node is gone.");
     }
 
@@ -235,6 +244,7 @@ impl Attendant {
         }
         tracing::info!("The broker carries again.");
         self.heartbeat.back(now);
+        self.look_at_logs();
         if !self.reports_peers {
             // Told once for all peers; the numbers that follow tell it again only where more is lost later.
             self.copies.values_mut().for_each(|copy| copy.gap_notice = Some(now));
@@ -256,6 +266,8 @@ impl Attendant {
             self.tell_outnamed(NodeId { name, incarnation: node });
         }
         if let Some(copy) = self.copies.get_mut(&node) {
+            copy.store = Some(beat.store);
+            self.stores_changed = true;
             let taken = copy.compare(beat.version, beat.digest);
             self.peers_changed = true;
             self.taken(node, taken);
@@ -295,7 +307,26 @@ impl Attendant {
         }
     }
 
+    /// What was stored and not heard of is found in the store.
+    fn look_at_logs(&self) {
+        if let Some(logs) = self.node.logs() {
+            logs.look();
+        }
+    }
+
+    /// Whether all members have this node's store.
+    fn compare_stores(&mut self) {
+        if std::mem::take(&mut self.stores_changed)
+            && let Some(logs) = self.node.logs()
+        {
+            let own = logs.store().map(|store| store.id().to_string());
+            let differs = |copy: &Copy| copy.store.as_ref().is_some_and(|store| *store != own);
+            logs.set_divided(self.copies.values().any(differs));
+        }
+    }
+
     fn gap(&mut self, node: Incarnation) {
+        self.look_at_logs();
         let Some(copy) = self.copies.get_mut(&node) else { return };
         if copy.gap_notice.is_none_or(|noticed| noticed.elapsed() >= GAP_NOTICE) {
             copy.gap_notice = Some(Instant::now());
@@ -367,6 +398,7 @@ impl Attendant {
             connections: sign.registration.connections,
             reaches: sign.reaches,
             wants_answer,
+            store: self.node.logs().and_then(|logs| logs.store()).map(|store| store.id().to_string()),
         };
         let _ = self.cluster.say(to, &Rare::Beat(beat).into());
     }
@@ -449,7 +481,7 @@ impl Attendant {
                 continue;
             }
             let Wait { since, address, then, .. } = wait;
-            match self.node.go_on(address, then) {
+            match self.node.go_on(address, then, None) {
                 Ok(()) => {
                     let counters = &self.cluster.counters;
                     counters.read_wait.record(since.elapsed());

@@ -37,6 +37,8 @@ pub(super) struct Copy {
     wanted: Option<Instant>,
     /// When its loss of envelopes was last told to clients.
     pub(super) gap_notice: Option<Instant>,
+    /// The id of its store, if it has one; nothing before its first beat.
+    pub(super) store: Option<Option<String>>,
 }
 
 /// The tables that follow from all copies.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use smallvec::SmallVec;
-use tieline_proto::envelope::{Envelope, EnvelopeError, Header, Message, Rare, Way};
+use tieline_proto::envelope::{Envelope, EnvelopeError, Header, Message, Rare};
 use tieline_proto::filter::Filter;
 use tieline_proto::{ConnectionId, GroupName, HubName, Incarnation, Payload, UserId};
 
@@ -16,7 +16,8 @@ use super::sequence::{Arrived, Channel};
 use super::{Cluster, lock};
 use crate::broker::{Inbound, To};
 use crate::delivery::{Delivery, Outcome, Receipt, Target};
-use crate::message;
+use crate::logs::log_of;
+use crate::message::{self, Way};
 use crate::node::Node;
 
 /// What the broker tells the cluster by. It does not keep the cluster, which keeps the broker.
@@ -166,7 +167,7 @@ impl Cluster {
                 if let Some(settled) = self.receipts.arrived(
                     number,
                     header.origin,
-                    Outcome { delivered, unknown, unreachable: 0 },
+                    Outcome { delivered, unknown, ..Outcome::default() },
                 ) {
                     node.settle(settled);
                 }
@@ -238,11 +239,7 @@ impl Cluster {
         let hub = HubName::new(message.hub).ok().and_then(|name| node.hubs().get(&name));
         // Nobody of this hub is here: there is nothing to do, and nothing wrong.
         let Some(hub) = hub else { return nobody };
-        let way = match message.way {
-            Way::Server => message::Way::Server,
-            Way::Group(name) => message::Way::Group(GroupName::new(name).ok()?),
-            Way::User(name) => message::Way::User(UserId::new(name).ok()?),
-        };
+        let way = Way::of(message.way)?;
         let mut to: SmallVec<[Target; 1]> = SmallVec::new();
         if message.everyone {
             to.push(Target::Everyone);
@@ -258,15 +255,29 @@ impl Cluster {
         };
         let from_user = message.from_user.and_then(|user| UserId::new(user).ok());
         let payload = Payload::from_parts(message.data_type, message.json).ok()?;
+        let (id, time_ms) = (message.id, message.time_ms);
         let mut delivery = Delivery {
             hub,
-            message: message::Message::new(way, from_user, message.id, message.time_ms, payload),
+            message: match message.position {
+                None => message::Message::new(way, from_user, id, time_ms, payload),
+                Some(position) => message::Message::kept(way, from_user, id, time_ms, payload, position),
+            },
             to,
             except: message.except.iter().copied().collect(),
             users: message.only_users.iter().filter_map(|user| UserId::new(user).ok()).collect(),
             filter,
             receipt: None,
         };
+        if let (Some(position), Some(logs), [target]) = (message.position, node.logs(), &delivery.to[..])
+            && let Some(log) = log_of(delivery.hub.name(), target)
+        {
+            // What has a place in a log waits for its turn there.
+            if message.receipt > 0 {
+                delivery.receipt = Some(Receipt::for_node(1, origin, message.receipt));
+            }
+            logs.offer(log, position, &delivery);
+            return None;
+        }
         let shards = node.shards_of(&delivery);
         if shards.is_empty() {
             return nobody;

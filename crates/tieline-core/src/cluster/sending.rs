@@ -2,14 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
-use tieline_proto::envelope::{Envelope, Header, Message, Way};
+use tieline_proto::envelope::{Envelope, Header, Message};
 use tieline_proto::{HubName, Incarnation, UserId};
 
 use super::numbers::Afters;
 use super::{Cluster, Nodes, Routing, lock};
 use crate::broker::{NotTaken, To};
 use crate::delivery::{Delivery, Outcome, Target};
-use crate::message;
 use crate::node::Elsewhere;
 
 impl Cluster {
@@ -163,11 +162,7 @@ impl Cluster {
         };
         let envelope = Envelope::Message(Message {
             hub: delivery.hub.name(),
-            way: match &message.way {
-                message::Way::Group(group) => Way::Group(group),
-                message::Way::Server => Way::Server,
-                message::Way::User(user) => Way::User(user),
-            },
+            way: message.way.borrow(),
             from_user: message.from_user.as_deref(),
             id: message.id,
             time_ms: message.time_ms,
@@ -181,6 +176,7 @@ impl Cluster {
             only_users: delivery.users.iter().map(UserId::as_str).collect(),
             filter: delivery.filter.as_ref().map(|filter| filter.source()),
             receipt,
+            position: message.position,
         });
         if by_all {
             // What was not taken is counted; the receivers see the gap.

@@ -33,7 +33,7 @@ impl<'a> Refusal<'a> {
 pub(super) fn told(outcome: Option<Outcome>) -> Receipt {
     Receipt {
         delivered: outcome.map(|outcome| outcome.delivered),
-        queued: 0,
+        queued: outcome.map_or(0, |outcome| outcome.queued),
         unknown: outcome.map(|outcome| outcome.unknown),
         unreachable: outcome.map(|outcome| outcome.unreachable),
     }

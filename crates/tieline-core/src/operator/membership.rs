@@ -36,7 +36,7 @@ impl Operator {
         let hub = session.hub.name().clone();
         let known = self.hold(&hub, &name);
         let known = if known_here { Known::Yes } else { known };
-        let then = Then::Join { hub, group: name, ack_id, recovers: since.is_some() };
+        let then = Then::Join { hub, group: name, ack_id, since };
         self.when_known(shard, slot, known, then);
     }
 

@@ -68,17 +68,20 @@ impl Operator {
 
     fn carry_out(&mut self, shard: &mut Shard<Self>, slot: Slot, request: Request<'_>) {
         match request {
-            Request::SendToGroup { group, users, ack_id, no_echo, data, .. } => {
-                self.send_to_group(shard, slot, &group, &users, Send { ack_id, no_echo, data });
+            Request::SendToGroup { group, users, ack_id, message_id, no_echo, data } => {
+                let send = Send { ack_id, message_id: message_id.as_deref(), no_echo, data };
+                self.send_to_group(shard, slot, &group, &users, send);
             }
-            Request::SendToUser { user, ack_id, no_echo, data, .. } => {
-                self.send_to_user(shard, slot, &user, Send { ack_id, no_echo, data });
+            Request::SendToUser { user, ack_id, message_id, no_echo, data } => {
+                let send = Send { ack_id, message_id: message_id.as_deref(), no_echo, data };
+                self.send_to_user(shard, slot, &user, send);
             }
             Request::SendToAll { ack_id, no_echo, data, .. } => {
-                self.send_to_all(shard, slot, Send { ack_id, no_echo, data });
+                self.send_to_all(shard, slot, Send { ack_id, message_id: None, no_echo, data });
             }
-            Request::Send { to, ack_id, no_echo, data, .. } => {
-                self.send_to_many(shard, slot, &to, Send { ack_id, no_echo, data });
+            Request::Send { to, ack_id, message_id, no_echo, data } => {
+                let send = Send { ack_id, message_id: message_id.as_deref(), no_echo, data };
+                self.send_to_many(shard, slot, &to, send);
             }
             Request::JoinGroup { group, ack_id, since } => self.join(shard, slot, &group, ack_id, since),
             Request::LeaveGroup { group, ack_id } => self.leave(shard, slot, &group, ack_id),
@@ -99,11 +102,10 @@ impl Operator {
             // What was called is answered at once, so there is nothing left to cancel.
             Request::CancelInvocation { .. } => {}
             Request::Token { token, ack_id } => self.renew(shard, slot, &token, ack_id),
-            Request::Hello { ack_id, .. } => {
-                // Without an inbox nothing can be recovered, and the client is told so.
-                let extra = Extra::Recovered { recovered: false, position: None };
-                self.ack(shard, slot, ack_id, extra);
+            Request::Hello { inbox, device, ack_id } => {
+                self.hello(shard, slot, ack_id, inbox, device.as_deref());
             }
+            Request::InboxAck { offset } => self.inbox_read(shard, slot, offset),
             Request::StreamStart { stream_id, .. }
             | Request::StreamData { stream_id, .. }
             | Request::StreamEnd { stream_id, .. } => {
@@ -113,8 +115,7 @@ impl Operator {
                     reply::stream_closed(out, &stream_id, Some((code, NOT_HERE)));
                 });
             }
-            Request::InboxAck { .. }
-            | Request::Presence { .. }
+            Request::Presence { .. }
             | Request::SetGroupState { .. }
             | Request::SubscribeGroupState { .. }
             | Request::UnsubscribeGroupState { .. } => {
@@ -171,7 +172,7 @@ impl Operator {
         match request {
             PlainRequest::ToUser { user, data } => self.send_plain(shard, slot, &user, data),
             PlainRequest::ToGroup { group, data } => {
-                let send = Send { ack_id: None, no_echo: true, data };
+                let send = Send { ack_id: None, message_id: None, no_echo: true, data };
                 self.send_to_group(shard, slot, &group, &[], send);
             }
             PlainRequest::Join { group } => self.join(shard, slot, &group, None, None),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tieline_proto::reply::{Extra, From};
 use tieline_proto::request::Targets;
-use tieline_proto::{ConnectionId, Data, ErrorCode, GroupName, UserId};
+use tieline_proto::{ConnectionId, Data, ErrorCode, GroupName, Position, UserId};
 use tieline_switchboard::{Address, Only, Publication, Recipients, Shard, Slot, WhenLagging};
 
 use super::Operator;
@@ -17,13 +17,17 @@ use super::answer::{Refusal, told};
 use crate::command::Command;
 use crate::delivery::{Delivery, Outcome, Receipt, Settled, Target};
 use crate::hub::Hub;
+use crate::logs::{Publishing, Reply};
 use crate::message::{Letter, Message, Way, letter};
 use crate::session::Session;
+use crate::store::AppendKey;
 use crate::subprotocol::Subprotocol;
 
 /// What all sends of a client have in common.
 pub(super) struct Send<'a> {
     pub(super) ack_id: Option<u64>,
+    /// The client's own id of the message.
+    pub(super) message_id: Option<&'a str>,
     pub(super) no_echo: bool,
     pub(super) data: Data<'a>,
 }
@@ -82,7 +86,10 @@ impl Operator {
         let held = sender.hub.group(group);
         let on_other_shards = held.as_ref().is_some_and(|held| held.is_elsewhere(self.shard));
         let cluster = self.node.cluster();
-        if on_other_shards || cluster.is_some_and(|cluster| cluster.may_hold_group(sender.hub.name(), group))
+        let keeps = self.node.keeps_group(group);
+        if keeps
+            || on_other_shards
+            || cluster.is_some_and(|cluster| cluster.may_hold_group(sender.hub.name(), group))
         {
             let Ok(name) = GroupName::new(group) else { return };
             let users = users.iter().filter_map(|user| UserId::new(user).ok()).collect();
@@ -98,7 +105,8 @@ impl Operator {
         };
         let only: Option<Only<'_, Session>> = if users.is_empty() { None } else { Some(&named) };
         let to = [Recipients::Group(held.id())];
-        let delivered = self.publish(shard, &sender, &send, From::Group { name: group }, &to, only);
+        let from = From::Group { name: group };
+        let delivered = self.publish(shard, &sender, &send, from, &to, only);
         self.settle(shard, slot, &send, Outcome::delivered(delivered));
     }
 
@@ -115,7 +123,10 @@ impl Operator {
         let addresses = sender.hub.user(user);
         let on_other_shards = addresses.iter().any(|address| address.shard != self.shard);
         let cluster = self.node.cluster();
-        if on_other_shards || cluster.is_some_and(|cluster| cluster.may_hold_user(sender.hub.name(), user)) {
+        if self.node.keeps_inboxes()
+            || on_other_shards
+            || cluster.is_some_and(|cluster| cluster.may_hold_user(sender.hub.name(), user))
+        {
             let Ok(user) = UserId::new(user) else { return false };
             let to = SmallVec::from_iter([Target::User(user.clone())]);
             let draft = Draft { way: Way::User(user), to, ..Draft::default() };
@@ -178,7 +189,7 @@ impl Operator {
 
     /// Plain JSON: to a user, and the sender hears when nobody is there.
     pub(super) fn send_plain(&mut self, shard: &mut Shard<Self>, slot: Slot, user: &str, data: Data<'_>) {
-        let send = Send { ack_id: None, no_echo: true, data };
+        let send = Send { ack_id: None, message_id: None, no_echo: true, data };
         if !self.permit(shard, slot, None, |session| session.roles.may_send_to_user(user)) {
             return;
         }
@@ -203,8 +214,16 @@ impl Operator {
         let (time_ms, id) = self.stamper.stamp();
         let letter = Letter(letter(from, sender.user.as_deref(), id, time_ms, send.data));
         let except: &[Address] = if send.no_echo { std::slice::from_ref(&sender.address) } else { &[] };
-        let when_lagging = WhenLagging::End;
+        let when_lagging = match from {
+            From::Group { name } => self.when_lagging(name),
+            _ => WhenLagging::End,
+        };
         shard.publish(&Publication { message: &letter, to, except, only, when_lagging }) as u64
+    }
+
+    /// What becomes of a message for a member of a group that lags behind.
+    fn when_lagging(&self, group: &str) -> WhenLagging {
+        self.node.logs().map_or(WhenLagging::End, |logs| logs.rules().when_lagging(group))
     }
 
     /// Keeps a message and hands it to every shard that holds recipients, this one included.
@@ -224,6 +243,9 @@ impl Operator {
             filter: None,
             receipt: None,
         };
+        if delivery.to.iter().any(|target| self.node.keeps(target)) {
+            return self.keep(shard, sender, send, delivery);
+        }
         let route = self.node.route(&delivery);
         if route.is_nowhere() {
             self.node.forward(&delivery, &route);
@@ -249,6 +271,30 @@ impl Operator {
             } else {
                 shard.post(to, Command::Deliver(Arc::clone(&delivery)));
             }
+        }
+    }
+
+    /// Has a message stored before anybody gets it.
+    fn keep(&mut self, shard: &mut Shard<Self>, sender: &Sender, send: &Send<'_>, mut delivery: Delivery) {
+        let Some(logs) = self.node.logs() else { return };
+        let hub = delivery.hub.name();
+        let connection = sender.id.to_string();
+        let key = match (send.message_id, send.ack_id) {
+            // Its own id of the message counts on whichever connection it says it again.
+            (Some(id), _) => match &sender.user {
+                Some(user) => AppendKey::of(&["user", hub, user, id]),
+                None => AppendKey::of(&["connection", hub, &connection, id]),
+            },
+            (None, Some(ack_id)) => AppendKey::of(&["ack", hub, &connection, &ack_id.to_string()]),
+            (None, None) => delivery.message.id.into(),
+        };
+        if let Some(ack_id) = send.ack_id.filter(|_| sender.subprotocol == Subprotocol::Tieline) {
+            // The one answer is the clerk's, which waits for more as it finds out where the message goes.
+            delivery.receipt = Some(Receipt::for_connection(1, Outcome::default(), sender.address, ack_id));
+        }
+        let reply = Reply::Connection(sender.address, send.ack_id);
+        if let Err(error) = logs.publish(Publishing { delivery, key, reply }) {
+            self.refuse_kept(shard, sender.slot, send.ack_id, &error);
         }
     }
 
@@ -287,7 +333,13 @@ impl Operator {
                 Target::User(user) => {
                     let here = delivery.hub.user(user);
                     let here = here.into_iter().filter(|address| address.shard == self.shard);
-                    to.extend(here.map(Recipients::Connection));
+                    match delivery.message.position {
+                        None => to.extend(here.map(Recipients::Connection)),
+                        Some(position) => {
+                            let open = here.filter(|address| give_of_inbox(shard, *address, position));
+                            to.extend(open.map(Recipients::Connection));
+                        }
+                    }
                 }
                 Target::Connection(id) => {
                     let address = self.node.address(*id).filter(|address| address.shard == self.shard);
@@ -315,14 +367,24 @@ impl Operator {
         let conditional = !delivery.users.is_empty() || delivery.filter.is_some();
         let only: Option<Only<'_, Session>> = if conditional { Some(&chosen) } else { None };
         let message = delivery.message.as_ref();
-        let when_lagging = WhenLagging::End;
+        let when_lagging = match &delivery.to[..] {
+            [Target::Group(group)] => self.when_lagging(group),
+            _ => WhenLagging::End,
+        };
         let delivered =
             shard.publish(&Publication { message, to: &to, except: &except, only, when_lagging }) as u64;
-        Outcome { delivered, unknown, unreachable: 0 }
+        Outcome { delivered, unknown, ..Outcome::default() }
     }
 }
 
-/// A delivery whose message is not kept yet.
+/// Whether a connection is given what comes into its user's inbox; then this message is the last that it has.
+fn give_of_inbox(shard: &mut Shard<Operator>, address: Address, position: Position) -> bool {
+    let session = shard.find(address).and_then(|slot| shard.session_mut(slot));
+    let inbox = session.and_then(|session| session.inbox.as_mut()).filter(|inbox| inbox.is_open);
+    inbox.map(|inbox| inbox.at = position).is_some()
+}
+
+/// A delivery whose message is not made yet.
 #[derive(Default)]
 struct Draft {
     way: Way,

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use tieline_proto::reply::Extra;
 use tieline_proto::{GroupName, HubName, UserId};
 use tieline_switchboard::{Address, Shard, Slot};
 
 use super::Operator;
 use crate::cluster::Known;
 use crate::command::Then;
+use crate::logs::Admission;
 
 impl Operator {
     /// States what a new connection holds. Returns when the others know all of it, and the claim to its user.
@@ -57,12 +57,25 @@ impl Operator {
             }
             _ => then,
         };
-        self.go_on(shard, address, then);
+        self.go_on(shard, address, then, None);
     }
 
-    /// What was waited for is there.
-    pub(super) fn go_on(&mut self, shard: &mut Shard<Self>, address: Address, then: Then) {
+    /// What was waited for is there: the other nodes know, or, with an admission, the connection is let into its logs.
+    pub(super) fn go_on(
+        &mut self,
+        shard: &mut Shard<Self>,
+        address: Address,
+        then: Then,
+        admission: Option<Admission>,
+    ) {
         let Some(slot) = shard.find(address) else { return self.take_back(then) };
+        let then = match admission {
+            Some(_) => then,
+            None => match self.enter_logs(shard, slot, then) {
+                Some(then) => then,
+                None => return,
+            },
+        };
         match then {
             Then::Greet { user, claim, groups, .. } => {
                 let Some(session) = shard.session_mut(slot) else { return };
@@ -78,13 +91,20 @@ impl Operator {
                 for group in groups {
                     self.admit(shard, slot, &group);
                 }
+                if let Some(admission) = admission {
+                    self.greeted(shard, slot, &admission);
+                }
             }
-            Then::Join { group, ack_id, recovers, .. } => {
-                self.admit(shard, slot, &group);
-                // Groups without history have nothing to recover: who asks is told so, never given a part in silence.
-                let nothing = Extra::Recovered { recovered: false, position: None };
-                self.ack(shard, slot, ack_id, if recovers { nothing } else { Extra::None });
+            Then::Join { hub, group, ack_id, since } => {
+                if let Some(error) = admission.as_ref().and_then(|admission| admission.error.as_ref()) {
+                    self.release(&hub, &group);
+                    self.refuse_kept(shard, slot, ack_id, error);
+                } else {
+                    self.admit(shard, slot, &group);
+                    self.ack(shard, slot, ack_id, Self::entered(since, admission));
+                }
             }
+            Then::Hear { ack_id } => self.hear(shard, slot, ack_id, admission),
         }
         shard.unpark(slot);
     }
@@ -97,6 +117,7 @@ impl Operator {
                 groups.into_iter().for_each(|group| self.release(&hub, &group));
             }
             Then::Join { hub, group, .. } => self.release(&hub, &group),
+            Then::Hear { .. } => {}
         }
     }
 }

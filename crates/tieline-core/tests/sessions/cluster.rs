@@ -197,7 +197,7 @@ fn the_application_asks_one_node_about_connections_of_all() {
     for (n, house) in houses.iter().enumerate() {
         let payload = Payload::from_text(&n.to_string());
         let to = vec![Target::Group(group.clone())];
-        let sending = Sending { to, except: Vec::new(), filter: None, payload };
+        let sending = Sending { to, except: Vec::new(), filter: None, payload, key: None };
         let outcome = house.block_on(house.node.send(&hub, sending, Wants::Outcome)).unwrap();
         assert_eq!(outcome, Some(Outcome::delivered(1)));
         assert_eq!(bob.receive()["data"], n.to_string());

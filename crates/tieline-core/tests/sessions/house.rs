@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tieline_core::broker::{Broker, MemoryExchange};
+use tieline_core::logs::{Engine, LogRules, Logs, LogsTask};
 use tieline_core::token::Keys;
 use tieline_core::{
     Arrival, Client, Cluster, ClusterSettings, ClusterTask, ClusterTimes, Limits, Node, NodeSettings,
@@ -23,6 +24,7 @@ use tokio::runtime::Runtime;
 pub(crate) struct House {
     pub(crate) node: Arc<Node>,
     membership: Option<(Runtime, ClusterTask)>,
+    logs: Option<(Runtime, LogsTask)>,
     switchboard: Option<Switchboard<Operator>>,
     listener: TcpListener,
 }
@@ -58,7 +60,18 @@ impl House {
         };
         let (node, switchboard) = Node::start(settings).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        House { node, membership: None, switchboard: Some(switchboard), listener }
+        House { node, membership: None, logs: None, switchboard: Some(switchboard), listener }
+    }
+
+    /// Gives it logs. To be called before it becomes a member.
+    pub(crate) fn keep(&mut self, rules: LogRules, engine: Option<Engine>) {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let task = {
+            let _in_it = runtime.enter();
+            Logs::start(&self.node, rules, engine)
+        };
+        self.logs = Some((runtime, task));
     }
 
     /// Makes it a member of a cluster in this process.
@@ -123,6 +136,9 @@ impl House {
 impl Drop for House {
     fn drop(&mut self) {
         if let Some((runtime, task)) = self.membership.take() {
+            runtime.block_on(task.stop());
+        }
+        if let Some((runtime, task)) = self.logs.take() {
             runtime.block_on(task.stop());
         }
         if let Some(switchboard) = self.switchboard.take() {

@@ -5,6 +5,7 @@
 mod asks;
 mod cluster;
 mod house;
+mod logs;
 mod medium;
 mod reliable;
 mod routing;

@@ -21,6 +21,7 @@ fn sample(json: &str) -> Message<'_> {
         only_users: vec!["u"],
         filter: Some("userId eq 'x'"),
         receipt: 7,
+        position: Some(Position { epoch: 8, offset: 9 }),
     }
 }
 
@@ -54,6 +55,7 @@ fn what_is_written_reads_back_and_no_part_of_it() {
         connections: 3,
         reaches: vec![Incarnation(u64::MAX)],
         wants_answer: true,
+        store: Some("00ff".into()),
     };
     for rare in [
         Rare::Changes(4, vec![Change { hub: hub(), what: user(), held: true, claim: 5 }]),
@@ -81,6 +83,19 @@ fn each_receiver_reads_what_it_has_to_wait_for() {
     assert_eq!(Header::read(&bytes, Incarnation(299)), Ok((header, Some(299 * 299), &[7][..])));
     assert_eq!(Header::read(&bytes, Incarnation(300)), Ok((header, None, &[7][..])));
     assert!((0..end).all(|end| Header::read(&bytes[..end], Incarnation(1)).is_err()));
+}
+
+#[test]
+fn what_a_log_keeps_reads_back_and_no_part_of_it() {
+    for position in [None, Some(Position { epoch: 1, offset: 2 })] {
+        let message = Message { position, ..sample("1") };
+        let bytes = message.to_log();
+        assert_eq!(Message::of_log(&bytes), Ok(message));
+        assert!((0..bytes.len()).all(|end| Message::of_log(&bytes[..end]).is_err()));
+        let longer = [&bytes[..], &[0]].concat();
+        assert_eq!(Message::of_log(&longer), Err(EnvelopeError::Malformed));
+    }
+    assert_eq!(Message::of_log(&[9]), Err(EnvelopeError::Version(9)));
 }
 
 #[test]

@@ -78,7 +78,8 @@ errors! {
     InternalServerError  500 Yes,       "The server failed; its log says more.";
     NotImplemented       501 No,        "The server speaks this protocol but not this part of it.";
     ServiceUnavailable   503 After(1),  "The server is starting, draining, or cut off from what this request needs.";
-    StoreUnavailable     503 After(1),  "The durable store cannot be reached, so a durable message was not accepted.";
+    StoreUnavailable     503 After(1),  "The store did not take what would have to be durable: it is not kept, and nobody got it.";
+    StoreUnknown         503 After(1),  "The store does not say whether it has kept the message; said again with the same messageId it is kept once.";
     StoreMissing         501 No,        "The message would have to be durable, and no store that all nodes share is configured.";
 }
 

@@ -10,7 +10,8 @@ pub struct Receipt {
     /// How many connections it was handed to, cluster-wide; `None` (`null`) when not all nodes answered in
     /// time.
     pub delivered: Option<u64>,
-    /// How many logs (groups with history, inboxes) took it: it will arrive later where it did not now.
+    /// How many users it will reach when they come back: nobody holds a connection of theirs, and a log keeps it for
+    /// them.
     pub queued: u64,
     /// How many of the named users and connections nobody holds; `None` (`null`) when not all nodes answered
     /// in time.
@@ -26,13 +27,43 @@ pub enum Extra {
     None,
     /// To a send.
     Receipt(Receipt),
-    /// To a join that named what it saw last, or a hello that named its inbox.
-    Recovered {
-        /// Whether everything since then follows.
-        recovered: bool,
-        /// Where the log ends now, so that the next join can name it.
+    /// To a join, or a hello.
+    Log {
+        /// Whether everything since what the client saw last came before this ack; `None` when it named nothing.
+        recovered: Option<Recovered>,
+        /// The end of the log as the client has it now, so that it can name it the next time; `None` where there is
+        /// no log.
         position: Option<Position>,
     },
+}
+
+/// What became of a client's wish for what it missed (`tieline.v1`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovered {
+    /// It has all of it.
+    Whole,
+    /// A part of it is kept no longer, so it got none.
+    Trimmed,
+    /// The log is not the one that its position is of.
+    Epoch,
+    /// It is more than a client is given at once.
+    Limit,
+    /// Nothing is kept for this target.
+    NoHistory,
+}
+
+impl Recovered {
+    /// Why it was not recovered, as the ack says it.
+    #[must_use]
+    pub const fn reason(self) -> Option<&'static str> {
+        match self {
+            Recovered::Whole => None,
+            Recovered::Trimmed => Some("trimmed"),
+            Recovered::Epoch => Some("epoch"),
+            Recovered::Limit => Some("limit"),
+            Recovered::NoHistory => Some("no-history"),
+        }
+    }
 }
 
 /// Appends the ack of success.
@@ -52,9 +83,14 @@ pub fn ack_with(out: &mut Vec<u8>, ack_id: u64, extra: Extra) {
             push_known(out, ",\"unknown\":", receipt.unknown);
             push_known(out, ",\"unreachable\":", receipt.unreachable);
         }
-        Extra::Recovered { recovered, position } => {
-            out.extend_from_slice(b",\"recovered\":");
-            json_text::push_bool(out, recovered);
+        Extra::Log { recovered, position } => {
+            if let Some(recovered) = recovered {
+                out.extend_from_slice(b",\"recovered\":");
+                json_text::push_bool(out, recovered == Recovered::Whole);
+                if let Some(reason) = recovered.reason() {
+                    push_member(out, ",\"reason\":", reason);
+                }
+            }
             if let Some(Position { epoch, offset }) = position {
                 push_count(out, ",\"position\":{\"epoch\":", epoch);
                 push_count(out, ",\"offset\":", offset);

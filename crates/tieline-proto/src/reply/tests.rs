@@ -40,8 +40,12 @@ fn acks() {
         r#"{"type":"ack","ackId":2,"success":true,"delivered":null,"queued":0,"unknown":null,"unreachable":null}"#
     );
     assert_eq!(
-        written(|out| ack_with(out, 2, Extra::Recovered { recovered: true, position: AT })),
+        written(|out| ack_with(out, 2, Extra::Log { recovered: Some(Recovered::Whole), position: AT })),
         r#"{"type":"ack","ackId":2,"success":true,"recovered":true,"position":{"epoch":3,"offset":14}}"#
+    );
+    assert_eq!(
+        written(|out| ack_with(out, 2, Extra::Log { recovered: Some(Recovered::Trimmed), position: None })),
+        r#"{"type":"ack","ackId":2,"success":true,"recovered":false,"reason":"trimmed"}"#
     );
     assert_eq!(
         written(|out| error(out, ErrorCode::InvalidGroup, Some("group"), "bad")),

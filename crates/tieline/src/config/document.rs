@@ -19,13 +19,21 @@ In a variable, the values of a list have commas between them; a flag of a list i
 ";
 
 /// The introduction of each section.
-const SECTIONS: [(&str, &str); 5] = [
+const SECTIONS: [(&str, &str); 7] = [
     (
         "",
         "Above the first section of the file. Each of these is also a flag: `access_key` is `--access-key`.",
     ),
     ("limits", "How much of anything there may be."),
     ("times", "How long anything may take."),
+    (
+        "inbox",
+        "Messages to users that are kept, whether the user is connected or not. What that promises is in [store.md](store.md).",
+    ),
+    (
+        "group",
+        "What holds for groups, by their names. In the file alone, as often as needed: the first table that fits a group counts.",
+    ),
     ("deflate", "Compression of messages."),
     ("log", "The program's own log, which goes to the standard error."),
 ];

@@ -79,6 +79,14 @@ pub enum ConfigError {
         /// The setting.
         key: String,
     },
+    /// A group has a history that its members would miss messages of.
+    #[error(
+        "{origin}: a group with a history has `slow_consumer = \"close\"`: who is closed comes back and misses nothing"
+    )]
+    DropsHistory {
+        /// Where the table begins.
+        origin: Origin,
+    },
     /// A file of access keys is empty.
     #[error("{}: there is no access key in the file", path.display())]
     NoKey {

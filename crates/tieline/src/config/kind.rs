@@ -27,6 +27,9 @@ pub(super) trait Kind: Sized {
     /// Whether its flag stands without a value.
     const IS_SWITCH: bool = false;
 
+    /// A table, as an error calls it that found one.
+    const TABLE: &'static str = "a table";
+
     /// Reads it; none when it is not what is taken.
     fn read(written: &Written) -> Option<Self>;
 
@@ -63,7 +66,7 @@ pub(super) const DURATION: &str =
     "a duration with its unit, such as \"500ms\", \"25s\", \"5m\", \"1h\" or \"7d\"";
 
 /// The text of a value that is written as text wherever it stands.
-fn text(written: &Written) -> Option<&str> {
+pub(super) fn text(written: &Written) -> Option<&str> {
     match written {
         Written::Loose(text) | Written::Text(text) => Some(text.trim()),
         _ => None,
@@ -77,7 +80,7 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     Some((number.parse().ok()?, unit.trim_start()))
 }
 
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
@@ -368,15 +371,19 @@ impl Kind for Broker {
         }
     }
 
-    /// Without what stands before the last `@`: it may be a password.
     fn repeat(text: &str) -> String {
-        match (text.split_once("://"), text.rsplit_once('@')) {
-            (_, None) => format!("{text:?}"),
-            (Some((scheme, rest)), Some((_, host))) if rest.contains('@') => {
-                format!("{:?}", format!("{scheme}://***@{host}"))
-            }
-            (_, Some((_, host))) => format!("{:?}", format!("***@{host}")),
+        without_password(text)
+    }
+}
+
+/// An address without what stands before the last `@`: it may be a password.
+pub(super) fn without_password(text: &str) -> String {
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (_, None) => format!("{text:?}"),
+        (Some((scheme, rest)), Some((_, host))) if rest.contains('@') => {
+            format!("{:?}", format!("{scheme}://***@{host}"))
         }
+        (_, Some((_, host))) => format!("{:?}", format!("***@{host}")),
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) enum Written {
     Boolean(bool),
     /// An array of the file, or a flag given several times.
     List(Vec<Written>),
+    /// An inline table of the file, in its order.
+    Table(Vec<(String, Written)>),
     /// What no setting takes, by its TOML name.
     Other(&'static str),
 }
@@ -57,7 +59,6 @@ impl Layers {
     }
 
     /// Where the tables of a kind stand that may stand several times.
-    #[cfg(test)]
     pub(super) fn tables(&self, section: &str) -> &[Origin] {
         self.tables.get(section).map_or(&[], Vec::as_slice)
     }
@@ -227,7 +228,13 @@ fn written(value: &DeValue<'_>) -> Written {
         DeValue::Array(values) => Written::List(values.iter().map(Spanned::get_ref).map(written).collect()),
         DeValue::Float(_) => Written::Other("a number with a fraction"),
         DeValue::Datetime(_) => Written::Other("a date"),
-        DeValue::Table(_) => Written::Other("a table"),
+        DeValue::Table(table) => {
+            let entry = |(name, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+                let name: &std::borrow::Cow<'_, str> = name.get_ref();
+                (name.to_string(), written(value.get_ref()))
+            };
+            Written::Table(table.iter().map(entry).collect())
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The table of settings as data: what flags, the document, and the search for unknown keys are made from.
 
-use super::table::{Deflate, Limits, Log, Server, Times};
+use super::table::{Deflate, GroupTable, Inbox, Limits, Log, Server, Times};
 
 /// One setting.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub fn rows() -> Vec<Row> {
     let mut rows = Server::rows();
     rows.extend(Limits::rows());
     rows.extend(Times::rows());
+    rows.extend(Inbox::rows());
+    rows.extend(GroupTable::rows());
     rows.extend(Deflate::rows());
     rows.extend(Log::rows());
     rows

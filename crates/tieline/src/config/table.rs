@@ -8,9 +8,12 @@ use std::time::Duration;
 use tieline_proto::NodeName;
 
 use super::error::{ConfigError, Origin};
+use super::keeping::{History, SlowConsumer};
 use super::kind::{Broker, Demo, Kind, LogFormat, Masked, Routing, Size};
 use super::layers::{Layers, Written};
 use super::row::Row;
+use super::tables::tables;
+use crate::store::StoreUrl;
 
 /// Declares one section.
 macro_rules! section {
@@ -76,7 +79,6 @@ macro_rules! rule {
     };
 }
 
-#[cfg(test)]
 pub(super) use rule;
 
 fn key(section: &str, name: &str) -> String {
@@ -118,6 +120,7 @@ pub(super) fn check<T: Kind>(
         Written::Integer(integer) => Some(integer.to_string()),
         Written::Boolean(boolean) => Some(boolean.to_string()),
         Written::List(_) => Some(if T::IS_LIST { "such a list" } else { "a list" }.to_owned()),
+        Written::Table(_) => Some(T::TABLE.to_owned()),
         Written::Other(name) => Some((*name).to_owned()),
     };
     let found = found.filter(|_| !T::IS_SECRET);
@@ -148,6 +151,8 @@ section! {
     node: Option<NodeName> = None, "name";
     /// What carries messages between nodes: `memory:` joins nobody, the node is alone; `mesh://HOST:PORT,…` joins nodes directly, given the peer addresses of some; `redis://[[USER]:PASSWORD@]HOST[:PORT]` joins them by a Redis server, `rediss://…` with TLS.
     broker: Broker = Broker::Memory, "address";
+    /// What keeps durable messages: `sqlite:///path/to/file.db`, a file that all nodes of this machine may share; `redis://…`, a server; or `memory:`, which nothing outlives. All nodes of a cluster have the same.
+    store: Option<StoreUrl> = None, "address";
     /// How messages go to other nodes: `directed` to those that hold recipients, `broadcast` to all of them, which sort out.
     routing: Routing = Routing::Directed, "routing";
     /// Keys that access tokens are signed with; several while they are being changed, the first one signs.
@@ -221,6 +226,28 @@ section! {
     close: Duration = Duration::from_secs(5), "duration", "a duration from \"1s\" to \"1m\"" |time| (1..=60).contains(&time.as_secs());
     /// How long a connection of the reliable protocol can be recovered after it was cut.
     recovery: Duration = Duration::from_secs(60), "duration", "a duration from \"1s\" to \"1h\"" |time| (1..=3600).contains(&time.as_secs());
+}
+
+section! {
+    /// What is kept of the messages to each user.
+    Inbox "inbox"
+    /// Messages to each user that are kept, for connections that come later or come back; 0 keeps none.
+    count: usize = 0, "messages";
+    /// How long they are kept.
+    age: Duration = Duration::from_secs(24 * 3600), "duration", "a duration from \"1s\"" |time| time.as_secs() >= 1;
+    /// Bytes of each user's messages that are kept.
+    bytes: Size = Size(16 << 20), "bytes", "a size from \"1KiB\"" |size| size.0 >= 1 << 10;
+}
+
+tables! {
+    /// What holds for the groups of a pattern.
+    pub GroupTable "group"
+    /// The groups it is for: a name, in which `*` stands for any text. The first table that fits counts.
+    r#match: String, "pattern", "a pattern that is not empty" |pattern| !pattern.is_empty();
+    /// How much is kept of the messages to such a group, so that those who come back miss nothing: `{ count = 1000, age = "24h", bytes = "16MiB" }`, of which each may be left out.
+    history: Option<History> = None, "table";
+    /// What becomes of a member that lags too far behind: `close` it, so that it comes back; or `drop` messages for it, which a group with a history does not.
+    slow_consumer: SlowConsumer = SlowConsumer::Close, "rule";
 }
 
 section! {

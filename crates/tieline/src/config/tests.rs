@@ -318,3 +318,44 @@ fn the_document_is_what_the_table_prints() {
         "docs/configuration.md is not what the table prints; write it with TIELINE_WRITE_DOCS=1"
     );
 }
+
+#[test]
+fn what_is_kept_is_read_from_tables() {
+    let file = "store = \"sqlite:///a/s.db\"\n[inbox]\ncount = 5\nage = \"1h\"\n\
+        [[group]]\nmatch = \"room:*\"\nhistory = { count = 10, bytes = \"1KiB\" }\n\
+        [[group]]\nmatch = \"feed:*\"\nslow_consumer = \"drop\"\n";
+    let (settings, layers) = read(file, &[("TIELINE_INBOX_COUNT", "7")], &[]).unwrap();
+    let rules = settings.log_rules();
+    let day = Duration::from_secs(24 * 3600);
+    assert_eq!(rules.history("room:1"), Some(Retention { count: 10, bytes: 1024, age: day }));
+    assert_eq!(rules.history("feed:1"), None);
+    let inbox = rules.inbox.unwrap();
+    assert_eq!((inbox.count, inbox.age), (7, Duration::from_secs(3600)));
+    let shown = settings.show(&layers);
+    assert!(shown.contains("store = \"sqlite:///a/s.db\" # t.toml, line 1"), "{shown}");
+    // What is shown is a file with the same meaning.
+    let (again, _) = read(&shown, &[], &[]).unwrap();
+    assert_eq!(again.log_rules(), rules);
+    assert!(!Settings::default().log_rules().keep_anything());
+}
+
+#[test]
+fn mistakes_in_what_is_kept_are_told_with_their_places() {
+    for (file, expected) in [
+        ("store = \"redis:\"", "line 1: `store` takes"),
+        ("[[group]]\nhistory = { count = 1 }", "line 1: `group.match` has to be given"),
+        (
+            "[[group]]\nmatch = \"a\"\nhistory = { cuont = 1 }",
+            "line 3: `group.history` takes a table such as",
+        ),
+        ("[[group]]\nmatch = \"a\"\nhistory = { count = 0 }", "with something wrong in it"),
+        ("[[group]]\nmatch = \"a\"\nhistory = 5", ", not 5"),
+        ("[[group]]\nmatch = \"a\"\nhistory = {}\nslow_consumer = \"drop\"", "comes back and misses nothing"),
+        ("[inbox]\nage = \"0s\"", "line 2: `inbox.age` takes"),
+    ] {
+        let mistakes = mistakes(file);
+        assert!(mistakes.contains(expected), "{file}\n{mistakes}");
+    }
+    let secret = mistakes("store = \"oracle://me:secret@host\"");
+    assert!(!secret.contains("secret"), "{secret}");
+}

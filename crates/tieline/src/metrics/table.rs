@@ -80,6 +80,16 @@ macro_rules! cluster {
     };
 }
 
+/// A count of the node's durable side.
+macro_rules! logs {
+    ($field:ident) => {
+        |view, samples| {
+            let logs = view.node.logs();
+            samples.value(logs.map_or(0, |logs| logs.counters().$field.load(Ordering::Relaxed)));
+        }
+    };
+}
+
 /// Reads what only a member of a cluster has.
 fn members(view: &View<'_>, read: impl FnOnce(&ClusterView<'_>)) {
     if let Some(cluster) = &view.cluster {
@@ -204,6 +214,59 @@ pub(super) const FAMILIES: &[Family] = &[
         },
     )
     .labels(&["call"]),
+    // ---- logs ----
+    own("log_stored_total", Counter, "Durable messages that the store took.", logs!(stored)),
+    own(
+        "log_stored_again_total",
+        Counter,
+        "Durable messages that the store had taken before: the same ones, said again.",
+        logs!(again),
+    ),
+    own(
+        "log_refused_total",
+        Counter,
+        "Durable messages that the store did not take, or of which nobody knows.",
+        logs!(failed),
+    ),
+    own("log_delivered_total", Counter, "Messages of logs that were handed to threads.", logs!(delivered)),
+    own(
+        "log_caught_up_total",
+        Counter,
+        "Messages that were given to connections that had missed them.",
+        logs!(caught_up),
+    ),
+    own("log_pages_total", Counter, "Pages of logs that were read from the store.", logs!(pages)),
+    own(
+        "log_not_taken_total",
+        Counter,
+        "Durable messages of other nodes that had no room here, and were read from the store later.",
+        logs!(not_taken),
+    ),
+    own(
+        "log_losses_total",
+        Counter,
+        "Times that messages were trimmed before this node had delivered them.",
+        logs!(losses),
+    ),
+    own(
+        "log_requests_waiting",
+        Gauge,
+        "Durable messages, joins and hellos that wait for the task of the logs.",
+        |view, samples| samples.value(view.node.logs().map_or(0, |logs| logs.requests_waiting() as u64)),
+    ),
+    own(
+        "log_divided",
+        Gauge,
+        "1 while durable messages are refused because the nodes have different stores, or none.",
+        |view, samples| {
+            samples.value(u64::from(view.node.logs().is_some_and(|logs| logs.is_missing())));
+        },
+    ),
+    own("log_append_seconds", Seconds, "How long the store took for a durable message.", |view, samples| {
+        if let Some(logs) = view.node.logs() {
+            samples.latency(&[], &logs.counters().append_wait);
+        }
+    }),
     // ---- the cluster ----
     clusters(
         "peers",

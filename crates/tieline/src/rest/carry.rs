@@ -103,7 +103,7 @@ async fn send(
     let chosen = matches!(to, Target::Connection(_));
     let (except, filter) =
         if chosen { (Vec::new(), None) } else { (parameters.excluded()?, parameters.filter()?) };
-    node.send(hub, Sending { to: vec![to], except, filter, payload }, Wants::Nothing).await?;
+    node.send(hub, Sending { to: vec![to], except, filter, payload, key: None }, Wants::Nothing).await?;
     Ok(empty(StatusCode::ACCEPTED))
 }
 
@@ -124,12 +124,14 @@ async fn send_to_many(node: &Node, hub: &HubName, body: &Content) -> Result<Resp
         except: to.excluded,
         filter: filter.map(Arc::new),
         payload: data.to_payload(),
+        key: None,
     };
     let outcome = node.send(hub, sending, Wants::Outcome).await?;
     let delivered = outcome.map(|outcome| outcome.delivered);
     let unknown = outcome.map(|outcome| outcome.unknown);
     let unreachable = outcome.map(|outcome| outcome.unreachable);
-    Ok(json(&Receipt { delivered, queued: 0, unknown, unreachable }))
+    let queued = outcome.map_or(0, |outcome| outcome.queued);
+    Ok(json(&Receipt { delivered, queued, unknown, unreachable }))
 }
 
 async fn close(

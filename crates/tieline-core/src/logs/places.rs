@@ -1,0 +1,82 @@
+//! [`Places`]: how far users, or each of their devices, have read their inboxes. Kept as records, written once a second for
+//! all that moved; what was not written yet when a node dies is read again by its client.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tieline_proto::Position;
+
+use super::Reader;
+use super::clerk::Coming;
+use crate::records::{Change, Expect, RecordKey, Records, Value};
+use crate::store::{AppendKey, StoreError};
+
+/// How often they are written.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How long a place is kept that does not move: a client that comes back later is given the whole inbox.
+const LIVES: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// Places that are to be written.
+#[derive(Default)]
+pub(super) struct Places {
+    moved: HashMap<Reader, Position>,
+    written: Option<Instant>,
+}
+
+impl Places {
+    /// A client has read up to here. It never goes back within an epoch.
+    pub(super) fn note(&mut self, reader: Reader, position: Position) {
+        let place = self.moved.entry(reader).or_insert(position);
+        if place.epoch != position.epoch || place.offset < position.offset {
+            *place = position;
+        }
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        !self.moved.is_empty() && self.written.is_none_or(|written| now.duration_since(written) >= EVERY)
+    }
+
+    pub(super) fn take(&mut self) -> HashMap<Reader, Position> {
+        self.written = Some(Instant::now());
+        std::mem::take(&mut self.moved)
+    }
+
+    /// Reads one; none where there is none, or it cannot be read.
+    pub(super) fn read(
+        records: &dyn Records,
+        reader: &Reader,
+    ) -> Coming<Result<Option<Position>, StoreError>> {
+        let answer = records.get(key(reader));
+        Box::pin(async move {
+            let record = answer.await?;
+            Ok(record.and_then(|record| {
+                let (epoch, rest) = record.value.split_first_chunk()?;
+                let (offset, _) = rest.split_first_chunk()?;
+                Some(Position { epoch: u64::from_le_bytes(*epoch), offset: u64::from_le_bytes(*offset) })
+            }))
+        })
+    }
+
+    /// Writes one.
+    pub(super) fn write(
+        records: &dyn Records,
+        reader: &Reader,
+        position: Position,
+    ) -> Coming<Result<(), StoreError>> {
+        // Behind the numbers stands whose it is, for people who look into the store.
+        let mut bytes = Vec::with_capacity(64);
+        bytes.extend_from_slice(&position.epoch.to_le_bytes());
+        bytes.extend_from_slice(&position.offset.to_le_bytes());
+        bytes.extend_from_slice(reader.inbox.to_text().as_bytes());
+        let to = Some(Value { bytes: bytes.into(), lives: Some(LIVES) });
+        let answer = records.compare_and_set(Change { key: key(reader), expect: Expect::Anything, to });
+        Box::pin(async move { answer.await.map(drop) })
+    }
+}
+
+fn key(reader: &Reader) -> RecordKey {
+    let device = reader.device.as_deref().unwrap_or_default();
+    let AppendKey(hash) = AppendKey::of(&[&reader.inbox.to_text(), device]);
+    RecordKey::new(&format!("place/{hash:032x}")).expect("a prefix and digits are a key")
+}

@@ -1,0 +1,232 @@
+//! What is kept in logs: sends that the store has to take first, entering logs, and reading inboxes.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tieline_proto::reply::{self, Extra, Recovered};
+use tieline_proto::{ErrorCode, Position};
+use tieline_switchboard::{Address, Shard, Slot};
+use tieline_websocket::Kind;
+
+use super::Operator;
+use super::answer::Refusal;
+use crate::command::Then;
+use crate::delivery::Target;
+use crate::hub::Hub;
+use crate::logs::{Admission, Entering, Entry, KeepError, NOTHING_YET, Reader, Since};
+use crate::session::Inbox;
+use crate::store::{LogKey, Refusal as StoreRefusal};
+use crate::subprotocol::Subprotocol;
+
+/// How long a client of `tieline.v1` may take to ask for its inbox, in milliseconds: then it is given what came since it
+/// connected.
+const HELLO: u64 = 2000;
+
+impl Operator {
+    /// Lets a connection enter the logs of what it is about to do. Gives it back where there are none.
+    pub(super) fn enter_logs(&mut self, shard: &mut Shard<Self>, slot: Slot, then: Then) -> Option<Then> {
+        let Some(logs) = self.node.logs().cloned() else { return Some(then) };
+        let mut wanted: SmallVec<[LogKey; 1]> = SmallVec::new();
+        let mut since = Since::Now;
+        match &then {
+            Then::Greet { hub, user, groups, .. } => {
+                let inbox = user.as_ref().filter(|_| logs.rules().inbox.is_some());
+                wanted.extend(inbox.map(|user| LogKey::Inbox(hub.clone(), user.clone())));
+                let kept = groups.iter().filter(|group| logs.rules().history(group).is_some());
+                wanted.extend(kept.map(|group| LogKey::Group(hub.clone(), group.clone())));
+            }
+            Then::Join { hub, group, since: from, .. } if logs.rules().history(group).is_some() => {
+                let is_member = shard.session(slot).is_some_and(|session| session.group(group).is_some());
+                if is_member && from.is_none() {
+                    return Some(then);
+                }
+                if is_member {
+                    // It begins anew where it says, so it gets nothing twice.
+                    self.exit(shard, slot, group);
+                }
+                since = from.map_or(Since::Now, Since::After);
+                wanted.push(LogKey::Group(hub.clone(), group.clone()));
+            }
+            Then::Join { .. } | Then::Hear { .. } => {}
+        }
+        if wanted.is_empty() {
+            return Some(then);
+        }
+        self.begin_entering(
+            shard,
+            slot,
+            Entering { address: shard.address(slot), then, logs: wanted, since },
+        );
+        None
+    }
+
+    /// Hands a connection to the clerk, and reads it no further until it is in.
+    fn begin_entering(&mut self, shard: &mut Shard<Self>, slot: Slot, entering: Entering) {
+        let Some(logs) = self.node.logs() else { return };
+        shard.park(slot);
+        let address = entering.address;
+        if let Err(then) = logs.enter(entering) {
+            let error = Some(KeepError::Store(StoreRefusal::QueueFull.into()));
+            self.go_on(shard, address, *then, Some(Admission { recovered: None, position: None, error }));
+        }
+    }
+
+    /// What the ack of a join says of its group's log.
+    pub(super) fn entered(since: Option<Position>, admission: Option<Admission>) -> Extra {
+        match admission {
+            Some(Admission { recovered, position, .. }) => Extra::Log { recovered, position },
+            None if since.is_some() => Extra::Log { recovered: Some(Recovered::NoHistory), position: None },
+            None => Extra::None,
+        }
+    }
+
+    /// A connection was greeted, and its logs are followed; or the store does not tell where they end.
+    pub(super) fn greeted(&mut self, shard: &mut Shard<Self>, slot: Slot, admission: &Admission) {
+        let keeps_inboxes = self.node.keeps_inboxes();
+        let address = shard.address(slot);
+        let until = shard.now_ms() + HELLO;
+        let Some(session) = shard.session_mut(slot) else { return };
+        let is_tieline = session.subprotocol == Subprotocol::Tieline;
+        if let Some(user) = session.user.clone().filter(|_| keeps_inboxes) {
+            let inbox = LogKey::Inbox(session.hub.name().clone(), user);
+            let at = admission.position.unwrap_or(NOTHING_YET);
+            let reader = Reader { inbox, device: None };
+            session.inbox = Some(Box::new(Inbox { at, is_open: !is_tieline, reader }));
+            if is_tieline {
+                self.silent.push_back((until, address));
+            }
+        }
+        if admission.error.is_some() && is_tieline {
+            shard.send(slot, Kind::Text, |out| reply::gap(out, None, None));
+        }
+    }
+
+    /// A client asks for its inbox.
+    pub(super) fn hello(
+        &mut self,
+        shard: &mut Shard<Self>,
+        slot: Slot,
+        ack_id: Option<u64>,
+        from: Option<Position>,
+        device: Option<&str>,
+    ) {
+        let Some(session) = shard.session_mut(slot) else { return };
+        let Some(inbox) = &mut session.inbox else {
+            let extra = Extra::Log { recovered: Some(Recovered::NoHistory), position: None };
+            return self.ack(shard, slot, ack_id, extra);
+        };
+        if inbox.is_open {
+            let refusal = Refusal::new(ack_id, ErrorCode::InvalidRequest)
+                .because("The inbox is asked for once, within two seconds of `connected`.");
+            return self.refuse(shard, slot, &refusal);
+        }
+        inbox.reader.device = device.map(Arc::from);
+        let since = from.map_or_else(|| Since::Kept(inbox.reader.clone()), Since::After);
+        self.open_inbox(shard, slot, ack_id, since);
+    }
+
+    fn open_inbox(&mut self, shard: &mut Shard<Self>, slot: Slot, ack_id: Option<u64>, since: Since) {
+        let Some(inbox) = shard.session(slot).and_then(|session| session.inbox.as_ref()) else { return };
+        let logs = SmallVec::from_iter([inbox.reader.inbox.clone()]);
+        let (address, then) = (shard.address(slot), Then::Hear { ack_id });
+        self.begin_entering(shard, slot, Entering { address, then, logs, since });
+    }
+
+    /// A connection has what it missed of its inbox, and is given what comes.
+    pub(super) fn hear(
+        &mut self,
+        shard: &mut Shard<Self>,
+        slot: Slot,
+        ack_id: Option<u64>,
+        admission: Option<Admission>,
+    ) {
+        let Some(admission) = admission else { return };
+        if let Some(error) = &admission.error {
+            return self.refuse_kept(shard, slot, ack_id, error);
+        }
+        let Some(inbox) = shard.session_mut(slot).and_then(|session| session.inbox.as_mut()) else { return };
+        inbox.is_open = true;
+        inbox.at = admission.position.unwrap_or(inbox.at);
+        self.ack(shard, slot, ack_id, Self::entered(None, Some(admission)));
+    }
+
+    /// Opens the inboxes of clients that did not ask for them.
+    pub(super) fn open_silent_inboxes(&mut self, shard: &mut Shard<Self>) {
+        let now = shard.now_ms();
+        while let Some((_, address)) = self.silent.pop_front_if(|(until, _)| *until <= now) {
+            let Some(slot) = shard.find(address) else { continue };
+            let Some(session) = shard.session(slot) else { continue };
+            let Some(inbox) = session.inbox.as_ref().filter(|inbox| !inbox.is_open) else { continue };
+            // One that is parked has asked, and waits.
+            if !shard.is_parked(slot) {
+                let since = Since::After(inbox.at);
+                self.open_inbox(shard, slot, None, since);
+            }
+        }
+    }
+
+    /// A client has read its inbox up to an offset.
+    pub(super) fn inbox_read(&mut self, shard: &mut Shard<Self>, slot: Slot, offset: u64) {
+        let inbox = shard.session(slot).and_then(|session| session.inbox.as_ref());
+        let Some((inbox, logs)) = inbox.zip(self.node.logs()) else {
+            let refusal = Refusal::new(None, ErrorCode::InvalidRequest)
+                .because("There is no inbox that could be read.");
+            return self.refuse(shard, slot, &refusal);
+        };
+        // It cannot have read what it was not given.
+        let position = Position { offset: offset.min(inbox.at.offset), ..inbox.at };
+        logs.read(inbox.reader.clone(), position);
+    }
+
+    /// Gives a connection what it missed.
+    pub(super) fn catch_up(
+        &mut self,
+        shard: &mut Shard<Self>,
+        address: Address,
+        hub: &Arc<Hub>,
+        entries: &[Entry],
+    ) {
+        for entry in entries {
+            let Some(slot) = shard.find(address) else { return };
+            let Some(id) = shard.session(slot).map(|session| session.id) else { return };
+            if let Some(delivery) = entry.delivery(hub, Target::Connection(id), false) {
+                self.deliver(shard, &delivery);
+            }
+        }
+    }
+
+    /// Tells the clerk how much a connection has coming.
+    pub(super) fn tell_lag(&mut self, shard: &mut Shard<Self>, address: Address) {
+        if let Some(logs) = self.node.logs() {
+            logs.lag(address, shard.find(address).map(|slot| shard.lag(slot)));
+        }
+    }
+
+    /// A message that a connection sent is kept, or is not.
+    pub(super) fn kept(
+        &mut self,
+        shard: &mut Shard<Self>,
+        address: Address,
+        ack_id: Option<u64>,
+        result: Result<(), KeepError>,
+    ) {
+        let Some(slot) = shard.find(address) else { return };
+        match result {
+            Ok(()) => self.ack(shard, slot, ack_id, Extra::None),
+            Err(error) => self.refuse_kept(shard, slot, ack_id, &error),
+        }
+    }
+
+    /// Tells a client why something was not kept, or what is kept cannot be had.
+    pub(super) fn refuse_kept(
+        &mut self,
+        shard: &mut Shard<Self>,
+        slot: Slot,
+        ack_id: Option<u64>,
+        error: &KeepError,
+    ) {
+        let message = error.to_string();
+        let refusal = Refusal { ack_id, code: error.code(), field: None, message: &message };
+        self.refuse(shard, slot, &refusal);
+    }
+}

@@ -1,0 +1,88 @@
+//! Settings of what is kept: the store, histories, and what slow readers are treated like. Tested by `config/tests.rs`.
+
+use std::time::Duration;
+
+use tieline_core::store::Retention;
+
+use super::kind::{ABSENT, Kind, Size, quote, text, without_password};
+use super::layers::Written;
+use crate::store::StoreUrl;
+
+impl Kind for Option<StoreUrl> {
+    const TAKES: &'static str = StoreUrl::TAKES;
+
+    fn read(written: &Written) -> Option<Self> {
+        text(written)?.parse().ok().map(Some)
+    }
+
+    fn write(&self) -> String {
+        self.as_ref().map_or_else(|| ABSENT.to_owned(), |store| quote(&store.to_string()))
+    }
+
+    fn repeat(text: &str) -> String {
+        without_password(text)
+    }
+}
+
+/// How much is kept of the messages to a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct History(pub Retention);
+
+impl Kind for Option<History> {
+    const TAKES: &'static str =
+        "a table such as { count = 1000, age = \"24h\", bytes = \"16MiB\" }, of which each may be left out";
+    const TABLE: &'static str = "such a table with something wrong in it";
+
+    fn read(written: &Written) -> Option<Self> {
+        let Written::Table(entries) = written else { return None };
+        let mut kept = Retention::default();
+        for (name, value) in entries {
+            match name.as_str() {
+                "count" => kept.count = usize::read(value).filter(|count| *count > 0)? as u64,
+                "bytes" => kept.bytes = Size::read(value).filter(|size| size.0 >= 1 << 10)?.0 as u64,
+                "age" => kept.age = Duration::read(value).filter(|age| age.as_secs() >= 1)?,
+                _ => return None,
+            }
+        }
+        Some(Some(History(kept)))
+    }
+
+    fn write(&self) -> String {
+        self.as_ref().map_or_else(
+            || ABSENT.to_owned(),
+            |History(kept)| {
+                let (age, bytes) = (kept.age.write(), Size(kept.bytes as usize).write());
+                format!("{{ count = {}, age = {age}, bytes = {bytes} }}", kept.count)
+            },
+        )
+    }
+}
+
+/// What becomes of a member of a group that lags too far behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowConsumer {
+    /// It is closed, and may come back.
+    #[default]
+    Close,
+    /// It misses messages.
+    Drop,
+}
+
+impl Kind for SlowConsumer {
+    const TAKES: &'static str = "\"close\" or \"drop\"";
+
+    fn read(written: &Written) -> Option<Self> {
+        match text(written)? {
+            "close" => Some(SlowConsumer::Close),
+            "drop" => Some(SlowConsumer::Drop),
+            _ => None,
+        }
+    }
+
+    fn write(&self) -> String {
+        quote(match self {
+            SlowConsumer::Close => "close",
+            SlowConsumer::Drop => "drop",
+        })
+    }
+}
