@@ -3,6 +3,8 @@
 # The tests build the binary once, without optimisation and with assertions, and the suites in other languages use that
 # same binary: a second, optimised build would double the time and check less. `make autobahn` alone wants speed.
 BINARY := $(or $(CARGO_TARGET_DIR),target)/debug/tieline
+# Every engine: what is not in the default build is tested too.
+FEATURES := --features tieline/full
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/tieline
 
 .PHONY: run test test-full bench lint fmt clippy unit binary doc tidy autobahn autobahn-part sdk browser deny
@@ -31,19 +33,19 @@ fmt:
 	cargo fmt --all --check
 
 clippy:
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
 
 # Tests and binary come from one build, with one set of features.
 unit:
 	@tests/left-out.sh begin
-	cargo test --workspace
+	cargo test --workspace $(FEATURES)
 
 # Nothing to do after `unit` but to look; by itself it makes sure that no old binary is tested.
 binary:
-	cargo build -p tieline
+	cargo build -p tieline $(FEATURES)
 
 doc:
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps $(FEATURES)
 
 tidy:
 	cargo xtask tidy

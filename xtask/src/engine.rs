@@ -2,10 +2,13 @@
 //!
 //! A kind of server is a [`Kind`], one file each in `engine/`. An [`Engine`] is one running instance of a kind. It is
 //! owned by whoever started it: tests hold it in a variable, `cargo xtask engines up` leaves it with a supervisor
-//! process (`engine/supervisor.rs`). Tested by `engine/tests.rs` against the real Redis.
+//! process (`engine/supervisor.rs`). Tested by `engine/tests.rs` against real servers.
 
+mod account;
 pub(crate) mod child;
+mod mariadb;
 mod package;
+mod postgres;
 pub mod redis;
 pub mod supervisor;
 #[cfg(test)]
@@ -13,7 +16,7 @@ mod tests;
 
 use std::fs;
 use std::io;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,6 +29,9 @@ use child::Child;
 /// several times what a quiet one does; nobody waits longer than the server needs.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
+/// Longest wait for one answer of a server that starts.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Pause between two questions whether the server is ready.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
@@ -36,7 +42,7 @@ const PORT_ATTEMPTS: u32 = 5;
 const LOG_TAIL: usize = 20;
 
 /// Every kind of server the keeper knows.
-pub const KINDS: &[&dyn Kind] = &[&redis::Redis];
+pub const KINDS: &[&dyn Kind] = &[&redis::Redis, &postgres::Postgres, &mariadb::MariaDb];
 
 /// What must be known about one kind of server in order to keep an instance of it.
 pub trait Kind: Send + Sync {
@@ -51,6 +57,21 @@ pub trait Kind: Send + Sync {
 
     /// The program that is looked for on the search path to learn whether those packages are there.
     fn program(&self) -> &'static str;
+
+    /// Whether the packages are there.
+    fn is_installed(&self) -> bool {
+        package::is_there(self.program())
+    }
+
+    /// The user who runs the server where we are root, if it refuses root.
+    fn account(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What has to be run once in an empty folder before the server can be started.
+    fn preparation(&self, _folder: &Path) -> Option<Command> {
+        None
+    }
 
     /// How an instance is started in the foreground. Its data must be in `folder`, its listener on 127.0.0.1 alone.
     fn command(&self, folder: &Path, port: u16) -> Command;
@@ -172,6 +193,21 @@ impl Engine {
         self.own.as_ref()?.child.as_ref().map(Child::id)
     }
 
+    /// The server's process and those that it has started, which do its work.
+    pub fn pids(&self) -> Vec<u32> {
+        self.pid().map(child::family).unwrap_or_default()
+    }
+
+    /// A private PostgreSQL.
+    pub fn postgres() -> Builder {
+        Builder { kind: &postgres::Postgres }
+    }
+
+    /// A private MariaDB, with a database `test`.
+    pub fn mariadb() -> Builder {
+        Builder { kind: &mariadb::MariaDb }
+    }
+
     /// Kills the server with SIGKILL and waits until it is gone. The port and the data stay reserved for
     /// [`Engine::restart`]. Killing a killed server changes nothing.
     pub fn kill(&mut self) -> Result<(), Error> {
@@ -227,6 +263,7 @@ impl Builder {
             }
             fs::create_dir_all(folder).map_err(|e| Error::io(format!("create {}", folder.display()), e))?;
             let port = free_port()?;
+            prepare(self.kind, folder)?;
             match start(self.kind, folder, port) {
                 Ok(child) => {
                     let own = Instance { folder: folder.to_path_buf(), port, child: Some(child) };
@@ -237,6 +274,28 @@ impl Builder {
             }
         }
     }
+}
+
+/// Makes the folder what the server wants to find.
+fn prepare(kind: &dyn Kind, folder: &Path) -> Result<(), Error> {
+    let given = account::give(kind.account(), folder);
+    given.map_err(|e| Error::io(format!("give {} away", folder.display()), e))?;
+    let Some(mut command) = kind.preparation(folder) else { return Ok(()) };
+    let what = format!("run {command:?}");
+    let output = command.current_dir(folder).output().map_err(|e| Error::io(what.clone(), e))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    Err(Error::io(what, io::Error::other(String::from_utf8_lossy(&text).into_owned())))
+}
+
+/// A connection to a server that may not be ready: nobody waits long for it.
+fn connect(port: u16) -> io::Result<TcpStream> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }
 
 /// Where all instances live.

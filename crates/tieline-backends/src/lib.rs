@@ -9,12 +9,16 @@ pub mod conformance;
 mod life;
 #[cfg(feature = "mesh")]
 pub mod mesh;
-#[cfg(any(feature = "mesh", feature = "redis"))]
+#[cfg(any(feature = "mesh", feature = "redis", feature = "postgres", feature = "mysql"))]
 mod pause;
 #[cfg(any(feature = "mesh", feature = "redis"))]
 mod queue;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod requests;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -24,5 +28,7 @@ pub use mesh::{MeshBroker, MeshError, MeshSettings, Secret};
 pub use redis::store::{RedisStore, RedisStoreError, RedisStoreSettings};
 #[cfg(feature = "redis")]
 pub use redis::{RedisAddress, RedisBroker, RedisError, RedisSettings};
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use sql::{SqlAddress, SqlAddressError, SqlError, SqlReason, SqlStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteError, SqliteStore};

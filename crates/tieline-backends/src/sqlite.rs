@@ -18,17 +18,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tieline_core::records::{Change, MAX_VALUE, Outcome, Record, RecordKey, Records};
+use tieline_core::records::{Change, Outcome, Record, RecordKey, Records};
 use tieline_core::store::{
-    Answer, Append, Appended, Cut, DEDUP_WINDOW, Head, LogKey, MAX_BODY, Page, PageLimit, Refusal, Store,
-    StoreError, StoreId,
+    Answer, Append, Appended, Cut, DEDUP_WINDOW, Head, LogKey, MAX_BODY, Page, PageLimit, Store, StoreId,
 };
 use tieline_proto::Position;
-use tokio::sync::oneshot;
 
-use queue::Queue;
-use reader::Read;
-use writer::{Reply, Write};
+use crate::requests::{Desk, Read, Write};
 
 mod busy;
 mod facts;
@@ -36,7 +32,6 @@ mod fault;
 mod identity;
 mod logs;
 mod open;
-mod queue;
 mod reader;
 mod schema;
 #[cfg(test)]
@@ -53,8 +48,7 @@ const READERS: usize = 2;
 /// commit does. Share it in an [`Arc`].
 pub struct SqliteStore {
     id: StoreId,
-    writes: Arc<Queue<Write>>,
-    reads: Arc<Queue<Read>>,
+    desk: Desk,
     /// The writer, and then the readers.
     threads: Vec<JoinHandle<()>>,
 }
@@ -76,71 +70,32 @@ impl SqliteStore {
     fn start(path: &Path, window: Duration) -> Result<Self, SqliteReason> {
         let (connection, id) = open::writer(path)?;
         let readers = (0..READERS).map(|_| open::reader(path)).collect::<Result<Vec<_>, _>>()?;
-        let mut store = SqliteStore {
-            id,
-            writes: Arc::new(Queue::new(writer::WAITING)),
-            reads: Arc::new(Queue::new(reader::WAITING)),
-            threads: Vec::new(),
-        };
+        let mut store = SqliteStore { id, desk: Desk::new(MAX_BODY), threads: Vec::new() };
         // What was started is joined by the drop of `store`, also where the next one cannot be started.
         let failed =
             |error: io::Error| SqliteReason::Failed(format!("its thread cannot be started: {error}"));
-        let (writes, path) = (Arc::clone(&store.writes), PathBuf::from(path));
+        let (writes, path) = (Arc::clone(&store.desk.writes), PathBuf::from(path));
         let writer = move || writer::run(connection, &path, window, &writes);
         store
             .threads
             .push(std::thread::Builder::new().name("store-writer".to_owned()).spawn(writer).map_err(failed)?);
         for connection in readers {
-            let reads = Arc::clone(&store.reads);
+            let reads = Arc::clone(&store.desk.reads);
             let reader = move || reader::run(&connection, &reads);
             let thread = std::thread::Builder::new().name("store-reader".to_owned()).spawn(reader);
             store.threads.push(thread.map_err(failed)?);
         }
         Ok(store)
     }
-
-    fn write<T: Send + 'static>(&self, write: impl FnOnce(Reply<T>) -> Write) -> Answer<T> {
-        let (reply, answer) = Reply::new();
-        let write = write(reply);
-        let size = write.size();
-        answered(self.writes.push(write, size), answer)
-    }
-
-    fn read_by<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Read,
-    ) -> Answer<T> {
-        let (sender, answer) = oneshot::channel();
-        let read = read(sender);
-        let size = read.size();
-        answered(self.reads.push(read, size), answer)
-    }
-}
-
-/// The answer to what a queue took, or did not.
-fn answered<T: Send + 'static>(
-    taken: Result<(), Refusal>,
-    answer: oneshot::Receiver<Result<T, StoreError>>,
-) -> Answer<T> {
-    match taken {
-        Ok(()) => Box::pin(async move {
-            answer.await.unwrap_or_else(|_| Err(StoreError::Unknown("its thread has ended".to_owned())))
-        }),
-        Err(refusal) => refused(refusal),
-    }
-}
-
-fn refused<T: Send + 'static>(refusal: Refusal) -> Answer<T> {
-    Box::pin(std::future::ready(Err(refusal.into())))
 }
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.reads.close();
+        self.desk.reads.close();
         // The writer ends last and alone: of connections that close at the same moment, none puts `-wal` into the file.
         while let Some(thread) = self.threads.pop() {
             if self.threads.is_empty() {
-                self.writes.close();
+                self.desk.writes.close();
             }
             if thread.join().is_err() {
                 tracing::error!("A thread of the store has panicked.");
@@ -155,39 +110,33 @@ impl Store for SqliteStore {
     }
 
     fn append(&self, append: Append) -> Answer<Appended> {
-        if append.body.len() > MAX_BODY {
-            return refused(Refusal::TooLarge);
-        }
-        self.write(|reply| Write::Append(append, reply))
+        self.desk.append(append)
     }
 
     fn read(&self, log: LogKey, after: Option<Position>, limit: PageLimit) -> Answer<Page> {
-        self.read_by(|sender| Read::Page(log, after, limit, sender))
+        self.desk.read(|sender| Read::Page(log, after, limit, sender))
     }
 
     fn heads(&self, logs: Vec<LogKey>) -> Answer<Vec<Option<Head>>> {
-        self.read_by(|sender| Read::Heads(logs, sender))
+        self.desk.read(|sender| Read::Heads(logs, sender))
     }
 
     fn trim(&self, log: LogKey, cut: Cut) -> Answer<()> {
-        self.write(|reply| Write::Trim(log, cut, reply))
+        self.desk.write(|reply| Write::Trim(log, cut, reply))
     }
 
     fn renew(&self, log: LogKey, epoch: u64) -> Answer<Option<Head>> {
-        self.write(|reply| Write::Renew(log, epoch, reply))
+        self.desk.write(|reply| Write::Renew(log, epoch, reply))
     }
 }
 
 impl Records for SqliteStore {
     fn get(&self, key: RecordKey) -> Answer<Option<Record>> {
-        self.read_by(|sender| Read::Get(key, sender))
+        self.desk.read(|sender| Read::Get(key, sender))
     }
 
     fn compare_and_set(&self, change: Change) -> Answer<Outcome> {
-        if change.to.as_ref().is_some_and(|value| value.bytes.len() > MAX_VALUE) {
-            return refused(Refusal::TooLarge);
-        }
-        self.write(|reply| Write::Change(change, reply))
+        self.desk.change(change)
     }
 
     fn list(
@@ -196,6 +145,6 @@ impl Records for SqliteStore {
         after: Option<RecordKey>,
         count: usize,
     ) -> Answer<Vec<(RecordKey, Record)>> {
-        self.read_by(|sender| Read::List { prefix, after, count, sender })
+        self.desk.read(|sender| Read::List { prefix, after, count, sender })
     }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use tieline_backends::{SqlAddress, SqlAddressError, SqlError, SqlStore};
 use tieline_backends::{
     RedisError, RedisStore, RedisStoreError, RedisStoreSettings, SqliteError, SqliteStore,
 };
@@ -21,14 +23,32 @@ pub enum StoreUrl {
     Sqlite(PathBuf),
     /// `redis://host`, or `rediss://host` for TLS.
     Redis(RedisStoreSettings),
+    /// `postgres://…` or `mysql://…`.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    Sql(SqlAddress),
 }
+
+/// Schemes of servers that SQL is spoken to.
+const SQL: &[&str] = &["postgres://", "postgresql://", "mysql://", "mariadb://"];
 
 /// Text that is no address of a store. It is not repeated: addresses of servers have passwords.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreUrlError {
     /// Nothing that is known.
-    #[error("known are `sqlite:///path/to/file.db`, `redis://HOST` and `memory:`")]
+    #[error(
+        "known are `sqlite:///path/to/file.db`, `redis://HOST`, `postgres://USER:PASSWORD@HOST/DATABASE`, `mysql://…` and `memory:`"
+    )]
     Unknown,
+    /// No address of a server, or one of an engine that is not built in.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    #[error(transparent)]
+    Sql(#[from] SqlAddressError),
+    /// An engine that is known, but not in this program.
+    #[cfg(not(any(feature = "postgres", feature = "mysql")))]
+    #[error(
+        "PostgreSQL and MySQL are not built into this program: build it with `cargo build --release -p tieline --features full`"
+    )]
+    NotBuilt,
     /// A file by no absolute path.
     #[error("the file's path is absolute, with three slashes: `sqlite:///path/to/file.db`")]
     Relative,
@@ -49,6 +69,10 @@ pub enum StoreOpenError {
     /// The Redis server.
     #[error(transparent)]
     Redis(#[from] RedisStoreError),
+    /// A database of an SQL server.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    #[error(transparent)]
+    Sql(#[from] SqlError),
 }
 
 impl FromStr for StoreUrl {
@@ -62,6 +86,12 @@ impl FromStr for StoreUrl {
             let wrong = |error: RedisError| StoreUrlError::Redis(error.to_string());
             return RedisStoreSettings::parse(text).map(StoreUrl::Redis).map_err(wrong);
         }
+        if SQL.iter().any(|scheme| text.starts_with(scheme)) {
+            #[cfg(any(feature = "postgres", feature = "mysql"))]
+            return Ok(StoreUrl::Sql(text.parse()?));
+            #[cfg(not(any(feature = "postgres", feature = "mysql")))]
+            return Err(StoreUrlError::NotBuilt);
+        }
         let path = text.strip_prefix("sqlite:").ok_or(StoreUrlError::Unknown)?;
         let path = path.strip_prefix("//").filter(|path| path.starts_with('/') && !path.ends_with('/'));
         let path = path.ok_or(StoreUrlError::Relative)?;
@@ -73,7 +103,8 @@ impl FromStr for StoreUrl {
 }
 
 impl StoreUrl {
-    /// Opens the store, or makes it. With a file it waits for the disk, and holds up the thread meanwhile.
+    /// Opens the store, or makes it. With a file it waits for the disk, with an SQL server at most some
+    /// seconds for the server, and holds up the thread meanwhile.
     ///
     /// # Errors
     /// With the path or the server, and the reason.
@@ -84,11 +115,13 @@ impl StoreUrl {
             }
             StoreUrl::Sqlite(path) => Engine::of(Arc::new(SqliteStore::open(path)?)),
             StoreUrl::Redis(settings) => Engine::of(Arc::new(RedisStore::open(settings.clone()).await?)),
+            #[cfg(any(feature = "postgres", feature = "mysql"))]
+            StoreUrl::Sql(address) => Engine::of(Arc::new(SqlStore::open(address)?)),
         })
     }
 
     /// What a setting takes, as it stands behind "takes" in an error.
-    pub(crate) const TAKES: &'static str = "the address of a store; known are `sqlite:///path/to/file.db`, `redis://[[USER]:PASSWORD@]HOST[:PORT]` and `memory:`";
+    pub(crate) const TAKES: &'static str = "the address of a store; known are `sqlite:///path/to/file.db`, `redis://[[USER]:PASSWORD@]HOST[:PORT]`, `postgres://USER:PASSWORD@HOST/DATABASE` and `mysql://…` (where they are built in, see docs/store.md), and `memory:`";
 }
 
 impl fmt::Display for StoreUrl {
@@ -98,6 +131,8 @@ impl fmt::Display for StoreUrl {
             StoreUrl::Memory => f.write_str("memory:"),
             StoreUrl::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
             StoreUrl::Redis(settings) => settings.address.fmt(f),
+            #[cfg(any(feature = "postgres", feature = "mysql"))]
+            StoreUrl::Sql(address) => address.fmt(f),
         }
     }
 }
@@ -134,6 +169,22 @@ mod tests {
             let error = bad.parse::<StoreUrl>().unwrap_err();
             assert!(matches!(error, StoreUrlError::Redis(_)), "{error}");
             assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_servers_are_taken_where_their_engine_is_built_in() {
+        for (text, is_built) in [
+            ("postgres://me:hush@h/d", cfg!(feature = "postgres")),
+            ("mysql://me:hush@h/d", cfg!(feature = "mysql")),
+        ] {
+            match text.parse::<StoreUrl>() {
+                Ok(url) => assert!(is_built && !format!("{url:?}").contains("hush"), "{text}"),
+                Err(error) => {
+                    let error = error.to_string();
+                    assert!(!is_built && error.contains("--features full") && !error.contains("hush"), "{error}");
+                }
+            }
         }
     }
 

@@ -92,6 +92,8 @@ pub fn run(args: &StoreBenchArgs) -> Result<StoreReport, StoreBenchError> {
             name.push("-floor");
             Some(PathBuf::from(name))
         }
+        #[cfg(any(feature = "postgres", feature = "mysql"))]
+        StoreUrl::Sql(_) => None,
     };
     let mut report = StoreReport::new(args);
     for _ in 0..args.rounds {

@@ -4,19 +4,23 @@
 //! and tests run on threads that end early, so each child has a thread that starts it, waits for it and ends after it.
 //! Being its parent, that thread also reaps it: a zombie would look alive to everybody who asks by process id.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Error;
 
 /// How often the thread looks whether the child has ended by itself.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// A running child. Dropped, it is killed with SIGKILL and waited for.
+/// How long those that a killed server has started may take to end.
+const FAMILY_ENDS_WITHIN: Duration = Duration::from_secs(10);
+
+/// A running child. Dropped, it is killed with SIGKILL and waited for, and so are those that it has started: a server's
+/// workers outlive it otherwise, and hold its data.
 pub(crate) struct Child {
     id: u32,
     /// Dropped to ask for the kill.
@@ -84,11 +88,41 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
+        let workers: Vec<u32> = family(self.id).into_iter().filter(|id| *id != self.id).collect();
         drop(self.stop.take());
         if let Some(keeper) = self.keeper.take() {
             keeper.join().expect("the child's thread does not panic");
         }
+        let deadline = Instant::now() + FAMILY_ENDS_WITHIN;
+        while Instant::now() < deadline {
+            let left: Vec<String> = workers.iter().filter(|id| runs(**id)).map(u32::to_string).collect();
+            if left.is_empty() {
+                break;
+            }
+            let _ = Command::new("kill").arg("-KILL").args(left).stderr(Stdio::null()).status();
+            thread::sleep(LOOK_EVERY / 5);
+        }
     }
+}
+
+/// State and parent of a process, from what the kernel says behind its name.
+fn state(id: u32) -> Option<(char, u32)> {
+    let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let mut words = text.rsplit_once(')')?.1.split_whitespace();
+    Some((words.next()?.chars().next()?, words.next()?.parse().ok()?))
+}
+
+/// Whether the process is more than a zombie that nobody has asked for.
+fn runs(id: u32) -> bool {
+    state(id).is_some_and(|(state, _)| state != 'Z' && state != 'X')
+}
+
+/// The process and all whose parent it is.
+pub(super) fn family(id: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let ids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    let children = ids.filter(|child| state(*child).is_some_and(|(_, parent)| parent == id));
+    std::iter::once(id).chain(children).collect()
 }
 
 /// The same command, killed by the kernel when the thread that starts it is gone.

@@ -16,7 +16,7 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Makes sure that the kind's program can be started.
 pub(super) fn install(kind: &dyn Kind) -> Result<(), Error> {
-    if is_there(kind.program()) {
+    if kind.is_installed() {
         return Ok(());
     }
     // Several test processes may miss the same program at once: one installs, the others wait and look again.
@@ -25,7 +25,7 @@ pub(super) fn install(kind: &dyn Kind) -> Result<(), Error> {
     let lock = File::create(folder.join("install.lock"))
         .map_err(|e| Error::io("create the installation's lock", e))?;
     lock.lock().map_err(|e| Error::io("lock the installation", e))?;
-    if is_there(kind.program()) {
+    if kind.is_installed() {
         return Ok(());
     }
     eprintln!("installing {}", kind.packages().join(" "));
@@ -37,7 +37,7 @@ pub(super) fn install(kind: &dyn Kind) -> Result<(), Error> {
     outcome.map_err(|error| updated.err().unwrap_or(error))
 }
 
-fn is_there(program: &str) -> bool {
+pub(super) fn is_there(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }

@@ -1,15 +1,12 @@
 //! Redis: one process, an append-only file that is flushed before each answer, nothing else on disk.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use super::Kind;
-
-/// Longest wait for a connection and for the answer to PING; a loading server answers at once, with an error.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Longest wait for the answer to a command of a test.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -54,10 +51,9 @@ impl Kind for Redis {
     }
 
     fn is_ready(&self, port: u16) -> bool {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        // A loading server answers at once, with an error.
         let ping = || -> io::Result<[u8; 5]> {
-            let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut stream = super::connect(port)?;
             stream.write_all(b"PING\r\n")?;
             let mut answer = [0; 5];
             stream.read_exact(&mut answer)?;

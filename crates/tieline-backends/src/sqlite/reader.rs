@@ -6,32 +6,10 @@ use tieline_core::records::{Record, RecordKey};
 use tieline_core::store::{Gap, Head, LogKey, Page, PageLimit, Refusal, StoreError, Stored};
 use tieline_core::unix_ms;
 use tieline_proto::{MessageId, Position};
-use tokio::sync::oneshot;
 
 use super::facts;
 use super::fault;
-use super::queue::{Bounds, Queue, Taken};
-
-/// What may wait for the readers. Past it requests are refused.
-pub(super) const WAITING: Bounds = Bounds { count: 4096, bytes: 16 << 20 };
-
-type Sender<T> = oneshot::Sender<std::result::Result<T, StoreError>>;
-
-/// A request to a reader.
-pub(super) enum Read {
-    Page(LogKey, Option<Position>, PageLimit, Sender<Page>),
-    Heads(Vec<LogKey>, Sender<Vec<Option<Head>>>),
-    Get(RecordKey, Sender<Option<Record>>),
-    List { prefix: String, after: Option<RecordKey>, count: usize, sender: Sender<Vec<(RecordKey, Record)>> },
-}
-
-impl Read {
-    /// Bytes that it takes while it waits.
-    pub(super) fn size(&self) -> usize {
-        let many = if let Read::Heads(logs, _) = self { logs.len() } else { 0 };
-        size_of::<Read>() + many * size_of::<LogKey>()
-    }
-}
+use crate::requests::{Bounds, Queue, Read, Taken};
 
 /// Reads what comes through the queue until it is closed and empty.
 pub(super) fn run(connection: &Connection, queue: &Queue<Read>) {
@@ -40,18 +18,9 @@ pub(super) fn run(connection: &Connection, queue: &Queue<Read>) {
         for read in reads {
             match &mut reader {
                 Ok(reader) => reader.answer(read),
-                Err(error) => refuse(read, fault::refusal(error)),
+                Err(error) => read.refuse(fault::refusal(error)),
             }
         }
-    }
-}
-
-fn refuse(read: Read, refusal: Refusal) {
-    match read {
-        Read::Page(.., sender) => drop(sender.send(Err(refusal.into()))),
-        Read::Heads(_, sender) => drop(sender.send(Err(refusal.into()))),
-        Read::Get(_, sender) => drop(sender.send(Err(refusal.into()))),
-        Read::List { sender, .. } => drop(sender.send(Err(refusal.into()))),
     }
 }
 

@@ -10,22 +10,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Statement};
-use tieline_core::records::{Change, Outcome};
-use tieline_core::store::{Append, Appended, Cut, Head, LogKey, Refusal, StoreError};
+
+use tieline_core::store::{Refusal, StoreError};
 use tieline_core::unix_ms;
-use tokio::sync::oneshot;
 
 use super::facts::Facts;
 use super::fault;
 use super::identity::Identity;
 use super::logs::{Logs, More};
-use super::queue::{Bounds, Queue, Taken};
-
-/// What may wait for the writer. Past it requests are refused: whoever asks knows best whether to wait.
-pub(super) const WAITING: Bounds = Bounds { count: 65_536, bytes: 64 << 20 };
-
-/// What one transaction may hold, so that its commit does not take long.
-const BATCH: Bounds = Bounds { count: 2048, bytes: 8 << 20 };
+use crate::requests::{BATCH, Queue, Taken, Write};
 
 /// Between two sweeps when there is nothing to sweep.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -38,55 +31,6 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Between two sweeps when the last one left something.
 const TAKE_EVERY: Duration = Duration::from_millis(20);
-
-/// The answer to a request: kept until the commit.
-pub(super) struct Reply<T> {
-    sender: oneshot::Sender<Result<T, StoreError>>,
-    /// What the transaction made of it.
-    outcome: Option<T>,
-}
-
-impl<T> Reply<T> {
-    pub(super) fn new() -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
-        let (sender, receiver) = oneshot::channel();
-        (Reply { sender, outcome: None }, receiver)
-    }
-
-    /// Tells how it ended. Nobody may be there to hear it.
-    fn give(self, result: Result<(), StoreError>) {
-        let gone = || StoreError::Unknown("a request was not looked at".to_owned());
-        let _ = self.sender.send(result.and_then(|()| self.outcome.ok_or_else(gone)));
-    }
-}
-
-/// A request to the writer.
-pub(super) enum Write {
-    Append(Append, Reply<Appended>),
-    Trim(LogKey, Cut, Reply<()>),
-    Renew(LogKey, u64, Reply<Option<Head>>),
-    Change(Change, Reply<Outcome>),
-}
-
-impl Write {
-    /// Bytes that it takes while it waits.
-    pub(super) fn size(&self) -> usize {
-        let carried = match self {
-            Write::Append(append, _) => append.body.len(),
-            Write::Change(change, _) => change.to.as_ref().map_or(0, |value| value.bytes.len()),
-            Write::Trim(..) | Write::Renew(..) => 0,
-        };
-        carried + size_of::<Write>()
-    }
-
-    fn give(self, result: Result<(), StoreError>) {
-        match self {
-            Write::Append(_, reply) => reply.give(result),
-            Write::Trim(.., reply) => reply.give(result),
-            Write::Renew(.., reply) => reply.give(result),
-            Write::Change(_, reply) => reply.give(result),
-        }
-    }
-}
 
 /// Writes what comes through the queue until it is closed and empty.
 pub(super) fn run(connection: Connection, path: &Path, window: Duration, queue: &Arc<Queue<Write>>) {

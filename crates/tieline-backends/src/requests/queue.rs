@@ -9,11 +9,11 @@ use tieline_core::store::Refusal;
 
 /// What a [`Queue`] takes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(crate) struct Bounds {
     /// Jobs at most.
-    pub(super) count: usize,
+    pub(crate) count: usize,
     /// Bytes of all jobs at most; a single larger job is taken when nothing else waits.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 struct State<T> {
@@ -26,14 +26,14 @@ struct State<T> {
 }
 
 /// Jobs in the order in which they came.
-pub(super) struct Queue<T> {
+pub(crate) struct Queue<T> {
     bounds: Bounds,
     state: Mutex<State<T>>,
     changed: Condvar,
 }
 
 /// What a thread takes from a queue.
-pub(super) enum Taken<T> {
+pub(crate) enum Taken<T> {
     /// Some jobs.
     Jobs(Vec<T>),
     /// None came in the time.
@@ -43,7 +43,7 @@ pub(super) enum Taken<T> {
 }
 
 impl<T> Queue<T> {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         let state = State { jobs: VecDeque::new(), bytes: 0, is_closed: false, idle: 0 };
         Queue { bounds, state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -53,7 +53,7 @@ impl<T> Queue<T> {
     }
 
     /// Takes a job of so many bytes.
-    pub(super) fn push(&self, job: T, bytes: usize) -> Result<(), Refusal> {
+    pub(crate) fn push(&self, job: T, bytes: usize) -> Result<(), Refusal> {
         let mut state = self.lock();
         if state.is_closed {
             return Err(Refusal::Closed);
@@ -74,7 +74,7 @@ impl<T> Queue<T> {
     }
 
     /// Gives the oldest jobs, as many as `most` allows but at least one, and waits for one until `deadline`.
-    pub(super) fn take(&self, most: Bounds, deadline: Option<Instant>) -> Taken<T> {
+    pub(crate) fn take(&self, most: Bounds, deadline: Option<Instant>) -> Taken<T> {
         let mut state = self.lock();
         while state.jobs.is_empty() {
             if state.is_closed {
@@ -107,7 +107,7 @@ impl<T> Queue<T> {
     }
 
     /// Takes no more. What was taken is still given.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.lock().is_closed = true;
         self.changed.notify_all();
     }
