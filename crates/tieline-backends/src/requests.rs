@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use tieline_core::records::{Change, MAX_VALUE, Outcome, Record, RecordKey};
-use tieline_core::store::{Answer, Append, Appended, Cut, Head, LogKey, Page, PageLimit, Refusal, StoreError};
+use tieline_core::store::{
+    Answer, Append, Appended, Cut, Head, LogKey, Page, PageLimit, Refusal, StoreError,
+};
 use tieline_proto::Position;
 use tokio::sync::oneshot;
 
@@ -51,7 +53,7 @@ pub(crate) enum Write {
 
 impl Write {
     /// Bytes that it takes while it waits.
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let carried = match self {
             Write::Append(append, _) => append.body.len(),
             Write::Change(change, _) => change.to.as_ref().map_or(0, |value| value.bytes.len()),

@@ -101,7 +101,8 @@ impl SqlStore {
         // What was started is joined by the drop of `store`, also where the next one cannot be started.
         let (opened, opening) = sync_channel(1);
         let (poke, pokes) = sync_channel(1);
-        let mut store = SqlStore { id: StoreId(0), desk: Desk::new(MAX_BODY), threads: Vec::new(), sweeper: None };
+        let mut store =
+            SqlStore { id: StoreId(0), desk: Desk::new(MAX_BODY), threads: Vec::new(), sweeper: None };
         let (writes, mine, woken) = (Arc::clone(&store.desk.writes), address.clone(), poke.clone());
         store.threads.push(thread("store-writer", move |runtime| {
             let link = match runtime.block_on(open(&mine)) {
@@ -131,18 +132,14 @@ impl SqlStore {
             })?);
         }
         let session = Session::new((*address.options).clone(), address.options.dialect().sweeping());
-        let sweeping =
-            thread("store-sweeper", move |runtime| sweeper::run(runtime, session, slot, &pokes))?;
+        let sweeping = thread("store-sweeper", move |runtime| sweeper::run(runtime, session, slot, &pokes))?;
         store.sweeper = Some((poke, sweeping));
         Ok(store)
     }
 }
 
 /// A thread with a runtime of its own, on which one connection lives.
-fn thread(
-    name: &str,
-    work: impl FnOnce(&Runtime) + Send + 'static,
-) -> Result<JoinHandle<()>, SqlReason> {
+fn thread(name: &str, work: impl FnOnce(&Runtime) + Send + 'static) -> Result<JoinHandle<()>, SqlReason> {
     let failed = |error: io::Error| SqlReason::Failed(format!("its thread cannot be started: {error}"));
     let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
     std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&runtime)).map_err(failed)

@@ -182,7 +182,10 @@ mod tests {
                 Ok(url) => assert!(is_built && !format!("{url:?}").contains("hush"), "{text}"),
                 Err(error) => {
                     let error = error.to_string();
-                    assert!(!is_built && error.contains("--features full") && !error.contains("hush"), "{error}");
+                    assert!(
+                        !is_built && error.contains("--features full") && !error.contains("hush"),
+                        "{error}"
+                    );
                 }
             }
         }

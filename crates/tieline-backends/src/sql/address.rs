@@ -20,7 +20,9 @@ pub struct SqlAddress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SqlAddressError {
     /// Not one at all.
-    #[error("it is `postgres://USER:PASSWORD@HOST:PORT/DATABASE` or `mysql://…`, with `%` codes for what is not a letter")]
+    #[error(
+        "it is `postgres://USER:PASSWORD@HOST:PORT/DATABASE` or `mysql://…`, with `%` codes for what is not a letter"
+    )]
     Form,
     /// Without a database, servers take one that nobody named.
     #[error("there is no database in it: `…/DATABASE`")]

@@ -23,16 +23,24 @@ pub(super) const LOGS: Table = Table {
     name: "tieline_logs",
     key: "hash",
     columns: &[
-        "hash", "name", "log", "epoch", "first", "last", "swept", "bytes", "newest_ms", "keep_count",
-        "keep_bytes", "keep_ms", "due_ms",
+        "hash",
+        "name",
+        "log",
+        "epoch",
+        "first",
+        "last",
+        "swept",
+        "bytes",
+        "newest_ms",
+        "keep_count",
+        "keep_bytes",
+        "keep_ms",
+        "due_ms",
     ],
 };
 
-pub(super) const MESSAGES: Table = Table {
-    name: "tieline_messages",
-    key: "log",
-    columns: &["log", "number", "id", "size", "body"],
-};
+pub(super) const MESSAGES: Table =
+    Table { name: "tieline_messages", key: "log", columns: &["log", "number", "id", "size", "body"] };
 
 pub(super) const APPENDS: Table =
     Table { name: "tieline_appends", key: "said", columns: &["said", "log", "number", "slot"] };
@@ -45,7 +53,8 @@ pub(super) const RECORDS: Table =
 impl Dialect {
     /// What each new session is told, one text after the other.
     ///
-    /// A node that stands still must not hold rows for ever: the server ends its transaction. Locks are not waited for as
+    /// A node that stands still must not hold rows for ever: the server ends its transaction (MySQL itself knows only
+    /// connections that say nothing). Locks are not waited for as
     /// long as a step may take, so that the server's own answer comes first. Of `synchronous_commit` only what is
     /// less than a flush of the own disk and of the standby is raised.
     pub(super) fn session(self) -> &'static [&'static str] {
@@ -56,7 +65,8 @@ impl Dialect {
                  WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')"],
             Dialect::MySql => &[
                 "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-                "SET SESSION innodb_lock_wait_timeout = 1, SESSION wait_timeout = 10, SESSION autocommit = 1",
+                "SET SESSION innodb_lock_wait_timeout = 1, SESSION autocommit = 1 \
+                 /*!80000 , SESSION wait_timeout = 10 */ /*M! , SESSION idle_transaction_timeout = 5 */",
             ],
         }
     }
@@ -110,19 +120,17 @@ impl Dialect {
     pub(super) fn lock_schema(self) -> &'static str {
         match self {
             Dialect::Postgres => {
-                "SELECT 1::bigint FROM (SELECT set_config('lock_timeout', '5s', false), \
+                "SELECT 1::bigint FROM (SELECT set_config('lock_timeout', '30s', false), \
                  pg_advisory_lock(1952607603, 1)) AS locked"
-            },
-            Dialect::MySql => "SELECT CAST(GET_LOCK(CONCAT('tieline.', MD5(DATABASE())), 5) AS SIGNED)",
+            }
+            Dialect::MySql => "SELECT CAST(GET_LOCK(CONCAT('tieline.', MD5(DATABASE())), 30) AS SIGNED)",
         }
     }
 
     /// Lets others change the schema.
     pub(super) fn unlock_schema(self) -> &'static str {
         match self {
-            Dialect::Postgres => {
-                "SELECT pg_advisory_unlock(1952607603, 1); SET lock_timeout = '1500ms'"
-            },
+            Dialect::Postgres => "SELECT pg_advisory_unlock(1952607603, 1); SET lock_timeout = '1500ms'",
             Dialect::MySql => "DO RELEASE_LOCK(CONCAT('tieline.', MD5(DATABASE())))",
         }
     }
@@ -181,7 +189,8 @@ impl Dialect {
             arrays.join(", ")
         );
         if !sets.is_empty() {
-            let sets: Vec<String> = sets.iter().map(|column| format!("{column} = EXCLUDED.{column}")).collect();
+            let sets: Vec<String> =
+                sets.iter().map(|column| format!("{column} = EXCLUDED.{column}")).collect();
             text.push_str(&format!(" ON CONFLICT ({}) DO UPDATE SET {}", table.key, sets.join(", ")));
         }
         text
@@ -198,7 +207,8 @@ impl Dialect {
             format!(", {row}").repeat(count - 1)
         );
         if !sets.is_empty() {
-            let sets: Vec<String> = sets.iter().map(|column| format!("{column} = VALUES({column})")).collect();
+            let sets: Vec<String> =
+                sets.iter().map(|column| format!("{column} = VALUES({column})")).collect();
             text.push_str(&format!(" ON DUPLICATE KEY UPDATE {}", sets.join(", ")));
         }
         text

@@ -27,7 +27,8 @@ pub(super) fn is_broken(error: &Error) -> bool {
         None => true,
         // It shuts down, or has cut us off; or it has become one that only reads, while another one writes now.
         Some(code) => {
-            code.starts_with("57P") || matches!(code, "25P03" | "25006" | "1053" | "1927" | "1290" | "1836" | "4031")
+            code.starts_with("57P")
+                || matches!(code, "25P03" | "25006" | "1053" | "1927" | "1290" | "1836" | "4031")
         }
     }
 }

@@ -26,10 +26,18 @@ pub(super) const SILENCE: Duration = Duration::from_secs(2);
 
 pub(super) type Result<T> = std::result::Result<T, sqlx::Error>;
 
+/// How long it may take where so many bytes have to go with it: a server that takes 4 MiB a second is slow, but not silent.
+pub(super) fn patience(bytes: usize) -> Duration {
+    SILENCE + Duration::from_secs(1).mul_f64(bytes.min(MOST_BYTES) as f64 / f64::from(4 << 20))
+}
+
+/// More bytes are not waited for longer.
+const MOST_BYTES: usize = 16 << 20;
+
 /// A step that ends in time, or in an error that [`is_silent`](super::fault::is_silent).
-async fn in_time<T>(step: impl Future<Output = Result<T>>) -> Result<T> {
-    timeout(SILENCE, step).await.unwrap_or_else(|_| {
-        let text = format!("the server has not answered for {} s", SILENCE.as_secs());
+async fn in_time<T>(patience: Duration, step: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(patience, step).await.unwrap_or_else(|_| {
+        let text = format!("the server has not answered for {} s", patience.as_secs());
         Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text)))
     })
 }
@@ -91,11 +99,13 @@ impl Options {
     pub(super) async fn connect(&self) -> Result<Link> {
         let wire = match self {
             #[cfg(feature = "postgres")]
-            Options::Postgres(options) => Wire::Postgres(Box::new(PgConnection::connect_with(options).await?)),
+            Options::Postgres(options) => {
+                Wire::Postgres(Box::new(PgConnection::connect_with(options).await?))
+            }
             #[cfg(feature = "mysql")]
             Options::MySql(options) => Wire::MySql(Box::new(MySqlConnection::connect_with(options).await?)),
         };
-        let mut link = Link { wire, dialect: self.dialect(), packet: usize::MAX };
+        let mut link = Link { wire, dialect: self.dialect(), packet: usize::MAX, patience: SILENCE };
         for text in link.dialect.session() {
             link.run(text).await?;
         }
@@ -197,6 +207,8 @@ pub(super) struct Link {
     pub(super) dialect: Dialect,
     /// The largest statement that the server takes, in bytes.
     pub(super) packet: usize,
+    /// How long one step may take.
+    pub(super) patience: Duration,
 }
 
 macro_rules! bound {
@@ -214,9 +226,9 @@ impl Link {
         let text = sqlx::raw_sql(AssertSqlSafe(text.to_owned()));
         match &mut self.wire {
             #[cfg(feature = "postgres")]
-            Wire::Postgres(wire) => in_time(text.execute(&mut **wire)).await.map(drop),
+            Wire::Postgres(wire) => in_time(self.patience, text.execute(&mut **wire)).await.map(drop),
             #[cfg(feature = "mysql")]
-            Wire::MySql(wire) => in_time(text.execute(&mut **wire)).await.map(drop),
+            Wire::MySql(wire) => in_time(self.patience, text.execute(&mut **wire)).await.map(drop),
         }
     }
 
@@ -224,9 +236,9 @@ impl Link {
     pub(super) async fn close(self) {
         let _ = match self.wire {
             #[cfg(feature = "postgres")]
-            Wire::Postgres(wire) => in_time(wire.close()).await,
+            Wire::Postgres(wire) => in_time(self.patience, wire.close()).await,
             #[cfg(feature = "mysql")]
-            Wire::MySql(wire) => in_time(wire.close()).await,
+            Wire::MySql(wire) => in_time(self.patience, wire.close()).await,
         };
     }
 
@@ -236,12 +248,13 @@ impl Link {
         match &mut self.wire {
             #[cfg(feature = "postgres")]
             Wire::Postgres(wire) => {
-                let rows = in_time(bound!(Postgres, text, args).fetch_all(&mut **wire)).await?;
+                let rows =
+                    in_time(self.patience, bound!(Postgres, text, args).fetch_all(&mut **wire)).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
             #[cfg(feature = "mysql")]
             Wire::MySql(wire) => {
-                let rows = in_time(bound!(MySql, text, args).fetch_all(&mut **wire)).await?;
+                let rows = in_time(self.patience, bound!(MySql, text, args).fetch_all(&mut **wire)).await?;
                 Ok(rows.into_iter().map(Row::MySql).collect())
             }
         }
@@ -253,10 +266,14 @@ impl Link {
         match &mut self.wire {
             #[cfg(feature = "postgres")]
             Wire::Postgres(wire) => {
-                Ok(in_time(bound!(Postgres, text, args).execute(&mut **wire)).await?.rows_affected())
+                Ok(in_time(self.patience, bound!(Postgres, text, args).execute(&mut **wire))
+                    .await?
+                    .rows_affected())
             }
             #[cfg(feature = "mysql")]
-            Wire::MySql(wire) => Ok(in_time(bound!(MySql, text, args).execute(&mut **wire)).await?.rows_affected()),
+            Wire::MySql(wire) => Ok(in_time(self.patience, bound!(MySql, text, args).execute(&mut **wire))
+                .await?
+                .rows_affected()),
         }
     }
 
@@ -296,7 +313,12 @@ impl Link {
             Wire::Postgres(wire) => {
                 let text = format!("{select} WHERE {column} = ANY($1) {rest}");
                 let query = sqlx::query::<Postgres>(AssertSqlSafe(text)).bind(keys);
-                found.extend(in_time(query.fetch_all(&mut **wire)).await?.into_iter().map(Row::Postgres));
+                found.extend(
+                    in_time(self.patience, query.fetch_all(&mut **wire))
+                        .await?
+                        .into_iter()
+                        .map(Row::Postgres),
+                );
             }
             #[cfg(feature = "mysql")]
             Wire::MySql(wire) => {
@@ -308,7 +330,12 @@ impl Link {
                     for place in 0..places {
                         query = query.bind(keys[place.min(keys.len() - 1)]);
                     }
-                    found.extend(in_time(query.fetch_all(&mut **wire)).await?.into_iter().map(Row::MySql));
+                    found.extend(
+                        in_time(self.patience, query.fetch_all(&mut **wire))
+                            .await?
+                            .into_iter()
+                            .map(Row::MySql),
+                    );
                 }
             }
         }
@@ -335,7 +362,7 @@ impl Link {
                         Column::Bytes(values) => query.bind(values),
                     };
                 }
-                in_time(query.execute(&mut **wire)).await?;
+                in_time(self.patience, query.execute(&mut **wire)).await?;
             }
             #[cfg(feature = "mysql")]
             Wire::MySql(wire) => {
@@ -353,7 +380,7 @@ impl Link {
                             };
                         }
                     }
-                    in_time(query.execute(&mut **wire)).await?;
+                    in_time(self.patience, query.execute(&mut **wire)).await?;
                     begin += count;
                 }
             }

@@ -254,7 +254,8 @@ impl Logs {
         keys.dedup();
         if !keys.is_empty() {
             let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
-            let rows = link.of_keys("SELECT said, log, number FROM tieline_appends", "said", &keys, "").await?;
+            let rows =
+                link.of_keys("SELECT said, log, number FROM tieline_appends", "said", &keys, "").await?;
             for row in rows {
                 let key = u128::from_be_bytes(row.exactly(0)?);
                 self.made.insert((key, row.int(1)?), row.number(2)?);

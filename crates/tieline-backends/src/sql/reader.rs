@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use super::facts;
 use super::fault;
-use super::link::{Arg, Link, Result, Row};
+use super::link::{Arg, Link, Result, Row, SILENCE, patience};
 use super::logs::hash;
 use super::session::Session;
 use crate::requests::{Bounds, Queue, Read, Taken};
@@ -72,6 +72,7 @@ impl Reader {
         loop {
             let was_used = self.session.is_used();
             let link = self.session.link().await?;
+            link.patience = SILENCE;
             let error = match question(link).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
@@ -105,6 +106,7 @@ async fn page(
     after: Option<Position>,
     limit: PageLimit,
 ) -> Result<std::result::Result<Page, StoreError>> {
+    link.patience = patience(limit.bytes);
     let mut before = None;
     for _ in 0..ATTEMPTS {
         let found = head(link, key).await?;
@@ -156,9 +158,7 @@ async fn get(link: &mut Link, key: &RecordKey) -> Result<Option<Record>> {
     let (ends, now_ms) = (facts::ENDS, link.dialect.now_ms());
     let text = format!("SELECT version, value FROM tieline_records WHERE name = ? AND {ends} > {now_ms}");
     let rows = link.rows(&text, &[Arg::Bytes(key.as_str().as_bytes())]).await?;
-    let record = |row: &Row| {
-        Ok(Record { version: Version(row.number(0)?), value: row.bytes(1)?.into() })
-    };
+    let record = |row: &Row| Ok(Record { version: Version(row.number(0)?), value: row.bytes(1)?.into() });
     rows.first().map(record).transpose()
 }
 

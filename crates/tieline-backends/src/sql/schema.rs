@@ -2,6 +2,8 @@
 //! was released is never changed. Several nodes may start at once: one takes the steps, the others wait for it. Tested in
 //! `sql/tests`.
 
+use std::time::Duration;
+
 use tieline_core::store::StoreId;
 
 use super::dialect::Dialect;
@@ -115,6 +117,9 @@ CREATE TABLE IF NOT EXISTS tieline_records (
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC;
 "];
 
+/// How long one step may take: a busy disk takes its time for tables.
+const STEP: Duration = Duration::from_secs(30);
+
 /// Makes the schema what this program knows, and gives the store's id.
 pub(super) async fn ready(link: &mut Link) -> Result<StoreId, SqlReason> {
     let steps = if link.dialect == Dialect::Postgres { POSTGRES } else { MYSQL };
@@ -126,11 +131,15 @@ pub(super) async fn ready(link: &mut Link) -> Result<StoreId, SqlReason> {
     if version > known {
         return Err(SqlReason::Newer);
     }
+    let patience = std::mem::replace(&mut link.patience, STEP);
     let locked = link.rows(link.dialect.lock_schema(), &[]).await.map_err(failed)?;
     if locked.first().and_then(|row| row.int(0).ok()) != Some(1) {
-        return Err(SqlReason::Failed("another node changes its tables, and does not come to an end".to_owned()));
+        return Err(SqlReason::Failed(
+            "another node changes its tables, and does not come to an end".to_owned(),
+        ));
     }
     let taken = take(link, steps, id).await;
+    link.patience = patience;
     link.run(link.dialect.unlock_schema()).await.map_err(failed)?;
     taken
 }
@@ -138,6 +147,9 @@ pub(super) async fn ready(link: &mut Link) -> Result<StoreId, SqlReason> {
 /// Takes the steps that are still missing now that nobody else takes any.
 async fn take(link: &mut Link, steps: &[&str], id: StoreId) -> Result<StoreId, SqlReason> {
     let (version, id) = found(link).await?.unwrap_or((0, id));
+    if version > steps.len() {
+        return Err(SqlReason::Newer);
+    }
     for (step, text) in steps.iter().enumerate().skip(version) {
         link.run(text).await.map_err(failed)?;
         if step == 0 {

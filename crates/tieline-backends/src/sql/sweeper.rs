@@ -147,9 +147,8 @@ async fn look(link: &mut Link, log: &Log, now_ms: u64) -> Result<Finding> {
     let rows = link.rows(text, &[Arg::Int(log.log), range[0], range[1], Arg::Int(SLICE as i64)]).await?;
     for row in &rows {
         let (number, size) = (row.number(0)?, row.number(2)?);
-        let ends_ms = MessageId(u128::from_be_bytes(row.exactly(1)?))
-            .unix_ms()
-            .saturating_add(log.retention.age_ms());
+        let ends_ms =
+            MessageId(u128::from_be_bytes(row.exactly(1)?)).unix_ms().saturating_add(log.retention.age_ms());
         let count = (log.last + 1).saturating_sub(found.first);
         let bytes = log.bytes.saturating_sub(found.freed);
         let is_large = count > 1 && (count > log.retention.count || bytes > log.retention.bytes);
@@ -167,7 +166,8 @@ async fn look(link: &mut Link, log: &Log, now_ms: u64) -> Result<Finding> {
     if rows.len() < SLICE {
         // There are no more rows in front of the first offset, and none behind it either.
         found.swept = found.swept.max(found.first);
-        found.due_ms = log.newest_ms.saturating_add(log.retention.age_ms().saturating_mul(2)).saturating_add(1);
+        found.due_ms =
+            log.newest_ms.saturating_add(log.retention.age_ms().saturating_mul(2)).saturating_add(1);
     }
     Ok(found)
 }

@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 
 use super::facts::Facts;
 use super::fault;
-use super::link::Link;
+use super::link::{Link, patience};
 use super::logs::{Known, Logs};
 use super::session::Session;
 use crate::pause::pause;
@@ -117,6 +117,7 @@ async fn attempt(
     is_committing: &mut bool,
 ) -> super::link::Result<Step> {
     let (mut logs, mut facts) = (Logs::of(batch), Facts::of(batch));
+    link.patience = patience(batch.iter().map(Write::size).sum());
     link.run("BEGIN").await?;
     if !logs.lock(link, known, batch).await? {
         return Ok(Step::Dropped);

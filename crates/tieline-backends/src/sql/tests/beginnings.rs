@@ -8,7 +8,6 @@ use tieline_core::store::{MAX_BODY, Refusal};
 
 use super::super::SqlReason;
 use super::*;
-use crate::conformance::PATIENCE;
 
 on_each_server!(
     servers_that_lose_data_are_taken_by_force_alone,
@@ -33,7 +32,8 @@ async fn servers_that_lose_data_are_taken_by_force_alone(server: Server) {
         say(&database.url, "ALTER SYSTEM SET fsync = off");
         say(&database.url, "SELECT pg_reload_conf()");
         let since = Instant::now();
-        while database.count("SELECT COUNT(*) FROM pg_settings WHERE name = 'fsync' AND setting = 'off'") == 0 {
+        while database.count("SELECT COUNT(*) FROM pg_settings WHERE name = 'fsync' AND setting = 'off'") == 0
+        {
             assert!(since.elapsed() < PATIENCE);
         }
         "fsync"
@@ -51,8 +51,9 @@ async fn servers_that_lose_data_are_taken_by_force_alone(server: Server) {
         // A session that would not wait for the disk is told to, and one that waits for more is left alone.
         for (set, wanted) in [("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")] {
             say(&database.url, &format!("ALTER DATABASE {} SET synchronous_commit = {set}", database.name));
-            let query =
-                format!("SELECT COUNT(*) FROM pg_settings WHERE name = 'synchronous_commit' AND setting = '{wanted}'");
+            let query = format!(
+                "SELECT COUNT(*) FROM pg_settings WHERE name = 'synchronous_commit' AND setting = '{wanted}'"
+            );
             assert_eq!(database.count(&query), 1, "{set}");
         }
     }
@@ -66,7 +67,10 @@ async fn who_may_only_read_reads(server: Server) {
     let first = database.store();
     first.append(append("a", b"x")).await.unwrap();
     let url = if server.name == "PostgreSQL" {
-        say(server.engine.url(), &format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name));
+        say(
+            server.engine.url(),
+            &format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name),
+        );
         database.url.clone()
     } else {
         // Whom the setting does not concern is `root` alone.
@@ -84,7 +88,10 @@ async fn who_may_only_read_reads(server: Server) {
     assert_eq!(store.compare_and_set(change).await, Err(Refusal::ReadOnly.into()));
     assert_eq!(store.read(group("a"), None, ALL).await.unwrap().messages.len(), 1);
     if server.name == "PostgreSQL" {
-        say(server.engine.url(), &format!("ALTER DATABASE {} RESET default_transaction_read_only", database.name));
+        say(
+            server.engine.url(),
+            &format!("ALTER DATABASE {} RESET default_transaction_read_only", database.name),
+        );
     } else {
         say(&database.url, "SET GLOBAL read_only = 0");
     }

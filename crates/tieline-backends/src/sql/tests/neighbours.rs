@@ -1,14 +1,19 @@
 //! Several nodes on one database: they make the tables at once, append to the same logs in the worst order, and drop them.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use tieline_core::records::{Change, Expect, Outcome, RecordKey, Value};
-use tieline_core::store::{Cut, StoreError};
+use tieline_core::store::{Cut, Refusal, StoreError};
 use tieline_proto::Position;
 
 use super::*;
 
-on_each_server!(nodes_that_start_at_once_find_one_store, nodes_that_append_to_the_same_logs);
+on_each_server!(
+    nodes_that_start_at_once_find_one_store,
+    nodes_that_append_to_the_same_logs,
+    a_node_that_stands_still_does_not_keep_its_locks,
+);
 
 async fn nodes_that_start_at_once_find_one_store(server: Server) {
     let database = server.database();
@@ -26,6 +31,7 @@ async fn nodes_that_start_at_once_find_one_store(server: Server) {
 /// Each node appends to all logs, in an order of its own, so that transactions meet in every way; one log is dropped now and then,
 /// and one record is counted up by all.
 async fn nodes_that_append_to_the_same_logs(server: Server) {
+    let server = server.hasty();
     const NODES: usize = 3;
     const TURNS: usize = 60;
     const LOGS: usize = 12;
@@ -44,7 +50,11 @@ async fn nodes_that_append_to_the_same_logs(server: Server) {
                         // A stride that is its own: no two nodes go through the logs in one order.
                         let log = format!("log {}", (log * [1, 5, 7][node] + turn) % LOGS);
                         let body = format!("{node} {turn} {log}");
-                        answers.push((log.clone(), body.clone(), store.append(append(&log, body.as_bytes()))));
+                        answers.push((
+                            log.clone(),
+                            body.clone(),
+                            store.append(append(&log, body.as_bytes())),
+                        ));
                     }
                     let coming = store.append(append("comes and goes", b"x"));
                     if turn % 10 == node {
@@ -57,7 +67,10 @@ async fn nodes_that_append_to_the_same_logs(server: Server) {
                         places.entry(log).or_default().push((appended.position, body));
                     }
                     let appended = coming.await.unwrap();
-                    places.entry("comes and goes".to_owned()).or_default().push((appended.position, String::new()));
+                    places
+                        .entry("comes and goes".to_owned())
+                        .or_default()
+                        .push((appended.position, String::new()));
                     counted.unwrap();
                 }
                 places
@@ -90,6 +103,34 @@ async fn nodes_that_append_to_the_same_logs(server: Server) {
     let key = RecordKey::new("count").unwrap();
     let record = stores[0].get(key).await.unwrap().unwrap();
     assert_eq!(*record.value, (NODES * TURNS).to_be_bytes(), "a change was lost");
+}
+
+async fn a_node_that_stands_still_does_not_keep_its_locks(server: Server) {
+    let database = server.database();
+    let store = database.store();
+    store.append(append("a", b"1")).await.unwrap();
+    // It has locked the log, and says nothing more.
+    let (locked, told) = tokio::sync::oneshot::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let url = database.url.clone();
+    let still = std::thread::spawn(move || {
+        ask(&url, async move |mut link| {
+            link.run("BEGIN").await.unwrap();
+            link.rows("SELECT first FROM tieline_logs FOR UPDATE", &[]).await.unwrap();
+            locked.send(()).unwrap();
+            let _ = ended.recv();
+        });
+    });
+    told.await.unwrap();
+    assert_eq!(store.append(append("a", b"2")).await, Err(Refusal::Busy.into()));
+    assert_eq!(store.read(group("a"), None, ALL).await.unwrap().messages.len(), 1, "readers do not wait");
+    let since = Instant::now();
+    while store.append(append("a", b"3")).await.is_err() {
+        assert!(since.elapsed() < PATIENCE, "its locks are kept");
+    }
+    assert_eq!(store.read(group("a"), None, ALL).await.unwrap().messages.len(), 2);
+    drop(end);
+    still.join().unwrap();
 }
 
 /// Adds one to a record that others change too.

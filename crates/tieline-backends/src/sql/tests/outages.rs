@@ -13,7 +13,6 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::*;
-use crate::conformance::PATIENCE;
 
 on_each_server!(what_was_acknowledged_outlives_the_server, a_server_that_stands_still_holds_nobody_up);
 
@@ -28,7 +27,12 @@ struct Told {
 }
 
 /// Appends until told to end; counts what was acknowledged.
-async fn append_on(store: Arc<SqlStore>, task: usize, count: watch::Sender<usize>, mut end: watch::Receiver<bool>) -> Told {
+async fn append_on(
+    store: Arc<SqlStore>,
+    task: usize,
+    count: watch::Sender<usize>,
+    mut end: watch::Receiver<bool>,
+) -> Told {
     let mut told = Told::default();
     for turn in 0.. {
         if *end.borrow() {
@@ -96,7 +100,10 @@ async fn what_was_acknowledged_outlives_the_server(mut server: Server) {
         for (_, position, body) in told.acknowledged.iter().filter(|(other, ..)| *other == log) {
             assert_eq!(position.epoch, head.epoch);
             let message = page.messages.get(position.offset as usize - 1);
-            assert!(message.is_some_and(|message| *message.body == *body.as_bytes()), "{log} lost {position:?}");
+            assert!(
+                message.is_some_and(|message| *message.body == *body.as_bytes()),
+                "{log} lost {position:?}"
+            );
         }
         let bodies: HashMap<&[u8], u64> =
             page.messages.iter().map(|message| (&message.body[..], message.offset)).collect();
@@ -138,7 +145,7 @@ async fn a_server_that_stands_still_holds_nobody_up(server: Server) {
                 (body.clone(), store.append(append("a", body.as_bytes())))
             })
             .collect();
-        let reads = [store.read(group("a"), None, ALL), store.read(group("b"), None, ALL)];
+        let reads = ["a", "b"].map(|log| store.read(group(log), None, PageLimit::default()));
         let record = store.get(RecordKey::new("a").unwrap());
         for (body, answer) in answers {
             match answer.await.unwrap_err() {
@@ -164,6 +171,9 @@ async fn a_server_that_stands_still_holds_nobody_up(server: Server) {
     let refused = refused.into_inner().unwrap();
     assert!(!refused.is_empty());
     for message in &page.messages {
-        assert!(!refused.iter().any(|body| *body.as_bytes() == *message.body), "it was refused, and is there");
+        assert!(
+            !refused.iter().any(|body| *body.as_bytes() == *message.body),
+            "it was refused, and is there"
+        );
     }
 }

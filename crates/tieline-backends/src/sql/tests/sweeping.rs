@@ -6,7 +6,6 @@ use tieline_core::records::{Change, Expect, RecordKey, Value};
 use tieline_core::store::Cut;
 
 use super::*;
-use crate::conformance::PATIENCE;
 
 on_each_server!(what_nobody_needs_leaves_no_rows, keys_are_forgotten_after_their_slots);
 
@@ -24,6 +23,7 @@ async fn until(database: &Database, query: &str, is_met: impl Fn(i64) -> bool) {
 }
 
 async fn what_nobody_needs_leaves_no_rows(server: Server) {
+    let server = server.hasty();
     let database = server.database();
     let store = database.store();
     let messages = "SELECT COUNT(*) FROM tieline_messages";
@@ -61,6 +61,7 @@ async fn what_nobody_needs_leaves_no_rows(server: Server) {
 }
 
 async fn keys_are_forgotten_after_their_slots(server: Server) {
+    let server = server.hasty();
     let database = server.database();
     let appends = "SELECT COUNT(*) FROM tieline_appends";
     let store = database.store();
