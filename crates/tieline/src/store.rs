@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-use tieline_backends::{SqlAddress, SqlAddressError, SqlError, SqlStore};
 use tieline_backends::{
     RedisError, RedisStore, RedisStoreError, RedisStoreSettings, SqliteError, SqliteStore,
 };
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use tieline_backends::{SqlAddress, SqlAddressError, SqlError, SqlStore};
 use tieline_core::logs::Engine;
 use tieline_core::records::MemoryRecords;
 use tieline_core::store::MemoryStore;
@@ -121,7 +121,7 @@ impl StoreUrl {
     }
 
     /// What a setting takes, as it stands behind "takes" in an error.
-    pub(crate) const TAKES: &'static str = "the address of a store; known are `sqlite:///path/to/file.db`, `redis://[[USER]:PASSWORD@]HOST[:PORT]`, `postgres://USER:PASSWORD@HOST/DATABASE` and `mysql://…` (where they are built in, see docs/store.md), and `memory:`";
+    pub(crate) const TAKES: &'static str = "the address of a store; known are `sqlite:///path/to/file.db`, `redis://[[USER]:PASSWORD@]HOST[:PORT]`, `postgres://USER:PASSWORD@HOST/DATABASE` and `mysql://…` (built in by `cargo build --release -p tieline --features full`), and `memory:`";
 }
 
 impl fmt::Display for StoreUrl {

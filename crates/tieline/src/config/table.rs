@@ -151,7 +151,7 @@ section! {
     node: Option<NodeName> = None, "name";
     /// What carries messages between nodes: `memory:` joins nobody, the node is alone; `mesh://HOST:PORT,…` joins nodes directly, given the peer addresses of some; `redis://[[USER]:PASSWORD@]HOST[:PORT]` joins them by a Redis server, `rediss://…` with TLS.
     broker: Broker = Broker::Memory, "address";
-    /// What keeps durable messages: `sqlite:///path/to/file.db`, a file that all nodes of this machine may share; `redis://…`, a server; or `memory:`, which nothing outlives. All nodes of a cluster have the same.
+    /// What keeps durable messages: `sqlite:///path/to/file.db`, a file that all nodes of this machine may share; `redis://…`, or where they are built in `postgres://…` and `mysql://…`, a server; or `memory:`, which nothing outlives. All nodes of a cluster have the same.
     store: Option<StoreUrl> = None, "address";
     /// How messages go to other nodes: `directed` to those that hold recipients, `broadcast` to all of them, which sort out.
     routing: Routing = Routing::Directed, "routing";
