@@ -387,9 +387,9 @@ impl Node {
         address: Address,
         then: Then,
         admission: Option<Admission>,
-    ) -> Result<(), Then> {
+    ) -> Result<(), Box<(Then, Option<Admission>)>> {
         match self.handle().post(address.shard, Command::GoOn(address, then, admission)) {
-            Err(Full(Command::GoOn(_, then, _))) => Err(then),
+            Err(Full(Command::GoOn(_, then, admission))) => Err(Box::new((then, admission))),
             _ => Ok(()),
         }
     }

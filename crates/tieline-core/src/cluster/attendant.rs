@@ -488,7 +488,10 @@ impl Attendant {
                     counters.unread.fetch_add(u64::from(!is_read), Ordering::Relaxed);
                 }
                 // Its shard has no room now: tried again with the next turn.
-                Err(then) => self.waits.push(Wait { version: wait.version, since, address, then }),
+                Err(refused) => {
+                    let (then, _) = *refused;
+                    self.waits.push(Wait { version: wait.version, since, address, then });
+                }
             }
         }
     }

@@ -5,16 +5,16 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tieline_proto::Position;
 use tieline_switchboard::Address;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
-use super::entering::{Entering, Entrants};
+use super::entering::{Admitting, Entering, Entrants};
 use super::feed::{Feed, FeedPage, Question};
 use super::places::Places;
 use super::publishing::{Publishing, Stored};
@@ -34,7 +34,7 @@ const COMPARE: Duration = Duration::from_secs(5);
 /// How long the numbers of a message are waited for.
 const RECEIPT: Duration = Duration::from_secs(1);
 
-/// After so long, who was let into a log is counted as its connection.
+/// After so long, who waited for a log to be followed has made its connections members.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// Logs whose heads are asked for at once.
@@ -64,12 +64,15 @@ pub(super) enum Request {
     Look,
 }
 
+/// A feed that asked: the log, and which life of its feed. What a former one asked is of no account to its successor.
+pub(super) type Asker = (LogKey, u64);
+
 /// What the store has answered.
 pub(super) enum Told {
-    Heads(Vec<LogKey>, Result<Vec<Option<Head>>, StoreError>),
+    Heads(Vec<Asker>, Result<Vec<Option<Head>>, StoreError>),
     /// To a feed.
-    Read(LogKey, Position, Result<Page, StoreError>),
-    Renewed(LogKey, Result<Option<Head>, StoreError>),
+    Read(Asker, Position, Result<Page, StoreError>),
+    Renewed(Asker, Result<Option<Head>, StoreError>),
     /// To connections.
     Page(LogKey, Position, Result<Page, StoreError>),
     Place(u64, Result<Option<Position>, StoreError>),
@@ -82,14 +85,27 @@ pub(super) type Coming<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A log that this node holds connections of.
 pub(super) struct Followed {
     pub(super) feed: Feed<Entry>,
+    /// Distinguishes this feed from all that were before.
+    life: u64,
     hub: Arc<Hub>,
     target: Target,
     /// Connections that wait for it to go on.
     waiting: Vec<u64>,
     /// Others that wait for it to be followed.
     followers: Vec<Arc<Follower>>,
+    /// Connections that were let in, and that their shards may not have counted yet.
+    pub(super) admitting: Vec<Admitting>,
     /// When somebody last asked for it.
     since: Instant,
+}
+
+impl Followed {
+    /// Whether a connection is in, or on its way in.
+    fn has_connections(&mut self, node: &Node) -> bool {
+        // In this order: who is on the way no longer is counted.
+        self.admitting.retain(Admitting::is_on_its_way);
+        !self.admitting.is_empty() || node.is_here(&self.hub, &self.target)
+    }
 }
 
 /// Somebody who waits for several logs to be followed.
@@ -116,6 +132,8 @@ pub(super) struct Clerk {
     /// What else it was asked.
     pub(super) asking: FuturesUnordered<Coming<Told>>,
     pub(super) feeds: HashMap<LogKey, Followed>,
+    /// Feeds that there were.
+    lives: u64,
     pub(super) entrants: Entrants,
     pub(super) entrants_to_step: Vec<u64>,
     /// Connections that are asked again how much they have coming.
@@ -124,7 +142,7 @@ pub(super) struct Clerk {
     pub(super) page_bytes: usize,
     pub(super) places: Places,
     /// Logs whose heads are wanted.
-    heads: Vec<LogKey>,
+    heads: Vec<Asker>,
     /// Logs to be looked at again because the store did not answer.
     again: HashSet<LogKey>,
     /// Receipts, the oldest first, each given up when its time is over.
@@ -143,6 +161,7 @@ impl Clerk {
             storing: FuturesUnordered::new(),
             asking: FuturesUnordered::new(),
             feeds: HashMap::new(),
+            lives: 0,
             entrants: Entrants::default(),
             entrants_to_step: Vec::new(),
             lagging: Vec::new(),
@@ -198,32 +217,32 @@ impl Clerk {
 
     async fn told(&mut self, told: Told) {
         match told {
-            Told::Heads(logs, Ok(heads)) => {
+            Told::Heads(askers, Ok(heads)) => {
                 self.store_answered();
-                for (log, head) in logs.into_iter().zip(heads) {
-                    if let Some(followed) = self.feeds.get_mut(&log) {
-                        followed.feed.head(head);
-                        self.turn(&log).await;
+                for (asker, head) in askers.into_iter().zip(heads) {
+                    if let Some(feed) = self.asking_feed(&asker) {
+                        feed.head(head);
+                        self.turn(&asker.0).await;
                     }
                 }
             }
-            Told::Heads(logs, Err(error)) => self.not_answered(logs, &error),
-            Told::Read(log, after, Ok(page)) => {
+            Told::Heads(askers, Err(error)) => self.not_answered(askers, &error),
+            Told::Read(asker, after, Ok(page)) => {
                 self.store_answered();
                 self.logs.counters.pages.fetch_add(1, Ordering::Relaxed);
-                if let Some(followed) = self.feeds.get_mut(&log) {
-                    followed.feed.page(feed_page(after, page));
-                    self.turn(&log).await;
+                if let Some(feed) = self.asking_feed(&asker) {
+                    feed.page(feed_page(after, page));
+                    self.turn(&asker.0).await;
                 }
             }
-            Told::Read(log, _, Err(error)) | Told::Renewed(log, Err(error)) => {
-                self.not_answered(vec![log], &error);
+            Told::Read(asker, _, Err(error)) | Told::Renewed(asker, Err(error)) => {
+                self.not_answered(vec![asker], &error);
             }
-            Told::Renewed(log, Ok(head)) => {
-                tracing::warn!(log = %log.to_text(), "A log had lost messages; it has a new epoch now.");
-                if let Some(followed) = self.feeds.get_mut(&log) {
-                    followed.feed.head(head);
-                    self.turn(&log).await;
+            Told::Renewed(asker, Ok(head)) => {
+                tracing::warn!(log = %asker.0.to_text(), "A log had lost messages; it has a new epoch now.");
+                if let Some(feed) = self.asking_feed(&asker) {
+                    feed.head(head);
+                    self.turn(&asker.0).await;
                 }
             }
             Told::Page(log, after, page) => self.paged(log, after, page).await,
@@ -241,13 +260,18 @@ impl Clerk {
         }
     }
 
-    fn not_answered(&mut self, logs: Vec<LogKey>, error: &StoreError) {
+    /// The feed that asked, if it is still there.
+    fn asking_feed(&mut self, (log, life): &Asker) -> Option<&mut Feed<Entry>> {
+        self.feeds.get_mut(log).filter(|followed| followed.life == *life).map(|followed| &mut followed.feed)
+    }
+
+    fn not_answered(&mut self, askers: Vec<Asker>, error: &StoreError) {
         tracing::debug!(%error, "The store did not answer for a log.");
         self.store_failed();
-        for log in logs {
-            if let Some(followed) = self.feeds.get_mut(&log) {
-                followed.feed.failed();
-                self.again.insert(log);
+        for asker in askers {
+            if let Some(feed) = self.asking_feed(&asker) {
+                feed.failed();
+                self.again.insert(asker.0);
             }
         }
     }
@@ -278,23 +302,28 @@ impl Clerk {
     /// Follows a log from now on, for somebody who waits for it.
     pub(super) fn follow(&mut self, log: &LogKey, waiting: Option<u64>) {
         let node = &self.node;
+        let lives = &mut self.lives;
         let followed = self.feeds.entry(log.clone()).or_insert_with(|| {
+            *lives += 1;
             let (hub, target) = entry::target(log);
             let hub = node.hubs().get_or_make(hub);
             Followed {
                 feed: Feed::default(),
+                life: *lives,
                 hub,
                 target,
                 waiting: Vec::new(),
                 followers: Vec::new(),
+                admitting: Vec::new(),
                 since: Instant::now(),
             }
         });
-        if !node.is_here(&followed.hub, &followed.target) {
+        if !followed.has_connections(node) {
             // A log that had no connections for a while may have gone on unheard: who comes now begins at its end. Not where
-            // somebody was let in a moment ago, whom its shard has not counted yet.
+            // somebody waits for nothing but to be made a member.
             if followed.feed.at().is_some() && followed.since.elapsed() > SETTLED {
-                followed.feed = Feed::default();
+                self.lives += 1;
+                (followed.feed, followed.life) = (Feed::default(), self.lives);
             }
             followed.feed.look();
         }
@@ -337,7 +366,7 @@ impl Clerk {
         let mut delivered = 0;
         while let Some((_, entry)) = self.feeds.get_mut(log).and_then(|followed| followed.feed.next()) {
             delivered += 1;
-            self.deliver(&hub, &target, &entry).await;
+            self.deliver(log, &hub, &target, &entry).await;
         }
         self.logs.counters.delivered.fetch_add(delivered, Ordering::Relaxed);
         let Some(followed) = self.feeds.get_mut(log) else { return };
@@ -359,26 +388,32 @@ impl Clerk {
         let Some(followed) = self.feeds.get_mut(log) else { return };
         match followed.feed.question() {
             None => {}
-            Some(Question::Head) => self.heads.push(log.clone()),
+            Some(Question::Head) => self.heads.push((log.clone(), followed.life)),
             Some(Question::Read(after)) => {
                 let Some(engine) = &self.logs.engine else { return };
-                let (log, limit) = (log.clone(), Feed::<Entry>::page_limit());
+                let (asker, limit) = ((log.clone(), followed.life), Feed::<Entry>::page_limit());
                 let answer = engine.store.read(log.clone(), Some(after), limit);
-                self.asking.push(Box::pin(async move { Told::Read(log, after, answer.await) }));
+                self.asking.push(Box::pin(async move { Told::Read(asker, after, answer.await) }));
             }
             Some(Question::Renew(epoch)) => {
                 let Some(engine) = &self.logs.engine else { return };
-                let log = log.clone();
+                let asker = (log.clone(), followed.life);
                 let answer = engine.store.renew(log.clone(), epoch);
-                self.asking.push(Box::pin(async move { Told::Renewed(log, answer.await) }));
+                self.asking.push(Box::pin(async move { Told::Renewed(asker, answer.await) }));
             }
         }
     }
 
-    async fn deliver(&mut self, hub: &Arc<Hub>, target: &Target, entry: &Entry) {
+    async fn deliver(&mut self, log: &LogKey, hub: &Arc<Hub>, target: &Target, entry: &Entry) {
         let receipt = entry.receipt();
         let Some(delivery) = entry.delivery(hub, target.clone(), true) else { return };
-        let shards = self.node.shards_of(&delivery);
+        let admitting = &mut self.feeds.get_mut(log).expect("what is delivered is followed").admitting;
+        // In this order: who is on the way no longer is counted.
+        admitting.retain(Admitting::is_on_its_way);
+        let mut shards: Vec<u16> = admitting.iter().map(|admitting| admitting.shard).collect();
+        shards.extend(self.node.shards_of(&delivery));
+        shards.sort_unstable();
+        shards.dedup();
         if let Some(receipt) = receipt {
             match shards.len() {
                 0 => self.add(receipt, Outcome::default()),
@@ -427,20 +462,16 @@ impl Clerk {
         if self.heads.is_empty() {
             return;
         }
-        let Some(engine) = &self.logs.engine else {
-            let logs = std::mem::take(&mut self.heads);
-            for log in logs {
-                // Nothing is kept anywhere, so there is nothing to follow; who waits is told when its time is up.
-                if let Some(followed) = self.feeds.get_mut(&log) {
-                    followed.feed.failed();
-                }
-            }
-            return;
+        let askers = std::mem::take(&mut self.heads);
+        let Some(engine) = self.logs.engine.as_ref() else {
+            // Nothing is kept anywhere, so there is nothing to follow; who waits is told when its time is up.
+            let forget = |asker: &Asker| self.asking_feed(asker).map(Feed::failed);
+            return askers.iter().map(forget).for_each(drop);
         };
-        for logs in std::mem::take(&mut self.heads).chunks(HEADS) {
-            let logs = logs.to_vec();
-            let answer = engine.store.heads(logs.clone());
-            self.asking.push(Box::pin(async move { Told::Heads(logs, answer.await) }));
+        for askers in askers.chunks(HEADS) {
+            let askers = askers.to_vec();
+            let answer = engine.store.heads(askers.iter().map(|(log, _)| log.clone()).collect());
+            self.asking.push(Box::pin(async move { Told::Heads(askers, answer.await) }));
         }
     }
 
@@ -467,7 +498,7 @@ impl Clerk {
             let node = &self.node;
             self.feeds.retain(|_, followed| {
                 let is_wanted = !followed.waiting.is_empty() || now.duration_since(followed.since) < COMPARE;
-                is_wanted || node.is_here(&followed.hub, &followed.target)
+                is_wanted || followed.has_connections(node)
             });
             self.look_at_all();
         }

@@ -7,12 +7,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 use tieline_proto::Position;
 use tieline_proto::reply::Recovered;
 use tieline_switchboard::Address;
+use tokio::time::Instant;
 
 use super::clerk::{Clerk, Told};
 use super::feed::{Item, NOTHING_YET};
@@ -65,7 +67,7 @@ pub(crate) struct Entering {
 }
 
 /// How a connection is in.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Admission {
     /// What became of its wish for what it missed; none where it had none.
     pub(crate) recovered: Option<Recovered>,
@@ -73,6 +75,39 @@ pub struct Admission {
     pub(crate) position: Option<Position>,
     /// Why it is not in.
     pub(crate) error: Option<KeepError>,
+    /// Until this is dropped, which is when the connection's shard knows that it is in.
+    pub(crate) pass: Option<Pass>,
+}
+
+impl Admission {
+    /// It is not in.
+    pub(crate) fn refused(error: KeepError) -> Self {
+        Admission { recovered: None, position: None, error: Some(error), pass: None }
+    }
+}
+
+/// Kept by an admission on its way to a shard: what follows in the log has to go to that shard, although nobody is counted
+/// there yet.
+#[derive(Debug)]
+pub(crate) struct Pass(Arc<AtomicBool>);
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// The clerk's side of a [`Pass`].
+pub(super) struct Admitting {
+    pub(super) shard: u16,
+    is_in: Arc<AtomicBool>,
+}
+
+impl Admitting {
+    /// Whether the shard does not know of it yet.
+    pub(super) fn is_on_its_way(&self) -> bool {
+        !self.is_in.load(Ordering::Acquire)
+    }
 }
 
 /// What a connection waits for.
@@ -254,7 +289,7 @@ impl Clerk {
             }
         };
         self.store_answered();
-        self.logs.counters.pages.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.logs.counters.pages.fetch_add(1, Ordering::Relaxed);
         let epoch = after.epoch;
         let entries: Vec<(u64, Entry)> = page
             .messages
@@ -308,7 +343,7 @@ impl Clerk {
     /// Gives messages of a log to one connection.
     async fn give(&mut self, address: Address, log: &LogKey, entries: Vec<Entry>, tells_lag: bool) {
         let count = entries.len() as u64;
-        self.logs.counters.caught_up.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        self.logs.counters.caught_up.fetch_add(count, Ordering::Relaxed);
         let hub = self.node.hubs().get_or_make(entry::target(log).0);
         let entries: Arc<[Entry]> = entries.into();
         let command =
@@ -340,22 +375,22 @@ impl Clerk {
         let Some(entrant) = self.entrants.waiting.get(&number) else { return };
         let first = entrant.logs.first();
         let position = first.and_then(|log| self.feeds.get(log)).and_then(|followed| followed.feed.at());
-        self.end(number, Admission { recovered, position, error: None }).await;
+        let (shard, is_in) = (entrant.address.shard, Arc::new(AtomicBool::new(false)));
+        for log in &entrant.logs {
+            if let Some(followed) = self.feeds.get_mut(log) {
+                followed.admitting.push(Admitting { shard, is_in: Arc::clone(&is_in) });
+            }
+        }
+        self.end(number, Admission { recovered, position, error: None, pass: Some(Pass(is_in)) }).await;
     }
 
     async fn end(&mut self, number: u64, admission: Admission) {
         let Some(entrant) = self.entrants.waiting.remove(&number) else { return };
         self.entrants.by_address.remove(&entrant.address);
-        let Entrant { address, then, .. } = entrant;
-        let mut then = Some(then);
-        while let Some(wanted) = then.take() {
-            match self.node.go_on(address, wanted, Some(admission.clone())) {
-                Ok(()) => {}
-                Err(refused) => {
-                    then = Some(refused);
-                    super::clerk::wait_for_room().await;
-                }
-            }
+        let (address, mut wanted) = (entrant.address, (entrant.then, Some(admission)));
+        while let Err(refused) = self.node.go_on(address, wanted.0, wanted.1) {
+            wanted = *refused;
+            super::clerk::wait_for_room().await;
         }
     }
 
@@ -369,9 +404,8 @@ impl Clerk {
             }
         }
         for number in late {
-            let error = Some(Refusal::Failed("it does not answer".into()))
-                .map(|refusal| KeepError::Store(refusal.into()));
-            self.end(number, Admission { recovered: None, position: None, error }).await;
+            let error = KeepError::Store(Refusal::Failed("it does not answer".into()).into());
+            self.end(number, Admission::refused(error)).await;
         }
         for address in std::mem::take(&mut self.lagging) {
             self.post(address.shard, || Command::TellLag(address)).await;

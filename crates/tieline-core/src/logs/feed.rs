@@ -85,6 +85,10 @@ pub(crate) struct Feed<M> {
     recent_bytes: usize,
     aim: Aim,
     is_asking: bool,
+    /// Whether what it asked was before the store was away, so that the answer is of no account.
+    is_stale: bool,
+    /// Where it was when it asked: more may have come since, which an answer need not know of.
+    asked: Option<Position>,
     /// Whether the last messages have to be looked for in the log before it is read on.
     in_doubt: bool,
     /// Whether messages were trimmed before they could be delivered.
@@ -103,6 +107,8 @@ impl<M: Item> Default for Feed<M> {
             recent_bytes: 0,
             aim: Aim::Head,
             is_asking: false,
+            is_stale: false,
+            asked: None,
             in_doubt: false,
             has_lost: false,
             is_remade: false,
@@ -194,6 +200,7 @@ impl<M: Item> Feed<M> {
             (Aim::Renew(epoch), _) => Question::Renew(epoch),
         };
         self.is_asking = true;
+        self.asked = self.at;
         Some(question)
     }
 
@@ -209,6 +216,7 @@ impl<M: Item> Feed<M> {
         // What waits may be gone there; what is not is read.
         self.ahead.clear();
         self.early.clear();
+        self.is_stale = self.is_asking;
         if self.at.is_some_and(|at| at != NOTHING_YET) && !self.recent.is_empty() {
             self.in_doubt = true;
             self.aim = Aim::Head;
@@ -220,6 +228,7 @@ impl<M: Item> Feed<M> {
     /// The store did not answer a question; it is asked again.
     pub(crate) fn failed(&mut self) {
         self.is_asking = false;
+        self.is_stale = false;
     }
 
     /// Whether messages were lost to this node since it was asked last, because they were trimmed before they were read.
@@ -230,7 +239,9 @@ impl<M: Item> Feed<M> {
     /// The answer to [`Question::Head`] and [`Question::Renew`].
     pub(crate) fn head(&mut self, head: Option<Head>) {
         self.is_asking = false;
-        self.compare(head);
+        if !std::mem::take(&mut self.is_stale) {
+            self.compare(head);
+        }
     }
 
     fn compare(&mut self, head: Option<Head>) {
@@ -243,6 +254,12 @@ impl<M: Item> Feed<M> {
             }
             return;
         };
+        let asked = self.asked.unwrap_or(at);
+        if asked.epoch != at.epoch {
+            // The answer is older than what is known of the log by now.
+            self.aim = Aim::Head;
+            return;
+        }
         let in_doubt = std::mem::take(&mut self.in_doubt);
         self.aim = match head {
             None => {
@@ -257,7 +274,7 @@ impl<M: Item> Feed<M> {
                 Aim::Read
             }
             Some(head) if head.epoch != at.epoch => Aim::Recognize(head),
-            Some(head) if head.last < at.offset => Aim::Renew(head.epoch),
+            Some(head) if head.last < asked.offset => Aim::Renew(head.epoch),
             Some(head) if in_doubt && at.offset >= head.first => Aim::Recognize(head),
             Some(head) if head.last > at.offset => Aim::Read,
             Some(_) => Aim::Rest,
@@ -282,6 +299,9 @@ impl<M: Item> Feed<M> {
     /// The answer to [`Question::Read`].
     pub(crate) fn page(&mut self, page: FeedPage<M>) {
         self.is_asking = false;
+        if std::mem::take(&mut self.is_stale) {
+            return;
+        }
         let Some(at) = self.at else { return };
         let Some(head) = page.head else { return self.compare(None) };
         if let Aim::Recognize(of) = self.aim {
@@ -302,6 +322,8 @@ impl<M: Item> Feed<M> {
                 }
                 self.aim = if is_end { Aim::Rest } else { Aim::Read };
             }
+            // Of what was trimmed all has come meanwhile.
+            Some(Gap::Trimmed) if head.first <= at.offset + 1 => self.aim = Aim::Read,
             Some(Gap::Trimmed) => {
                 self.has_lost = true;
                 self.at = Some(Position { epoch: at.epoch, offset: head.first - 1 });

@@ -2,9 +2,10 @@
 //! all that moved; what was not written yet when a node dies is read again by its client.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tieline_proto::Position;
+use tokio::time::Instant;
 
 use super::Reader;
 use super::clerk::Coming;

@@ -66,8 +66,8 @@ impl Operator {
         shard.park(slot);
         let address = entering.address;
         if let Err(then) = logs.enter(entering) {
-            let error = Some(KeepError::Store(StoreRefusal::QueueFull.into()));
-            self.go_on(shard, address, *then, Some(Admission { recovered: None, position: None, error }));
+            let error = KeepError::Store(StoreRefusal::QueueFull.into());
+            self.go_on(shard, address, *then, Some(Admission::refused(error)));
         }
     }
 

@@ -66,8 +66,10 @@ impl Operator {
         shard: &mut Shard<Self>,
         address: Address,
         then: Then,
-        admission: Option<Admission>,
+        mut admission: Option<Admission>,
     ) {
+        // Kept until the connection is counted.
+        let pass = admission.as_mut().and_then(|admission| admission.pass.take());
         let Some(slot) = shard.find(address) else { return self.take_back(then) };
         let then = match admission {
             Some(_) => then,
@@ -106,6 +108,7 @@ impl Operator {
             }
             Then::Hear { ack_id } => self.hear(shard, slot, ack_id, admission),
         }
+        drop(pass);
         shard.unpark(slot);
     }
 

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod climate;
+mod kept;
 mod ledger;
 mod net;
 mod wire;
@@ -58,4 +59,9 @@ fn one_node() {
 #[test]
 fn several_nodes() {
     each("several_nodes", 800, |seed| run(seed, 2 + (seed % 2) as usize));
+}
+
+#[test]
+fn durable_messages() {
+    each("durable_messages", 300, kept::run);
 }

@@ -1,7 +1,7 @@
 //! [`World`]: a node's stations, their sockets and clients, and the scheduler that has one of them do something next.
 
 mod clients;
-mod cluster;
+pub(crate) mod cluster;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -102,6 +102,13 @@ struct World {
     heard: Vec<(Position, Note)>,
     delivered: Vec<(Position, u128)>,
     lost: bool,
+    /// What the store has answered, and the feed has not got.
+    answer: Option<Told>,
+}
+
+enum Told {
+    Head(Option<Head>),
+    Page(FeedPage<Note>),
 }
 
 impl World {
@@ -114,6 +121,7 @@ impl World {
             heard: Vec::new(),
             delivered: Vec::new(),
             lost: false,
+            answer: None,
         }
     }
 
@@ -124,15 +132,22 @@ impl World {
         self.lost |= self.feed.take_loss();
     }
 
+    /// The store answers what it is asked, or an answer arrives.
     fn answer(&mut self, fails: bool) -> bool {
-        let Some(question) = self.feed.question() else { return false };
-        match question {
-            _ if fails => self.feed.failed(),
-            Question::Head => self.feed.head(self.log.head()),
-            Question::Read(after) => self.feed.page(self.log.read(after, 3)),
-            Question::Renew(epoch) => {
-                self.log.renew(epoch);
-                self.feed.head(self.log.head());
+        match self.answer.take() {
+            Some(_) if fails => self.feed.failed(),
+            Some(Told::Head(head)) => self.feed.head(head),
+            Some(Told::Page(page)) => self.feed.page(page),
+            None => {
+                let Some(question) = self.feed.question() else { return false };
+                self.answer = Some(match question {
+                    Question::Head => Told::Head(self.log.head()),
+                    Question::Read(after) => Told::Page(self.log.read(after, MOST_RECENT)),
+                    Question::Renew(epoch) => {
+                        self.log.renew(epoch);
+                        Told::Head(self.log.head())
+                    }
+                });
             }
         }
         self.deliver();
@@ -181,11 +196,14 @@ impl World {
     }
 
     fn settle(&mut self) {
-        self.feed.look();
-        let mut questions = 0;
-        while self.answer(false) {
-            questions += 1;
-            assert!(questions < 10_000, "it asks for ever");
+        // Once for what is on its way, and once for what that did not tell.
+        for _ in 0..2 {
+            self.feed.look();
+            let mut questions = 0;
+            while self.answer(false) {
+                questions += 1;
+                assert!(questions < 10_000, "it asks for ever");
+            }
         }
     }
 }

@@ -5,10 +5,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tieline_core::broker::{Broker, BrokerStats, Inbound, NotTaken, To};
+use tieline_core::logs::{Engine, LogRules, Logs, LogsTask};
 use tieline_core::{Cluster, ClusterSettings, ClusterTask, Node};
 use tieline_proto::Incarnation;
+use tieline_proto::envelope::{Envelope, Header};
 use tokio::runtime::{Builder, Runtime};
 
 use tieline_judge::Dice;
@@ -66,12 +69,13 @@ pub(crate) struct Membership {
     runtime: Runtime,
     links: Arc<Mutex<Links>>,
     tasks: Vec<ClusterTask>,
+    logs: Vec<LogsTask>,
 }
 
 impl Membership {
     pub(crate) fn new() -> Self {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        Membership { runtime, links: Arc::default(), tasks: Vec::new() }
+        Membership { runtime, links: Arc::default(), tasks: Vec::new(), logs: Vec::new() }
     }
 
     /// Joins one more node with all that are there.
@@ -91,6 +95,38 @@ impl Membership {
         let start = Cluster::start(Arc::clone(node), ClusterSettings::default(), connect);
         let (_, task) = self.runtime.block_on(start).unwrap();
         self.tasks.push(task);
+    }
+
+    /// Gives a node its logs. To be called before it joins.
+    pub(crate) fn keep(&mut self, node: &Arc<Node>, rules: LogRules, engine: Engine) {
+        let _in_it = self.runtime.enter();
+        self.logs.push(Logs::start(node, rules, Some(engine)));
+    }
+
+    /// So much time passes for the tasks.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.runtime.block_on(tokio::time::advance(time));
+        self.run_tasks();
+    }
+
+    /// Some link loses a message that waits in it; never anything else.
+    pub(crate) fn lose(&self, dice: &mut Dice) {
+        let mut links = lock(&self.links);
+        let mut messages: Vec<((usize, usize), usize)> = Vec::new();
+        for (between, link) in &links.waiting {
+            let is_message = |bytes: &Arc<[u8]>| {
+                let said = Header::read(bytes, Incarnation(0)).and_then(|(_, _, said)| {
+                    Envelope::read(said).map(|said| matches!(said, Envelope::Message(_)))
+                });
+                said.unwrap_or(false)
+            };
+            let places = link.iter().enumerate().filter(|(_, bytes)| is_message(bytes));
+            messages.extend(places.map(|(place, _)| (*between, place)));
+        }
+        if !messages.is_empty() {
+            let (between, place) = dice.pick(&messages);
+            links.waiting.get_mut(&between).expect("it was just seen").remove(place);
+        }
     }
 
     /// Lets the clusters' tasks run until they wait for something.
@@ -140,6 +176,9 @@ impl Membership {
     /// Ends the tasks.
     pub(crate) fn stop(self) {
         for task in self.tasks {
+            self.runtime.block_on(task.stop());
+        }
+        for task in self.logs {
             self.runtime.block_on(task.stop());
         }
     }
