@@ -6,6 +6,7 @@ use tieline_proto::role::Roles;
 use tieline_proto::{ConnectionId, GroupName, HubName, UserId};
 
 use crate::Subprotocol;
+use crate::events::Reservation;
 
 /// A client whose handshake is done.
 #[derive(Debug)]
@@ -22,8 +23,8 @@ pub enum Arrival {
     },
 }
 
-/// Who a new connection is and what it may do, as its token says.
-#[derive(Clone, Debug)]
+/// Who a new connection is and what it may do, as its token says, or the application.
+#[derive(Debug)]
 pub struct Client {
     /// The namespace it asked for.
     pub hub: HubName,
@@ -38,4 +39,6 @@ pub struct Client {
     /// When its token expires, in Unix seconds. A connection of `tieline.v1`, which can renew its token, is closed
     /// then; on the other protocols the token only opens the door.
     pub expires: Option<u64>,
+    /// The place that was kept for it while the application decided on it. Its shard must get the connection.
+    pub place: Option<Reservation>,
 }

@@ -6,6 +6,7 @@ use tieline_proto::{GroupName, HubName, Position, UserId};
 use tieline_switchboard::{Address, Shard, Weigh};
 
 use crate::delivery::{Delivery, Outcome};
+use crate::events::{EventAnswer, ReplyTo};
 use crate::hub::Hub;
 use crate::logs::{Admission, Entry, Item, KeepError};
 use crate::operator::Operator;
@@ -85,6 +86,8 @@ pub enum Command {
         /// What became of it.
         result: Result<(), KeepError>,
     },
+    /// What the application answers to an event.
+    Answered(ReplyTo, Box<EventAnswer>),
     /// Messages of other nodes may have been missed.
     Gap,
     /// Anything else: rare work for the operations interface.
@@ -95,6 +98,10 @@ impl Weigh for Command {
     fn weight(&self) -> usize {
         match self {
             Command::Deliver(delivery) => SMALL + delivery.message.payload.len(),
+            Command::Answered(_, answer) => {
+                let data = answer.outcome.as_ref().ok().and_then(Option::as_ref);
+                SMALL + data.map_or(0, |data| data.len())
+            }
             Command::CatchUp { entries, .. } => SMALL + entries.iter().map(Item::bytes).sum::<usize>(),
             Command::Settled { .. }
             | Command::GoOn(..)

@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod command;
 pub mod delivery;
 pub mod directory;
+pub mod events;
 pub mod hub;
 mod interned;
 pub mod latency;

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::cluster::{Cluster, Nodes};
 use crate::command::{Command, Then};
 use crate::delivery::{Delivery, Outcome, Settled, Target};
+use crate::events::{EventAnswer, Events, ReplyTo, Reservation};
 use crate::hub::{Hub, LocalHubs};
 use crate::interned::InternedRoles;
 use crate::limits::Limits;
@@ -111,6 +112,10 @@ pub struct Node {
     cluster: OnceLock<Arc<Cluster>>,
     logs: OnceLock<Arc<Logs>>,
     max_lag: usize,
+    /// Who is told of events, if anybody.
+    events: OnceLock<Arc<dyn Events>>,
+    /// Of each shard, places that were kept for connections and not taken: its next tick gives them back.
+    given_back: Vec<Mutex<Vec<Address>>>,
 }
 
 /// What the operators of a node's shards are made of.
@@ -172,6 +177,8 @@ impl Node {
             cluster: OnceLock::new(),
             logs: OnceLock::new(),
             max_lag: settings.switchboard.max_lag,
+            events: OnceLock::new(),
+            given_back: (0..settings.shards).map(|_| Mutex::default()).collect(),
         });
         let stampers = (0..settings.shards).map(|_| Stamper::new()).collect::<Result<Vec<_>, _>>()?;
         let staff = Staff { node: Arc::clone(&node), stampers: Mutex::new(stampers) };
@@ -316,6 +323,55 @@ impl Node {
 
     pub(crate) fn set_cluster(&self, cluster: Arc<Cluster>) {
         self.cluster.set(cluster).ok().expect("a node becomes a member once");
+    }
+
+    /// Who is told of events, if anybody.
+    pub fn events(&self) -> Option<&Arc<dyn Events>> {
+        self.events.get()
+    }
+
+    /// Has an application told of events from now on.
+    ///
+    /// # Panics
+    /// When there is one already.
+    pub fn set_events(&self, events: Arc<dyn Events>) {
+        self.events.set(events).ok().expect("a node has one application");
+    }
+
+    /// Keeps a place on the shard with the fewest connections.
+    ///
+    /// # Errors
+    /// [`Overloaded`] when the shard has no room, or the node stops.
+    pub async fn reserve(&self) -> Result<Reservation, Overloaded> {
+        // Made on the shard, so that it gives itself back when nobody waits for it any more.
+        self.ask(self.handle().least_loaded(), Operator::reserve).await?.ok_or(Overloaded)
+    }
+
+    pub(crate) fn give_back(&self, id: ConnectionId) {
+        if let Some(address) = self.address(id) {
+            let places = &self.given_back[usize::from(address.shard)];
+            places.lock().unwrap_or_else(PoisonError::into_inner).push(address);
+        }
+    }
+
+    pub(crate) fn take_given_back(&self, shard: u16) -> Vec<Address> {
+        let mut places = self.given_back[usize::from(shard)].lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut places)
+    }
+
+    /// Takes the application's answer to an event.
+    ///
+    /// # Errors
+    /// Both, when the connection's shard has no room now: the connection stands still until the answer is taken.
+    pub fn reply(
+        &self,
+        reply_to: ReplyTo,
+        answer: Box<EventAnswer>,
+    ) -> Result<(), (ReplyTo, Box<EventAnswer>)> {
+        match self.handle().post(reply_to.address.shard, Command::Answered(reply_to, answer)) {
+            Err(Full(Command::Answered(reply_to, answer))) => Err((reply_to, answer)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether this node holds a target of a hub.

@@ -2,10 +2,11 @@
 //! shard's own thread, without ever waiting.
 //!
 //! Here is the life of a session; `operator/request.rs` reads requests, `operator/send.rs` carries messages,
-//! `operator/membership.rs` joins and leaves, `operator/keeping.rs` is for what is kept in logs,
-//! `operator/waiting.rs` waits for the other nodes, `operator/answer.rs` writes acks and errors.
+//! `operator/membership.rs` joins and leaves, `operator/keeping.rs` is for what is kept in logs, `operator/events.rs` asks and
+//! tells the application, `operator/waiting.rs` waits for the other nodes, `operator/answer.rs` writes acks and errors.
 
 mod answer;
+mod events;
 mod keeping;
 mod membership;
 mod request;
@@ -23,6 +24,7 @@ use tieline_websocket::Kind;
 use crate::acks::AckWindow;
 use crate::arrival::{Arrival, Client};
 use crate::command::{Command, Then};
+use crate::events::Reservation;
 use crate::limits::Bucket;
 use crate::node::Node;
 use crate::session::Session;
@@ -86,10 +88,13 @@ impl Operator {
             return Placement::Refuse(code.code(), "The user has as many connections as it may have.");
         }
         self.arriving = client.groups;
-        // The slot, and so the id, is known only in `opened`.
+        let place = client.place.map(Reservation::take);
+        let approved = place.is_some();
+        // Without a place that was kept, the slot, and so the id, is known only in `opened`.
         let unknown = Address { shard: self.shard, slot: 0, generation: 0 };
-        Placement::Open(Session {
-            id: self.node.connection_id(unknown, 0),
+        let (id, state) = place.unwrap_or_else(|| (self.node.connection_id(unknown, 0), None));
+        let session = Session {
+            id,
             hub,
             user: client.user,
             roles: client.roles,
@@ -98,11 +103,17 @@ impl Operator {
             expires: client.expires.unwrap_or(0),
             greeted: false,
             claim: 0,
+            approved,
+            state,
             faults: 0,
             bucket: Bucket::default(),
             acks: AckWindow::default(),
             inbox: None,
-        })
+        };
+        match self.node.address(id) {
+            Some(address) if approved => Placement::Take(address, session),
+            _ => Placement::Open(session),
+        }
     }
 
     /// Tells the clients that can understand it that messages may have been missed.
@@ -175,7 +186,9 @@ impl Application for Operator {
         let id = self.node.connection_id(address, self.stamper.next() as u32);
         let groups = std::mem::take(&mut self.arriving);
         let Some(session) = shard.session_mut(slot) else { return };
-        session.id = id;
+        if !session.approved {
+            session.id = id;
+        }
         let (hub, user) = (session.hub.name().clone(), session.user.clone());
         let (known, claim) = self.hold_all(&hub, user.as_ref(), &groups);
         self.when_known(shard, slot, known, Then::Greet { hub, user, claim, groups });
@@ -194,7 +207,8 @@ impl Application for Operator {
         true
     }
 
-    fn closed(&mut self, shard: &mut Shard<Self>, slot: Slot, session: Session, _cause: &Cause) {
+    fn closed(&mut self, shard: &mut Shard<Self>, slot: Slot, session: Session, cause: &Cause) {
+        self.tell_disconnected(&session, cause);
         // Who was not greeted yet is let go when its wait ends.
         if !session.greeted {
             return;
@@ -230,6 +244,7 @@ impl Application for Operator {
             }
             Command::TellLag(address) => self.tell_lag(shard, address),
             Command::Kept { address, ack_id, result } => self.kept(shard, address, ack_id, result),
+            Command::Answered(reply_to, answer) => self.answered(shard, reply_to, *answer),
             Command::Gap => self.tell_gap(shard),
             Command::Run(run) => run(self, shard),
         }
@@ -239,6 +254,7 @@ impl Application for Operator {
         self.ticks += 1;
         self.close_expired(shard);
         self.open_silent_inboxes(shard);
+        self.give_back(shard);
         self.node.publish_tally(self.shard, self.tally);
     }
 

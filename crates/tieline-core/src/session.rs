@@ -34,6 +34,10 @@ pub struct Session {
     pub(crate) claim: u64,
     /// Whether it was told that it is connected, and so stands in its hub's tables.
     pub(crate) greeted: bool,
+    /// Whether the application approved of it, and so has to hear of its end whatever becomes of it.
+    pub(crate) approved: bool,
+    /// What the application wants to be reminded of with each event; shared with events that are under way.
+    pub(crate) state: Option<Arc<String>>,
     /// Malformed frames in a row.
     pub(crate) faults: u8,
     /// Its message rate.

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use tieline_websocket::Kind;
 
-use crate::{Shard, Slot};
+use crate::{Address, Shard, Slot};
 
 /// The program that a shard runs. All calls come from the shard's thread. A call must not block: whatever has
 /// to be waited for is started elsewhere and comes back as a [`Application::Command`], while
@@ -60,6 +60,9 @@ pub trait Weigh {
 pub enum Placement<S> {
     /// A new connection.
     Open(S),
+    /// A new connection at the place that was kept for it by [`Shard::reserve`]. Where it was given back meanwhile, the
+    /// client is refused with 1013.
+    Take(Address, S),
     /// The socket belongs to a connection of this shard that was cut, or whose old socket it replaces. One that has
     /// ended meanwhile is refused with 1008.
     Resume(Slot),

@@ -6,7 +6,7 @@ use tieline_websocket::InflateMode;
 
 use crate::Slot;
 use crate::application::{Application, Placement};
-use crate::connection::{Connection, Format, Phase, fresh_decoder};
+use crate::connection::{Address, Connection, Format, Phase, fresh_decoder};
 use crate::log::MAX_RECORD;
 use crate::numbered::Window;
 use crate::shard::{MAX_SLOTS, Shard};
@@ -30,10 +30,20 @@ impl<A: Application> Shard<A> {
     ) -> Option<Slot> {
         match application.arrive(self, arrival) {
             Placement::Open(session) => {
-                let slot = self.open(session, format, inflate)?;
+                let slot = self.take_slot()?;
+                self.open(slot, session, format, inflate);
                 self.answer(slot, head);
                 application.opened(self, slot);
                 Some(slot)
+            }
+            Placement::Take(address, session) => {
+                if !self.is_reserved(address) {
+                    return self.refuse(head, 1013, "The place of the connection was given back.");
+                }
+                self.open(address.slot, session, format, inflate);
+                self.answer(address.slot, head);
+                application.opened(self, address.slot);
+                Some(address.slot)
             }
             Placement::Resume(slot) => {
                 if !self.connections.get(slot as usize).is_some_and(|c| c.phase.is_alive()) {
@@ -49,9 +59,8 @@ impl<A: Application> Shard<A> {
         }
     }
 
-    /// Gives a new connection a slot. `None` when the table is full.
-    fn open(&mut self, session: A::Session, format: Format, inflate: Option<InflateMode>) -> Option<Slot> {
-        let slot = self.take_slot()?;
+    /// Makes a slot that is nobody else's that of a new connection.
+    fn open(&mut self, slot: Slot, session: A::Session, format: Format, inflate: Option<InflateMode>) {
         let first_sequence = self.settings.first_sequence;
         let tick = self.tick;
         let connection = &mut self.connections[slot as usize];
@@ -62,7 +71,6 @@ impl<A: Application> Shard<A> {
         connection.last_message = tick;
         connection.session = Some(session);
         self.counters.opened += 1;
-        Some(slot)
     }
 
     /// Gives a socket that is refused a slot, only to be sent `head` and a close frame. `None` when the table is
@@ -97,6 +105,32 @@ impl<A: Application> Shard<A> {
         }
         self.mark_dirty(slot);
         self.retire();
+    }
+
+    /// Keeps a place for a client on whose request somebody still decides, so that its address is known already. It
+    /// counts as a connection until the client takes it ([`Placement::Take`]) or it is given back. `None` when the table
+    /// is full.
+    pub fn reserve(&mut self) -> Option<Address> {
+        let slot = self.take_slot()?;
+        self.connections[slot as usize].phase = Phase::Reserved;
+        Some(self.address(slot))
+    }
+
+    /// Gives a reserved place back. Anything else is left alone.
+    pub fn give_back(&mut self, address: Address) {
+        if self.is_reserved(address) {
+            let connection = &mut self.connections[address.slot as usize];
+            connection.phase = Phase::Free;
+            // Whoever knows the address must never find another connection there.
+            connection.generation = connection.generation.wrapping_add(1);
+            self.free.push_back(address.slot);
+        }
+    }
+
+    fn is_reserved(&self, address: Address) -> bool {
+        self.connections.get(address.slot as usize).is_some_and(|connection| {
+            connection.phase == Phase::Reserved && self.address(address.slot) == address
+        })
     }
 
     fn take_slot(&mut self) -> Option<Slot> {

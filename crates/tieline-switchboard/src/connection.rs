@@ -39,6 +39,7 @@ pub struct Address {
 /// The life of a slot.
 ///
 /// ```text
+/// Free → Reserved → Open or Free                   (a place that is kept while somebody decides on its client)
 /// Free → Open ⇄ Detached
 ///        Open → Ending → Closing, Failing or Detached     (a limit, a cut, the protocol; settled after the step)
 ///        Open → Closing → Finishing → Free                (a close frame of ours, then the peer's)
@@ -52,6 +53,8 @@ pub struct Address {
 pub(crate) enum Phase {
     /// Nobody is here.
     Free,
+    /// Nobody is here yet, and nobody else may have the slot.
+    Reserved,
     /// Open both ways.
     Open,
     /// Cut, kept for the peer to come back; there is no socket.

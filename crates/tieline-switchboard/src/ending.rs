@@ -57,7 +57,7 @@ impl<A: Application> Shard<A> {
                 debug_assert!(matches!(cause, Cause::Cut), "a connection that closes can only be cut");
                 self.ended.push_back((slot, Cause::Cut));
             }
-            Phase::Free | Phase::Ending | Phase::Gone => {}
+            Phase::Free | Phase::Reserved | Phase::Ending | Phase::Gone => {}
         }
     }
 
@@ -84,7 +84,12 @@ impl<A: Application> Shard<A> {
         match self.connections[slot as usize].phase {
             Phase::Open | Phase::Lingering => self.end(slot, Cause::Cut),
             Phase::Closing | Phase::Failing => self.finish(slot),
-            Phase::Free | Phase::Detached | Phase::Ending | Phase::Gone | Phase::Finishing => {}
+            Phase::Free
+            | Phase::Reserved
+            | Phase::Detached
+            | Phase::Ending
+            | Phase::Gone
+            | Phase::Finishing => {}
         }
     }
 
@@ -265,9 +270,10 @@ impl<A: Application> Shard<A> {
         std::mem::take(&mut self.sockets_to_drop)
     }
 
-    /// Ends every connection: with a close frame where there is a socket.
+    /// Ends every connection: with a close frame where there is a socket. What is reserved is given up.
     pub fn stop(&mut self, code: u16, reason: &str) {
         for slot in 0..self.connections.len() as Slot {
+            self.give_back(self.address(slot));
             self.close_for(slot, code, reason, Cause::Stopped);
         }
     }

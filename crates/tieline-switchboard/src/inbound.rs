@@ -26,7 +26,7 @@ impl<A: Application> Shard<A> {
                 }
                 // After our close frame only the peer's is of interest.
                 Phase::Open | Phase::Closing => {}
-                Phase::Free | Phase::Detached | Phase::Ending | Phase::Gone => break,
+                Phase::Free | Phase::Reserved | Phase::Detached | Phase::Ending | Phase::Gone => break,
                 Phase::Failing | Phase::Lingering | Phase::Finishing => break,
             }
             match connection.decoder.decode(&mut input, shared) {

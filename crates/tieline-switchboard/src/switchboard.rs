@@ -158,21 +158,22 @@ impl<A: Application> Handle<A> {
     /// # Errors
     /// When the shard cannot be woken any more; the socket is closed.
     pub fn adopt(&self, shard: Option<u16>, adoption: Adoption<A::Arrival>) -> io::Result<()> {
-        let shard = shard.map_or_else(|| self.least_loaded(), usize::from);
-        match self.mailboxes.get(shard) {
+        let shard = shard.unwrap_or_else(|| self.least_loaded());
+        match self.mailboxes.get(usize::from(shard)) {
             Some(mailbox) => mailbox.adopt(adoption),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
 
-    /// The counts that shards publish are up to a round old, so equals are taken in turn.
-    fn least_loaded(&self) -> usize {
+    /// The shard with the fewest connections. The counts that shards publish are up to a round old, so equals are taken in
+    /// turn.
+    pub fn least_loaded(&self) -> u16 {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let shards = self.mailboxes.len();
         (0..shards)
             .map(|i| (start + i) % shards)
             .min_by_key(|&shard| self.counters[shard].read().connections / 16)
-            .unwrap_or(0)
+            .map_or(0, |shard| shard as u16)
     }
 
     /// Gives a command to a shard. Commands of one caller to one shard keep their order.

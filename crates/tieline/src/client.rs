@@ -143,7 +143,15 @@ impl ClientEndpoint {
         let Some(token) = token else {
             let user = claimed.map(UserId::new).transpose().map_err(|_| ErrorCode::InvalidUser)?;
             let roles = Arc::clone(&self.every_role);
-            return Ok(Client { hub, user, roles, groups: Vec::new(), subprotocol, expires: None });
+            return Ok(Client {
+                hub,
+                user,
+                roles,
+                groups: Vec::new(),
+                subprotocol,
+                expires: None,
+                place: None,
+            });
         };
         let token = self.node.keys().verify_client(token, hub.as_str(), unix_ms() / 1000)?;
         if let Door::User(user) = &door
@@ -158,6 +166,7 @@ impl ClientEndpoint {
             groups: token.groups,
             subprotocol,
             expires: Some(token.expires),
+            place: None,
         })
     }
 

@@ -10,6 +10,7 @@ use tieline_websocket::Kind;
 use super::Operator;
 use super::answer::Refusal;
 use super::send::Send;
+use crate::events::Call;
 use crate::stamp::unix_ms;
 use crate::subprotocol::Subprotocol;
 
@@ -87,19 +88,16 @@ impl Operator {
             Request::LeaveGroup { group, ack_id } => self.leave(shard, slot, &group, ack_id),
             Request::Ping => shard.send(slot, Kind::Text, reply::pong),
             Request::SequenceAck { sequence_id } => shard.acknowledge(slot, sequence_id),
-            Request::Event { ack_id, .. } => {
-                // Nobody is registered for events: they are taken and acknowledged, as documented.
+            Request::Event { event, ack_id, data } => {
                 self.tally.events += 1;
-                self.ack(shard, slot, ack_id, Extra::None);
+                self.raise(shard, slot, &event, data, Call::Event { ack_id });
             }
-            Request::Invoke { invocation_id, .. } => {
-                let code = ErrorCode::NoHandler;
-                self.tally.errors.count(code);
-                shard.send(slot, Kind::Text, |out| {
-                    reply::invoke_error(out, &invocation_id, code, code.text());
-                });
+            Request::Invoke { invocation_id, event, data } => {
+                self.tally.events += 1;
+                let id = Box::from(&*invocation_id);
+                self.raise(shard, slot, &event, data, Call::Invoke { id });
             }
-            // What was called is answered at once, so there is nothing left to cancel.
+            // The connection is not read on before a call is answered, so there is nothing left to cancel.
             Request::CancelInvocation { .. } => {}
             Request::Token { token, ack_id } => self.renew(shard, slot, &token, ack_id),
             Request::Hello { inbox, device, ack_id } => {

@@ -90,6 +90,7 @@ impl Operator {
                 hub.everyone().enter(self.shard);
                 shard.join(slot, hub.everyone().id());
                 self.greet(shard, slot);
+                self.tell_connected(shard, slot);
                 for group in groups {
                     self.admit(shard, slot, &group);
                 }

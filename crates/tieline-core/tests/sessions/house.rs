@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tieline_core::broker::{Broker, MemoryExchange};
+use tieline_core::events::Reservation;
 use tieline_core::logs::{Engine, LogRules, Logs, LogsTask};
 use tieline_core::token::Keys;
 use tieline_core::{
@@ -164,12 +165,13 @@ pub(crate) struct Guest {
     pub(crate) roles: Roles,
     pub(crate) groups: Vec<&'static str>,
     pub(crate) expires: Option<u64>,
+    pub(crate) place: Option<Reservation>,
 }
 
 impl Guest {
     pub(crate) fn new(subprotocol: Subprotocol, user: &str) -> Self {
         let (roles, user) = (Roles::everything(), Some(user.to_owned()));
-        Guest { subprotocol, hub: "hub", user, roles, groups: Vec::new(), expires: None }
+        Guest { subprotocol, hub: "hub", user, roles, groups: Vec::new(), expires: None, place: None }
     }
 }
 
@@ -182,6 +184,7 @@ impl From<Guest> for Arrival {
             groups: guest.groups.iter().map(|group| GroupName::new(group).unwrap()).collect(),
             subprotocol: guest.subprotocol,
             expires: guest.expires,
+            place: guest.place,
         }))
     }
 }

@@ -4,6 +4,7 @@
 
 mod asks;
 mod cluster;
+mod events;
 mod house;
 mod logs;
 mod medium;

@@ -5,7 +5,7 @@ use tieline_core::{Arrival, Subprotocol};
 
 use crate::house::{Guest, Heard, House, Peer};
 
-fn recovery(connected: &Value) -> Arrival {
+pub(crate) fn recovery(connected: &Value) -> Arrival {
     Arrival::Recovery {
         id: connected["connectionId"].as_str().unwrap().parse().unwrap(),
         token: connected["reconnectionToken"].as_str().unwrap().to_owned(),

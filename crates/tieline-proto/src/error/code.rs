@@ -58,6 +58,7 @@ errors! {
     TooManyTargets       400 No,        "The request names more users, groups and connections than one request may.";
     Unauthorized         401 No,        "The token is missing, malformed, expired, signed with another key, or made for another hub.";
     Forbidden            403 No,        "The token's roles do not allow this.";
+    RefusedByHandler     403 No,        "The application's event handler refuses this.";
     OriginRefused        403 No,        "The page's origin is not among those allowed to connect.";
     TooManyGroups        403 No,        "The connection is in as many groups as one connection may be.";
     NotFound             404 No,        "There is no such connection, user, group or path.";
@@ -78,6 +79,7 @@ errors! {
     InternalServerError  500 Yes,       "The server failed; its log says more.";
     NotImplemented       501 No,        "The server speaks this protocol but not this part of it.";
     ServiceUnavailable   503 After(1),  "The server is starting, draining, or cut off from what this request needs.";
+    HandlerFailed        503 After(1),  "The application's event handler cannot be reached, did not answer in time, or failed.";
     StoreUnavailable     503 After(1),  "The store did not take what would have to be durable: it is not kept, and nobody got it.";
     StoreUnknown         503 After(1),  "The store does not say whether it has kept the message; said again with the same messageId it is kept once.";
     StoreMissing         501 No,        "The message would have to be durable, and no store that all nodes share is configured.";

@@ -80,9 +80,10 @@ impl<A: Application> Shard<A> {
                 let members = &partition.expect("a partition of its format").members;
                 assert_eq!(members[membership.index as usize], slot);
             }
-            if connection.phase == Phase::Free {
+            if matches!(connection.phase, Phase::Free | Phase::Reserved) {
                 assert!(connection.window.is_none() && connection.memberships.is_empty());
-                assert_eq!(self.free.iter().filter(|of| **of == slot).count(), 1);
+                let free = self.free.iter().filter(|of| **of == slot).count();
+                assert_eq!(free, usize::from(connection.phase == Phase::Free), "{slot}: free");
             }
         }
         let memberships: usize = self.connections.iter().map(|c| c.memberships.len()).sum();

@@ -11,4 +11,5 @@ mod limits;
 mod net;
 mod numbered;
 mod program;
+mod reserving;
 mod world;

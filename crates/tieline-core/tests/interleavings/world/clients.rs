@@ -45,6 +45,7 @@ impl World {
                 .collect(),
             subprotocol: guest.dialect,
             expires: None,
+            place: None,
         };
         let refused = self.ledger.refusal(&guest);
         let slot = self.adopt(at, guest.dialect, Arrival::Client(Box::new(client)));

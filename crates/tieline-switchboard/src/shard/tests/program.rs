@@ -18,6 +18,7 @@ pub(super) enum Note {
 #[derive(Debug)]
 pub(super) enum Arrival {
     Open { id: u32, resumable: bool },
+    Take(Address, u32),
     Resume(Slot),
     Refuse(u16),
 }
@@ -63,6 +64,7 @@ impl Application for Program {
     fn arrive(&mut self, _: &mut Shard<Self>, arrival: Arrival) -> Placement<Session> {
         match arrival {
             Arrival::Open { id, resumable } => Placement::Open(Session { id, resumable }),
+            Arrival::Take(address, id) => Placement::Take(address, Session { id, resumable: false }),
             Arrival::Resume(slot) => Placement::Resume(slot),
             Arrival::Refuse(code) => Placement::Refuse(code, "no"),
         }
