@@ -9,7 +9,6 @@ pub mod conformance;
 mod life;
 #[cfg(feature = "mesh")]
 pub mod mesh;
-#[cfg(any(feature = "mesh", feature = "redis", feature = "postgres", feature = "mysql"))]
 mod pause;
 #[cfg(any(feature = "mesh", feature = "redis"))]
 mod queue;
@@ -24,6 +23,7 @@ pub mod sqlite;
 
 #[cfg(feature = "mesh")]
 pub use mesh::{MeshBroker, MeshError, MeshSettings, Secret};
+pub use pause::pause;
 #[cfg(feature = "redis")]
 pub use redis::store::{RedisStore, RedisStoreError, RedisStoreSettings};
 #[cfg(feature = "redis")]

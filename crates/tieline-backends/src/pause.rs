@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The pause after so many failures: evenly between nothing and a bound that doubles, so that those who failed at the same
 /// moment do not try again at the same moment.
-pub(crate) fn pause(min: Duration, max: Duration, failures: u32) -> Duration {
+pub fn pause(min: Duration, max: Duration, failures: u32) -> Duration {
     // Should the system have no random number, pauses are at their longest, which is harmless.
     spread(min, max, failures, getrandom::u32().unwrap_or(u32::MAX))
 }

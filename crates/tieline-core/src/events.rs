@@ -13,6 +13,7 @@ use tieline_switchboard::Address;
 
 use crate::Subprotocol;
 use crate::node::Node;
+use crate::stamp::unix_ms;
 
 /// The connection that an event is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +97,16 @@ pub struct EventFailure {
     pub code: ErrorCode,
     /// The sentence for the client.
     pub message: Box<str>,
+}
+
+/// The id of an event that happens now.
+///
+/// # Panics
+/// When the system has no random bits to give.
+#[must_use]
+pub fn fresh_id() -> MessageId {
+    let random = u128::from(crate::store::random()) << 64 | u128::from(crate::store::random());
+    MessageId::new(unix_ms(), random)
 }
 
 /// No more events can be under way now; the event was not taken.

@@ -58,7 +58,7 @@ fn put(digits: &mut [u8], mut number: u64) {
 }
 
 /// Appends RFC 3339 in UTC with milliseconds: `2026-01-31T12:00:00.000Z`.
-pub(crate) fn push_rfc3339(out: &mut Vec<u8>, unix_ms: u64) {
+pub fn push_rfc3339(out: &mut Vec<u8>, unix_ms: u64) {
     let mut text = *b"0000-00-00T00:00:00.000Z";
     let civil = Civil::from_unix_ms(unix_ms);
     put_seconds(&mut text, &civil);

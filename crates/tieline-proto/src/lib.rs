@@ -9,7 +9,7 @@
 //! to the caller's buffer ([`reply`]). Tested by frames written out as bytes, tables of bad input, and
 //! properties.
 
-mod civil;
+pub mod civil;
 mod json_text;
 
 pub mod claims;

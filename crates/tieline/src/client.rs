@@ -1,8 +1,11 @@
 //! What `tieline serve` makes of requests for a WebSocket: which hub, who, on which wire, and whether at all.
 //!
 //! The paths are those of the Web PubSub wire, `/client/hubs/{hub}` and `/client/?hub=`, and ours, `/client/{user}`, for a browser
-//! that brings nothing but a socket. Everything here runs for each connection, on the runtime's threads, and waits for nothing.
+//! that brings nothing but a socket. Everything here runs for each connection, on the runtime's threads, and waits for nothing; only
+//! where the application decides on connections it is asked at the end, by a future (`client/application.rs`).
 //! Tested by `tests/serve.rs` over real sockets; the rules for clients without a token in `admission.rs`.
+
+mod application;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,7 +18,8 @@ use tieline_websocket::Upgrade;
 
 use crate::admission::{self, Facts, MemberOrigins, Standing};
 use crate::config::Server;
-use crate::http::{Asked, Endpoint, Found, Query, Refusal, Welcome};
+use crate::http::{Asked, Endpoint, Found, Query, Refusal, Verdict, Welcome};
+use crate::upstream::{Lists, Upstream};
 
 /// The hub of a client that names none.
 const DEFAULT_HUB: &str = "default";
@@ -32,14 +36,21 @@ pub struct ClientEndpoint {
     allow_origin: Vec<String>,
     /// Origins of pages that nodes of the cluster have served.
     members: Arc<MemberOrigins>,
+    /// The application, if it is to be asked.
+    upstream: Option<Arc<Upstream>>,
 }
 
 impl ClientEndpoint {
     /// The endpoint of a node.
-    pub fn new(node: Arc<Node>, settings: &Server, members: Arc<MemberOrigins>) -> Self {
+    pub fn new(
+        node: Arc<Node>,
+        settings: &Server,
+        members: Arc<MemberOrigins>,
+        upstream: Option<Arc<Upstream>>,
+    ) -> Self {
         let every_role = node.share_roles(Roles::everything());
         let Server { allow_anonymous, allow_origin, .. } = settings.clone();
-        ClientEndpoint { node, every_role, allow_anonymous, allow_origin, members }
+        ClientEndpoint { node, every_role, allow_anonymous, allow_origin, members, upstream }
     }
 }
 
@@ -75,7 +86,7 @@ impl Endpoint for ClientEndpoint {
         path.strip_prefix("/client").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    fn receive(&self, asked: &Asked<'_>) -> Result<Welcome<Arrival>, Refusal> {
+    fn receive(&self, asked: &Asked<'_>) -> Result<Verdict<Arrival>, Refusal> {
         let door = Door::of(asked.head.path()).ok_or(ErrorCode::NotFound)?;
         let dialect = choose_dialect(asked.upgrade)?;
         let query = Query::parse(asked.head.query())
@@ -94,10 +105,20 @@ impl Endpoint for ClientEndpoint {
         if subprotocol == Subprotocol::AzureReliable
             && let (Some(id), Some(token)) = (&query.connection_id, &query.reconnection_token)
         {
-            return Ok(welcome(subprotocol, dialect, recovery(id, token)));
+            return Ok(Verdict::Granted(welcome(subprotocol, dialect, recovery(id, token))));
         }
-        let client = self.client(asked, standing, subprotocol, door, &query)?;
-        Ok(welcome(subprotocol, dialect, (None, Arrival::Client(Box::new(client)))))
+        let (client, claims) = self.client(asked, standing, subprotocol, door, &query)?;
+        match &self.upstream {
+            Some(upstream) if upstream.decides(&client.hub) => {
+                let request = application::request(asked, claims);
+                let deciding =
+                    application::decide(Arc::clone(&self.node), Arc::clone(upstream), client, request);
+                Ok(Verdict::Pending(Box::pin(deciding)))
+            }
+            _ => {
+                Ok(Verdict::Granted(welcome(subprotocol, dialect, (None, Arrival::Client(Box::new(client))))))
+            }
+        }
     }
 }
 
@@ -113,7 +134,7 @@ impl ClientEndpoint {
         }
     }
 
-    /// Who a new connection is and what it may do.
+    /// Who a new connection is and what it may do, with the claims of its token where the application is to be told.
     fn client(
         &self,
         asked: &Asked<'_>,
@@ -121,7 +142,7 @@ impl ClientEndpoint {
         subprotocol: Subprotocol,
         door: Door<'_>,
         query: &Query<'_>,
-    ) -> Result<Client, Refusal> {
+    ) -> Result<(Client, Lists), Refusal> {
         let (hub, claimed) = match &door {
             Door::Hub(hub) => (&**hub, query.user.as_deref()),
             Door::AnyHub => (query.hub.as_deref().unwrap_or(DEFAULT_HUB), query.user.as_deref()),
@@ -143,23 +164,20 @@ impl ClientEndpoint {
         let Some(token) = token else {
             let user = claimed.map(UserId::new).transpose().map_err(|_| ErrorCode::InvalidUser)?;
             let roles = Arc::clone(&self.every_role);
-            return Ok(Client {
-                hub,
-                user,
-                roles,
-                groups: Vec::new(),
-                subprotocol,
-                expires: None,
-                place: None,
-            });
+            let client =
+                Client { hub, user, roles, groups: Vec::new(), subprotocol, expires: None, place: None };
+            return Ok((client, Lists::default()));
         };
+        let text = token;
         let token = self.node.keys().verify_client(token, hub.as_str(), unix_ms() / 1000)?;
         if let Door::User(user) = &door
             && token.user.as_deref() != Some(&**user)
         {
             return Err(Refusal::new(ErrorCode::Forbidden, "the token is not this user's"));
         }
-        Ok(Client {
+        let is_asked = self.upstream.as_ref().is_some_and(|upstream| upstream.decides(&hub));
+        let claims = if is_asked { application::claims(text) } else { Lists::default() };
+        let client = Client {
             hub,
             user: token.user,
             roles: self.node.share_roles(token.roles),
@@ -167,7 +185,8 @@ impl ClientEndpoint {
             subprotocol,
             expires: Some(token.expires),
             place: None,
-        })
+        };
+        Ok((client, claims))
     }
 
     fn facts<'a>(&self, asked: &Asked<'a>, standing: Standing) -> Facts<'a> {

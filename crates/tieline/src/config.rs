@@ -15,6 +15,7 @@ mod table;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod upstream;
 
 use std::fmt::Write;
 use std::fs;
@@ -32,6 +33,7 @@ pub use kind::{Broker, Demo, LogFormat, Masked, Size};
 pub use layers::Layers;
 pub use row::{Row, rows};
 pub use table::{Deflate, GroupTable, Inbox, Limits, Log, Server, Times};
+pub use upstream::Upstream;
 
 /// The variable that names the configuration file, where the flag `--config` does not.
 pub const CONFIG_VARIABLE: &str = "TIELINE_CONFIG";
@@ -53,6 +55,8 @@ pub struct Settings {
     pub deflate: Deflate,
     /// The program's own log.
     pub log: Log,
+    /// The application's endpoints for events.
+    pub upstream: Vec<Upstream>,
 }
 
 impl Settings {
@@ -70,6 +74,7 @@ impl Settings {
             groups: GroupTable::read(layers, &mut errors),
             deflate: Deflate::read(layers, &mut errors),
             log: Log::read(layers, &mut errors),
+            upstream: Upstream::read(layers, &mut errors),
         };
         let drops_history =
             |table: &GroupTable| table.history.is_some() && table.slow_consumer == SlowConsumer::Drop;
@@ -132,17 +137,10 @@ impl Settings {
             if !name.is_empty() {
                 writeln!(text, "\n[{name}]").expect("a string takes all text");
             }
-            for (key, value) in values {
-                let path = if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
-                // TOML has no word for nothing, so a setting without a value is a comment.
-                let absent = if value == kind::ABSENT { "# " } else { "" };
-                write!(text, "{absent}{key} = {value}").expect("a string takes all text");
-                match layers.origin(&path) {
-                    Some(origin) => writeln!(text, " # {origin}"),
-                    None => writeln!(text),
-                }
-                .expect("a string takes all text");
-            }
+            let path = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
+            values
+                .iter()
+                .for_each(|(key, value)| show_value(&mut text, key, value, layers.origin(&path(key))));
         }
         for (table, origin) in self.groups.iter().zip(layers.tables("group")) {
             writeln!(text, "\n[[group]] # {origin}").expect("a string takes all text");
@@ -150,8 +148,21 @@ impl Settings {
                 writeln!(text, "{name} = {value}").expect("a string takes all text");
             }
         }
+        for (index, upstream) in self.upstream.iter().enumerate() {
+            text.push_str("\n[[upstream]]\n");
+            for (key, value) in upstream.show() {
+                show_value(&mut text, key, &value, layers.origin(&layers::table_key("upstream", index, key)));
+            }
+        }
         text
     }
+}
+
+/// Writes a setting, and where its value comes from. TOML has no word for nothing, so one without a value is a comment.
+fn show_value(text: &mut String, key: &str, value: &str, origin: Option<&Origin>) {
+    let absent = if value == kind::ABSENT { "# " } else { "" };
+    let origin = origin.map(|origin| format!(" # {origin}")).unwrap_or_default();
+    writeln!(text, "{absent}{key} = {value}{origin}").expect("a string takes all text");
 }
 
 /// Reads a duration such as `25s`.

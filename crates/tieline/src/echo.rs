@@ -16,7 +16,7 @@ use tieline_websocket::{DeflatePolicy, Kind, Limits};
 use crate::Failure;
 use crate::cli::EchoArgs;
 use crate::config;
-use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Welcome};
+use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Verdict, Welcome};
 use crate::stop::Signals;
 
 /// Size of the fragments that the largest message may be cut into, in bytes.
@@ -92,8 +92,8 @@ impl Endpoint for EchoEndpoint {
         true
     }
 
-    fn receive(&self, _: &Asked<'_>) -> Result<Welcome<()>, Refusal> {
-        Ok(Welcome { protocol: None, shard: None, format: Format::plain(0), arrival: () })
+    fn receive(&self, _: &Asked<'_>) -> Result<Verdict<()>, Refusal> {
+        Ok(Verdict::Granted(Welcome { protocol: None, shard: None, format: Format::plain(0), arrival: () }))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The HTTP edge: accepts sockets, reads requests, turns those for a WebSocket into connections of the switchboard, and
 //! gives the others to a router.
 //!
-//! What a request for a WebSocket is worth is decided by an [`Endpoint`] at once, without waiting; then the socket leaves for
+//! What a request for a WebSocket is worth is decided by an [`Endpoint`], nearly always at once; then the socket leaves for
 //! its shard, with the bytes that were read behind the handshake. `tieline serve` and `tieline echo` differ in their endpoint
 //! alone. Tested against real listeners, in `tests/` of this crate.
 
@@ -33,7 +33,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, watch};
 
 pub use connect_rate::ConnectRate;
-pub use endpoint::{Asked, Endpoint, Welcome};
+pub use endpoint::{Asked, Endpoint, Pending, Verdict, Welcome};
 pub use exchange::Caller;
 pub use head::{Found, Head};
 pub use listener::bind;

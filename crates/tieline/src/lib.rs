@@ -22,6 +22,7 @@ pub mod serve;
 pub mod stop;
 pub mod store;
 pub mod store_bench;
+pub mod upstream;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -70,6 +71,9 @@ pub enum Failure {
     /// The node could not become a member of its cluster.
     #[error(transparent)]
     Membership(#[from] membership::MembershipError),
+    /// The application's endpoints cannot be reached safely.
+    #[error(transparent)]
+    Upstream(#[from] upstream::ClientError),
     /// The system does not hand out its signals.
     #[error("signals cannot be waited for: {0}")]
     Signals(#[source] io::Error),

@@ -132,6 +132,12 @@ pub fn client_url(server: &Server, clients: SocketAddr) -> Option<String> {
     server.client_url.clone().or_else(own)
 }
 
+/// Host and port by which this node is known to others than its clients.
+pub fn authority(client_url: Option<&str>, clients: SocketAddr) -> String {
+    let host = client_url.and_then(|url| url.split_once("://")).map(|(_, host)| host.to_owned());
+    host.unwrap_or_else(|| clients.to_string())
+}
+
 async fn note_origins(cluster: Arc<Cluster>, members: Arc<MemberOrigins>) {
     let mut due = tokio::time::interval(LOOK_EVERY);
     loop {

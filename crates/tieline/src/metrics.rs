@@ -23,6 +23,8 @@ pub use document::markdown;
 
 use crate::http::HttpTally;
 use crate::rest::RestTally;
+use crate::routes::Station;
+use crate::upstream::UpstreamTally;
 use table::{FAMILIES, Family, Kind};
 
 /// All that is counted, as of one moment.
@@ -32,6 +34,7 @@ struct View<'a> {
     tally: Tally,
     http: &'a HttpTally,
     rest: &'a RestTally,
+    upstream: &'a UpstreamTally,
     /// None where the node is alone.
     cluster: Option<ClusterView<'a>>,
 }
@@ -44,13 +47,14 @@ struct ClusterView<'a> {
 }
 
 /// The whole text.
-pub fn render(node: &Node, http: &HttpTally, rest: &RestTally) -> String {
+pub fn render(station: &Station) -> String {
+    let Station { node, http, rest, upstream, .. } = station;
     let cluster = node.cluster().map(|cluster| ClusterView {
         cluster,
         peers: cluster.peers(),
         broker: cluster.broker_stats(),
     });
-    let view = View { node, counters: node.counters(), tally: node.tally(), http, rest, cluster };
+    let view = View { node, counters: node.counters(), tally: node.tally(), http, rest, upstream, cluster };
     let mut text = String::with_capacity(16 * 1024);
     for family in FAMILIES {
         family.write(&view, &mut text);

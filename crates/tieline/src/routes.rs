@@ -18,6 +18,7 @@ use crate::client::bearer;
 use crate::config::{Broker, Demo};
 use crate::http::{Caller, Found, Head, HttpTally, Refusal};
 use crate::rest::RestTally;
+use crate::upstream::UpstreamTally;
 use crate::{demo, metrics, rest};
 
 /// The type of Prometheus' text.
@@ -31,6 +32,8 @@ pub struct Station {
     pub http: Arc<HttpTally>,
     /// What the REST API counted.
     pub rest: RestTally,
+    /// What was counted of events for the application.
+    pub upstream: Arc<UpstreamTally>,
     /// Who is shown the demo page.
     pub demo: Demo,
     /// Whether everybody may connect without a token.
@@ -127,8 +130,7 @@ fn health_response(status: StatusCode, health: Health) -> Response {
 }
 
 async fn all_metrics(State(station): State<Arc<Station>>) -> Response {
-    ([(CONTENT_TYPE, METRICS_TYPE)], metrics::render(&station.node, &station.http, &station.rest))
-        .into_response()
+    ([(CONTENT_TYPE, METRICS_TYPE)], metrics::render(&station)).into_response()
 }
 
 /// For programs of this machine, and for whoever holds an access key.

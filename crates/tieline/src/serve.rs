@@ -19,11 +19,12 @@ use crate::Failure;
 use crate::admission::MemberOrigins;
 use crate::client::ClientEndpoint;
 use crate::config::{Broker, Settings};
-use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Welcome};
+use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Verdict};
 use crate::membership::{self, Membership};
 use crate::rest::{Rest, RestTally};
 use crate::routes::{self, Station};
 use crate::stop;
+use crate::upstream::{Surroundings, Upstream, UpstreamTally};
 
 /// Descriptors that the program needs beside those of connections.
 const OTHER_DESCRIPTORS: u64 = 256;
@@ -86,10 +87,12 @@ pub async fn serve(
     let tally = Arc::new(HttpTally::default());
     let client_url = membership::client_url(&settings.server, address);
     let members = Arc::new(MemberOrigins::new(client_url.as_deref()));
+    let upstream_tally: Arc<UpstreamTally> = Arc::default();
     let station = Arc::new(Station {
         node: Arc::clone(&node),
         http: Arc::clone(&tally),
         rest: RestTally::default(),
+        upstream: Arc::clone(&upstream_tally),
         demo: settings.server.demo,
         allow_anonymous: settings.server.allow_anonymous,
         broker: settings.server.broker.clone(),
@@ -98,13 +101,27 @@ pub async fn serve(
         has_admin: admin.is_some(),
         is_stopping: AtomicBool::new(false),
     });
+    let surroundings = Surroundings {
+        node: Arc::clone(&node),
+        keys: Arc::clone(&keys),
+        origin: membership::authority(client_url.as_deref(), address),
+        max_message: settings.limits.max_message.0,
+        store: engine.as_ref().map(|engine| (Arc::clone(&engine.store), Arc::clone(&engine.records))),
+        tally: upstream_tally,
+    };
     let logs = keep(&settings, &node, engine);
     let membership = Membership::begin(&settings.server, &node, client_url, &members).await;
     let membership = match membership {
         Ok(membership) => membership,
         Err(error) => {
-            logs.stop().await;
-            stop::switchboard(switchboard).await?;
+            end(None, logs, switchboard).await?;
+            return Err(error.into());
+        }
+    };
+    let (upstream, upstream_task) = match Upstream::start(&settings.upstream, surroundings) {
+        Ok(started) => started.unzip(),
+        Err(error) => {
+            end(membership, logs, switchboard).await?;
             return Err(error.into());
         }
     };
@@ -113,7 +130,7 @@ pub async fn serve(
         admin: admin.as_ref().map(|(_, address)| *address),
         peers: membership.as_ref().and_then(|membership| membership.peers),
     };
-    let endpoint = ClientEndpoint::new(Arc::clone(&node), &settings.server, members);
+    let endpoint = ClientEndpoint::new(Arc::clone(&node), &settings.server, members, upstream);
     let edge_settings = EdgeSettings::of(&settings);
     let handle = node.handle();
     let rest = Rest::new(Arc::clone(&station), settings.limits.max_message.0);
@@ -143,12 +160,25 @@ pub async fn serve(
         let _ = stopping.send(true);
     };
     let (served, operated, ()) = tokio::join!(serving, operating, ending);
+    end(membership, logs, switchboard).await?;
+    if let Some(upstream) = upstream_task {
+        // Now that every connection has ended, so that the application hears of it.
+        upstream.stop().await;
+    }
+    served.and(operated).map_err(Failure::Runtime)
+}
+
+/// Leaves the cluster and closes all connections.
+async fn end(
+    membership: Option<Membership>,
+    logs: LogsTask,
+    switchboard: Switchboard<Operator>,
+) -> Result<(), Failure> {
     if let Some(membership) = membership {
         membership.end().await;
     }
     logs.stop().await;
-    stop::switchboard(switchboard).await?;
-    served.and(operated).map_err(Failure::Runtime)
+    stop::switchboard(switchboard).await
 }
 
 fn listen(address: SocketAddr, backlog: u32) -> Result<(TcpListener, SocketAddr), Failure> {
@@ -278,7 +308,7 @@ impl Endpoint for NoClients {
         false
     }
 
-    fn receive(&self, _: &Asked<'_>) -> Result<Welcome<tieline_core::Arrival>, Refusal> {
+    fn receive(&self, _: &Asked<'_>) -> Result<Verdict<tieline_core::Arrival>, Refusal> {
         Err(ErrorCode::NotFound.into())
     }
 }

@@ -128,6 +128,7 @@ pub(crate) fn target(log: &LogKey) -> (&HubName, Target) {
     match log {
         LogKey::Group(hub, group) => (hub, Target::Group(group.clone())),
         LogKey::Inbox(hub, user) => (hub, Target::User(user.clone())),
+        LogKey::Events(..) => unreachable!("events are for the application, and no clerk follows them"),
     }
 }
 

@@ -22,6 +22,9 @@ use crate::subprotocol::Subprotocol;
 /// connected.
 const HELLO: u64 = 2000;
 
+/// When a connection is looked at again that stood still as that time was over, in milliseconds.
+const PARKED_AGAIN: u64 = 1000;
+
 impl Operator {
     /// Lets a connection enter the logs of what it is about to do. Gives it back where there are none.
     pub(super) fn enter_logs(&mut self, shard: &mut Shard<Self>, slot: Slot, then: Then) -> Option<Then> {
@@ -157,11 +160,13 @@ impl Operator {
             let Some(slot) = shard.find(address) else { continue };
             let Some(session) = shard.session(slot) else { continue };
             let Some(inbox) = session.inbox.as_ref().filter(|inbox| !inbox.is_open) else { continue };
-            // One that is parked has asked, and waits.
-            if !shard.is_parked(slot) {
-                let since = Since::After(inbox.at);
-                self.open_inbox(shard, slot, None, since);
+            // One that is parked may have asked, or waits for something else.
+            if shard.is_parked(slot) {
+                self.silent.push_back((now + PARKED_AGAIN, address));
+                continue;
             }
+            let since = Since::After(inbox.at);
+            self.open_inbox(shard, slot, None, since);
         }
     }
 

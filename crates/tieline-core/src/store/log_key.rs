@@ -1,6 +1,6 @@
 //! [`LogKey`]: whose messages a log keeps. Tested here.
 
-use tieline_proto::{GroupName, HubName, UserId};
+use tieline_proto::{GroupName, HubName, NodeName, UserId};
 
 /// Names a log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,16 +9,19 @@ pub enum LogKey {
     Group(HubName, GroupName),
     /// The inbox of a user.
     Inbox(HubName, UserId),
+    /// Events of a hub that a node has to tell the application.
+    Events(NodeName, HubName),
 }
 
 impl LogKey {
-    /// The one text that engines know the log by: `g/hub/group` or `u/hub/user`. At most about 4.2 KiB; a hub's name has no
-    /// slash, so no two logs have the same.
+    /// The one text that engines know the log by: `g/hub/group`, `u/hub/user` or `e/node/hub`. At most about 4.2 KiB; names of hubs and nodes have
+    /// no slash, so no two logs have the same.
     #[must_use]
     pub fn to_text(&self) -> String {
         match self {
             LogKey::Group(hub, group) => format!("g/{hub}/{group}"),
             LogKey::Inbox(hub, user) => format!("u/{hub}/{user}"),
+            LogKey::Events(node, hub) => format!("e/{node}/{hub}"),
         }
     }
 }

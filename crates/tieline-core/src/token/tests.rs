@@ -269,3 +269,11 @@ proptest! {
         let _ = keys().verify_rest(&sign_text(r#"{"alg":"HS256"}"#, &text), &text, NOW);
     }
 }
+
+#[test]
+fn a_text_is_signed_by_each_key_as_rfc_4231_says() {
+    let keys = Keys::new(["Jefe", "other"]);
+    let signed: Vec<String> = keys.sign_text("what do ya want for nothing?").collect();
+    assert_eq!(signed[0], "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    assert_eq!((signed.len(), signed[1].len()), (2, 64));
+}

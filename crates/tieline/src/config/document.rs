@@ -19,7 +19,7 @@ In a variable, the values of a list have commas between them; a flag of a list i
 ";
 
 /// The introduction of each section.
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 8] = [
     (
         "",
         "Above the first section of the file. Each of these is also a flag: `access_key` is `--access-key`.",
@@ -36,6 +36,11 @@ const SECTIONS: [(&str, &str); 7] = [
     ),
     ("deflate", "Compression of messages."),
     ("log", "The program's own log, which goes to the standard error."),
+    (
+        "upstream",
+        "An HTTP endpoint of the application that is told of events and asked by clients, as [upstream.md](upstream.md) says. \
+         The table may stand several times, in the file alone; `(required)` has to be given.",
+    ),
 ];
 
 /// The document.

@@ -263,7 +263,7 @@ impl Kind for Option<NodeName> {
 }
 
 /// Reads a list: an array, a repeated flag, one string, or the text of a variable with commas between.
-fn list<T>(written: &Written, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+pub(super) fn list<T>(written: &Written, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
     let strings: Vec<&str> = match written {
         Written::List(values) => values.iter().map(text).collect::<Option<_>>()?,
         Written::Loose(text) => text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect(),
@@ -273,7 +273,7 @@ fn list<T>(written: &Written, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>
     strings.into_iter().map(read).collect()
 }
 
-fn write_list(texts: impl Iterator<Item = String>) -> String {
+pub(super) fn write_list(texts: impl Iterator<Item = String>) -> String {
     format!("[{}]", texts.collect::<Vec<_>>().join(", "))
 }
 

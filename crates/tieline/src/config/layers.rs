@@ -64,7 +64,7 @@ impl Layers {
     }
 
     /// Adds a file's settings and returns its mistakes.
-    pub(super) fn add_file(&mut self, path: &Path, text: &str) -> Vec<ConfigError> {
+    pub(crate) fn add_file(&mut self, path: &Path, text: &str) -> Vec<ConfigError> {
         self.add_text(path, text, &rows())
     }
 

@@ -1,6 +1,7 @@
 //! The table of settings as data: what flags, the document, and the search for unknown keys are made from.
 
 use super::table::{Deflate, GroupTable, Inbox, Limits, Log, Server, Times};
+use super::upstream::Upstream;
 
 /// One setting.
 #[derive(Clone, Debug)]
@@ -45,5 +46,6 @@ pub fn rows() -> Vec<Row> {
     rows.extend(GroupTable::rows());
     rows.extend(Deflate::rows());
     rows.extend(Log::rows());
+    rows.extend(Upstream::rows());
     rows
 }

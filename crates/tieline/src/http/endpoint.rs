@@ -1,6 +1,7 @@
 //! [`Endpoint`]: what a program makes of requests for a WebSocket.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 
 use tieline_switchboard::{Application, Format};
 use tieline_websocket::Upgrade;
@@ -37,6 +38,17 @@ pub struct Welcome<T> {
     pub arrival: T,
 }
 
+/// A welcome that somebody has yet to decide on.
+pub type Pending<T> = Pin<Box<dyn Future<Output = Result<Welcome<T>, Refusal>> + Send>>;
+
+/// What becomes of a request that is not refused at once.
+pub enum Verdict<T> {
+    /// It is granted.
+    Granted(Welcome<T>),
+    /// It is decided on elsewhere, within a limited time.
+    Pending(Pending<T>),
+}
+
 /// What a program makes of requests for a WebSocket.
 pub trait Endpoint: Send + Sync + 'static {
     /// Who gets the connections.
@@ -52,5 +64,5 @@ pub trait Endpoint: Send + Sync + 'static {
     fn receive(
         &self,
         asked: &Asked<'_>,
-    ) -> Result<Welcome<<Self::Application as Application>::Arrival>, Refusal>;
+    ) -> Result<Verdict<<Self::Application as Application>::Arrival>, Refusal>;
 }

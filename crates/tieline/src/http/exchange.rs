@@ -21,7 +21,7 @@ use tower::Service as _;
 
 use super::Edge;
 use super::endpoint::Endpoint;
-use super::grant::{Granted, host};
+use super::grant::{Granted, Judgement, host};
 use super::head::Head;
 use super::refusal::Refusal;
 use super::rewound::Rewound;
@@ -86,10 +86,26 @@ impl<E: Endpoint> Service<Request<Incoming>> for Exchange<E> {
             Err(refusal) => Err(refusal),
         };
         match result {
-            Ok(granted) => {
+            Ok(Judgement::Granted(granted)) => {
                 *self.granted.lock() = Some(granted);
                 // The answer is not hyper's to write any more.
                 Box::pin(pending())
+            }
+            Ok(Judgement::Pending(deciding)) => {
+                let (edge, peer) = (Arc::clone(&self.edge), self.peer);
+                let outcome = Outcome(Arc::clone(&self.granted.0));
+                Box::pin(async move {
+                    match deciding.await {
+                        Ok(granted) => {
+                            *outcome.lock() = Some(granted);
+                            pending().await
+                        }
+                        Err(refusal) => {
+                            note(&edge, peer, &refusal);
+                            Ok(refusal.response())
+                        }
+                    }
+                })
             }
             Err(refusal) => {
                 note(&self.edge, self.peer, &refusal);

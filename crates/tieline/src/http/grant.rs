@@ -1,15 +1,16 @@
 //! Judging a request for a WebSocket, and what comes of it when it is granted.
 
 use std::net::{SocketAddr, TcpStream};
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tieline_proto::ErrorCode;
 use tieline_switchboard::{Adoption, Application, Format};
-use tieline_websocket::{InflateMode, Role, Upgrade, response_head};
+use tieline_websocket::{AcceptKey, DeflateParams, InflateMode, Role, Upgrade, response_head};
 
 use super::Edge;
-use super::endpoint::{Asked, Endpoint};
+use super::endpoint::{Asked, Endpoint, Verdict, Welcome};
 use super::head::{Found, Head};
 use super::refusal::Refusal;
 use crate::admission;
@@ -27,9 +28,36 @@ pub(super) struct Granted<E: Endpoint> {
     arrival: Arrival<E>,
 }
 
+/// What becomes of a request.
+pub(super) enum Judgement<E: Endpoint> {
+    Granted(Granted<E>),
+    Pending(Pin<Box<dyn Future<Output = Result<Granted<E>, Refusal>> + Send>>),
+}
+
+/// The part of an answer that follows from the handshake alone.
+struct Terms {
+    accept_key: AcceptKey,
+    deflate: Option<DeflateParams>,
+}
+
+impl Terms {
+    fn grant<E: Endpoint>(self, welcome: Welcome<Arrival<E>>) -> Granted<E> {
+        let Terms { accept_key, deflate } = self;
+        let mut format = welcome.format;
+        format.deflate = deflate.as_ref().map_or(0, |params| params.server_max_window_bits);
+        Granted {
+            answer: response_head(accept_key, welcome.protocol, deflate.as_ref()),
+            shard: welcome.shard,
+            format,
+            inflate: deflate.map(|params| params.inflate_mode(Role::Server)),
+            arrival: welcome.arrival,
+        }
+    }
+}
+
 impl<E: Endpoint> Granted<E> {
     /// Judges a request whose path the endpoint owns.
-    pub(super) fn judge(edge: &Edge<E>, head: &Head<'_>, peer: SocketAddr) -> Result<Self, Refusal> {
+    pub(super) fn judge(edge: &Edge<E>, head: &Head<'_>, peer: SocketAddr) -> Result<Judgement<E>, Refusal> {
         let host = host(head)?;
         let upgrade = Upgrade::from_request(head.method, head.minor, head.headers())?;
         if head.has_body() {
@@ -50,16 +78,14 @@ impl<E: Endpoint> Granted<E> {
         }
         let is_forwarded = edge.settings.proxy_protocol;
         let asked = Asked { head, upgrade: &upgrade, host, peer, is_forwarded, listener: edge.address };
-        let welcome = edge.endpoint.receive(&asked)?;
+        let verdict = edge.endpoint.receive(&asked)?;
         let deflate = edge.settings.deflate.as_ref().and_then(|policy| upgrade.negotiate_deflate(policy));
-        let mut format = welcome.format;
-        format.deflate = deflate.map_or(0, |params| params.server_max_window_bits);
-        Ok(Granted {
-            answer: response_head(upgrade.accept_key(), welcome.protocol, deflate.as_ref()),
-            shard: welcome.shard,
-            format,
-            inflate: deflate.map(|params| params.inflate_mode(Role::Server)),
-            arrival: welcome.arrival,
+        let terms = Terms { accept_key: upgrade.accept_key(), deflate };
+        Ok(match verdict {
+            Verdict::Granted(welcome) => Judgement::Granted(terms.grant(welcome)),
+            Verdict::Pending(pending) => {
+                Judgement::Pending(Box::pin(async move { Ok(terms.grant(pending.await?)) }))
+            }
         })
     }
 

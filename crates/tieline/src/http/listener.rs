@@ -20,10 +20,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::Edge;
 use super::endpoint::Endpoint;
 use super::exchange;
-use super::grant::Granted;
+use super::grant::{Granted, Judgement};
 use super::head::Head;
 use super::preface::Preface;
 use super::proxy_protocol::{self, HeaderError};
+use super::refusal::Refusal;
 
 /// How long accepting rests when the system has no descriptor left: a socket has to be closed first.
 const REST: Duration = Duration::from_millis(100);
@@ -126,28 +127,55 @@ fn greet<E: Endpoint>(
     let request = Head::parse(early).filter(|(head, _)| edge.endpoint.owns(head.path()));
     let refusal = match request {
         Some((head, length)) => match Granted::judge(edge, &head, peer) {
-            Ok(granted) => return granted.hand_over(edge, stream, early[length..].to_vec()),
+            Ok(Judgement::Granted(granted)) => {
+                return granted.hand_over(edge, stream, early[length..].to_vec());
+            }
+            Ok(Judgement::Pending(pending)) => {
+                let (edge, early) = (Arc::clone(edge), early[length..].to_vec());
+                tokio::spawn(async move {
+                    match pending.await {
+                        Ok(granted) => granted.hand_over(&edge, stream, early),
+                        Err(refusal) => refuse(&edge, stream, peer, &refusal).await,
+                    }
+                    drop(permit);
+                });
+                return;
+            }
             Err(refusal) => Some(refusal),
         },
         None => None,
     };
-    let stream = match tokio::net::TcpStream::from_std(stream) {
-        Ok(stream) => stream,
-        Err(error) => return tracing::error!(%error, "A socket could not be given to the runtime."),
-    };
     if let Some(refusal) = refusal {
-        exchange::note(edge, peer, &refusal);
+        let edge = Arc::clone(edge);
         tokio::spawn(async move {
-            exchange::linger(stream, &refusal.to_bytes()).await;
+            refuse(&edge, stream, peer, &refusal).await;
             drop(permit);
         });
         return;
     }
+    let stream = match tokio::net::TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::error!(%error, "A socket could not be given to the runtime."),
+    };
     let (edge, early, stopped) = (Arc::clone(edge), early.to_vec(), stopped.clone());
     tokio::spawn(async move {
         exchange::converse(edge, stream, early, peer, stopped).await;
         drop(permit);
     });
+}
+
+/// Answers a request that is refused.
+async fn refuse<E: Endpoint>(
+    edge: &Edge<E>,
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    refusal: &Refusal,
+) {
+    exchange::note(edge, peer, refusal);
+    match tokio::net::TcpStream::from_std(stream) {
+        Ok(stream) => exchange::linger(stream, &refusal.to_bytes()).await,
+        Err(error) => tracing::error!(%error, "A socket could not be given to the runtime."),
+    }
 }
 
 /// Waits for the rest of a balancer's header, and for what the client then asks. The header has as much time as a request's head.

@@ -214,6 +214,32 @@ pub(super) const FAMILIES: &[Family] = &[
         },
     )
     .labels(&["call"]),
+    own(
+        "upstream_events_total",
+        Counter,
+        "Events for the application, by kind and by what became of them: `answered` by its endpoint, `refused` by it, `failed` for good, sent again (`retried`), or `dropped` for want of room.",
+        |view, samples| {
+            for (event, outcome, count) in view.upstream.counts() {
+                samples.labelled(&[&event, &outcome], count);
+            }
+        },
+    )
+    .labels(&["event", "outcome"]),
+    own(
+        "upstream_events_waiting",
+        Gauge,
+        "Events that wait in memory, to be sent to the application or to be kept in the store.",
+        |view, samples| samples.value(view.upstream.waiting()),
+    ),
+    own(
+        "upstream_request_seconds",
+        Seconds,
+        "How long the application's endpoints took for one request, by kind of event, those that did not answer among them.",
+        |view, samples| {
+            view.upstream.latencies().for_each(|(event, latency)| samples.latency(&[&event], latency));
+        },
+    )
+    .labels(&["event"]),
     // ---- logs ----
     own("log_stored_total", Counter, "Durable messages that the store took.", logs!(stored)),
     own(

@@ -35,3 +35,5 @@ mod slow_readers;
 #[cfg(test)]
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(test)]
+mod upstream;

@@ -1,0 +1,101 @@
+//! Events that nobody waits for: sent until they are taken, in their order.
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::json;
+
+use super::*;
+use crate::support::metrics::{metrics, sample};
+
+const TOLD: &str = "user_events = []\nsystem_events = [\"connected\", \"disconnected\"]";
+
+#[test]
+fn an_event_is_sent_again_under_its_id_until_it_is_taken_and_in_its_order() {
+    let asked = AtomicU32::new(0);
+    let endpoint = Endpoint::start(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::status(500),
+        1 => Reply::Close,
+        2 => Reply::status(429),
+        _ => Reply::status(200),
+    });
+    let server = server(&endpoint, TOLD);
+    let (mut socket, _) = connect(&server, "tieline.v1").unwrap();
+    socket.close(1000);
+    let posts: Vec<Post> = (0..5).map(|_| endpoint.next()).collect();
+    let names: Vec<&str> = posts.iter().map(Post::event).collect();
+    assert_eq!(names, ["connected", "connected", "connected", "connected", "disconnected"]);
+    let id = |post: &Post| (post.header("ce-id").to_owned(), post.header("ce-time").to_owned());
+    assert!(posts[..4].iter().all(|post| id(post) == id(&posts[0])));
+    assert_ne!(id(&posts[4]).0, id(&posts[0]).0);
+    let counted = |name: &str| sample(&metrics(server.address), name);
+    while counted("upstream_events_waiting") > 0.0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(counted("upstream_events_total{event=\"connected\",outcome=\"retried\"}"), 3.0);
+    assert_eq!(counted("upstream_events_total{event=\"connected\",outcome=\"answered\"}"), 1.0);
+}
+
+#[test]
+fn what_an_endpoint_refuses_is_not_sent_again() {
+    let endpoint = Endpoint::start(|post| Reply::status(if post.event() == "connected" { 400 } else { 200 }));
+    let server = server(&endpoint, TOLD);
+    let (mut socket, _) = connect(&server, "tieline.v1").unwrap();
+    socket.close(1000);
+    assert_eq!([endpoint.next().event(), endpoint.next().event()], ["connected", "disconnected"]);
+}
+
+#[test]
+fn an_endpoint_that_was_away_gets_everything_when_it_is_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let server = Server::start(&format!(
+        "access_key = [\"{}\"]\n[[upstream]]\nurl = \"http://{address}/\"\n{TOLD}",
+        KEYS[0]
+    ));
+    let mut expected = Vec::new();
+    for _ in 0..3 {
+        let (mut socket, connected) = connect(&server, "json.webpubsub.azure.v1").unwrap();
+        socket.close(1000);
+        expected.push(connected["connectionId"].as_str().unwrap().to_owned());
+    }
+    while sample(&metrics(server.address), "upstream_events_total{event=\"connected\",outcome=\"retried\"}")
+        == 0.0
+    {
+        std::thread::yield_now();
+    }
+    let endpoint = Endpoint::on(TcpListener::bind(address).unwrap(), |_| Reply::allow("*"));
+    let mut told: Vec<(String, String)> = (0..6)
+        .map(|_| endpoint.next())
+        .map(|post| (post.header("ce-connectionid").to_owned(), post.event().to_owned()))
+        .collect();
+    for id in &expected {
+        let of: Vec<&str> = told.iter().filter(|(of, _)| of == id).map(|(_, event)| &**event).collect();
+        assert_eq!(of, ["connected", "disconnected"]);
+    }
+    told.sort();
+    told.dedup();
+    assert_eq!(told.len(), 6);
+}
+
+#[test]
+fn a_node_that_stops_tells_of_every_connection_before_its_end() {
+    let endpoint = Endpoint::start(|_| Reply::status(200));
+    let mut server = server(&endpoint, TOLD);
+    let sockets: Vec<_> = (0..20).map(|_| connect(&server, "tieline.v1").unwrap()).collect();
+    drop(std::thread::spawn(move || {
+        // They answer the close frame, so that the node need not wait for them.
+        sockets.into_iter().for_each(|(mut socket, _)| {
+            socket.next();
+            socket.next();
+            socket.close(1001);
+        });
+    }));
+    server.stop();
+    let posts = endpoint.so_far();
+    let count = |event: &str| posts.iter().filter(|post| post.event() == event).count();
+    assert_eq!((count("connected"), count("disconnected")), (20, 20));
+    let last = posts.iter().rfind(|post| post.event() == "disconnected").unwrap();
+    assert_eq!(last.json(), json!({"reason": "The node stops."}));
+}
