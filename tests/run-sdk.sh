@@ -3,14 +3,15 @@
 #
 #   run-sdk.sh BINARY js|python
 #
-# TIELINE_A and TIELINE_B name running nodes and TIELINE_KEY their key; then none are started. Ends with 0, 1, or 77
+# TIELINE_A and TIELINE_B name running nodes and TIELINE_KEY their key; then none are started, and upstream events are left
+# out unless TIELINE_UPSTREAM says where the nodes send them. Ends with 0, 1, or 77
 # when the language is not there.
 set -euo pipefail
 
 binary=$1
 language=$2
 # Suites, by file.
-js=(wire.test.js recovery.test.js rest.test.js)
+js=(wire.test.js recovery.test.js rest.test.js upstream.test.js)
 python=(test_wire test_rest)
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -64,7 +65,7 @@ esac
 start() {
   local log=$run/$1.log
   shift
-  env -u TIELINE_A -u TIELINE_B -u TIELINE_KEY "$binary" serve --listen 127.0.0.1:0 --access-key "$TIELINE_KEY" "$@" >"$log" 2>&1 &
+  env -u TIELINE_A -u TIELINE_B -u TIELINE_KEY -u TIELINE_UPSTREAM "$binary" serve --listen 127.0.0.1:0 --access-key "$TIELINE_KEY" "$@" >"$log" 2>&1 &
   nodes+=($!)
   for _ in $(seq 100); do
     address=$(sed -n 's|.*listening on \(http://[^ ]*\).*|\1|p' "$log" | head -1)
@@ -78,11 +79,24 @@ start() {
 
 if [ -z "${TIELINE_A:-}" ]; then
   export TIELINE_KEY=${TIELINE_KEY:-a-key-for-tests-that-is-long-enough-for-hs256}
+  # Where the suite will have the endpoint of an application: a port that is free now.
+  if [ "$language" = js ]; then
+    port=$(node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => { console.log(s.address().port); s.close(); })')
+    export TIELINE_UPSTREAM=http://127.0.0.1:$port
+    cat >"$run/nodes.toml" <<END
+[[upstream]]
+hub = "upstream"
+url = "$TIELINE_UPSTREAM/api/webpubsub/hubs/{hub}/{event}"
+system_events = ["connect", "connected", "disconnected"]
+END
+  else
+    : >"$run/nodes.toml"
+  fi
   # Two nodes of one cluster: what is asked of one is about the clients of both.
-  start a --node a --broker mesh:// --peer-listen 127.0.0.1:0
+  start a --config "$run/nodes.toml" --node a --broker mesh:// --peer-listen 127.0.0.1:0
   export TIELINE_A=$address
   peers=$(sed -n 's|.*peers on \([^ ]*\).*|\1|p' "$run/a.log" | head -1)
-  start b --node b --broker "mesh://$peers" --peer-listen 127.0.0.1:0
+  start b --config "$run/nodes.toml" --node b --broker "mesh://$peers" --peer-listen 127.0.0.1:0
   export TIELINE_B=$address
   for _ in $(seq 100); do
     ! grep -q "peer is linked" "$run/a.log" || break
