@@ -163,7 +163,8 @@ impl Upstream {
         let http = Arc::new(Http::new(settings.iter().any(|upstream| upstream.url.is_https()), longest)?);
         let handler = |settings: &config::Upstream| {
             let origin = settings.origin.as_ref().unwrap_or(&origin);
-            let origin = HeaderValue::from_str(origin).unwrap_or(HeaderValue::from_static("tieline"));
+            let origin =
+                HeaderValue::from_str(origin).expect("the configuration takes hosts that are ASCII alone");
             let (keys, http, tally) = (Arc::clone(&keys), Arc::clone(&http), Arc::clone(&tally));
             Arc::new(Handler::new(settings.clone(), origin, keys, http, tally))
         };

@@ -281,6 +281,36 @@ fn a_mistake_in_one_of_several_tables_is_told_with_its_line() {
 }
 
 #[test]
+fn an_endpoint_is_shown_without_its_secret_and_its_mistakes_are_told() {
+    let file = "[[upstream]]\nurl = \"https://a.example.com/{hub}/{event}?code=SECRET\"\nsystem_events = [\"connect\"]\n";
+    let (settings, layers) = read(file, &[], &[]).unwrap();
+    let shown = settings.show(&layers);
+    assert!(
+        shown.contains("url = \"https://a.example.com/{hub}/{event}?***\" # t.toml, line 2\n"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("[[upstream]]\nhub = \"*\"\n") && shown.contains("system_events = [\"connect\"]"),
+        "{shown}"
+    );
+    assert!(!shown.contains("SECRET") && !format!("{settings:?}").contains("SECRET"));
+    for (line, expected) in [
+        ("hub = \"chat\"", "t.toml, line 1: `upstream.url` has to be given"),
+        ("url = \"ftp://h\"", "`upstream.url` takes an address such as"),
+        ("url = \"https://u:SECRET@h/\"", "not \"***@h/\""),
+        ("url = \"https://{hub}.h/?SECRET\"", "not \"https://{hub}.h/\""),
+        ("url = \"http://h\"\nsystem_events = [\"conect\"]", "`upstream.system_events` takes a list of"),
+        ("url = \"http://h\"\nhub = \"a b\"", "`upstream.hub` takes the name of a hub"),
+        ("url = \"http://h\"\nurls = 1", "did you mean `upstream.url`?"),
+        ("url = \"http://h\"\ntimeout = \"2m\"", "`upstream.timeout` takes a duration from"),
+        ("url = \"http://h\"\norigin = \"https://h\"", "`upstream.origin` takes a host"),
+    ] {
+        let told = mistakes(&format!("[[upstream]]\n{line}"));
+        assert!(told.contains(expected) && !told.contains("SECRET"), "{line}: {told}");
+    }
+}
+
+#[test]
 fn a_broker_is_shown_without_its_password() {
     let (settings, layers) = read("broker = \"rediss://us%3Aer:SECRET%2F@cache.local/3\"", &[], &[]).unwrap();
     let shown = settings.show(&layers);

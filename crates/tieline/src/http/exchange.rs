@@ -14,6 +14,7 @@ use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper::{Request, Response};
+use tieline_proto::ErrorCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -94,8 +95,12 @@ impl<E: Endpoint> Service<Request<Incoming>> for Exchange<E> {
             Ok(Judgement::Pending(deciding)) => {
                 let (edge, peer) = (Arc::clone(&self.edge), self.peer);
                 let outcome = Outcome(Arc::clone(&self.granted.0));
+                // A task of its own, which is not ended when the client leaves meanwhile: whoever decides is to hear what
+                // became of a connection that it granted. It ends within the time that deciding may take.
+                let deciding = tokio::spawn(deciding);
                 Box::pin(async move {
-                    match deciding.await {
+                    let decided = deciding.await;
+                    match decided.unwrap_or_else(|_| Err(ErrorCode::InternalServerError.into())) {
                         Ok(granted) => {
                             *outcome.lock() = Some(granted);
                             pending().await

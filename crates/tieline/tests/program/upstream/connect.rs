@@ -7,7 +7,7 @@ use serde_json::json;
 use tieline_websocket::ClientRequest;
 
 use super::*;
-use crate::support::http::connect as dial;
+use crate::support::http::{connect as dial, get};
 use crate::support::metrics::{metrics, sample};
 use std::io::Write;
 
@@ -230,14 +230,24 @@ fn a_client_that_leaves_while_the_application_decides_is_told_of_as_disconnected
         }
         Reply::status(204)
     });
-    let offer = request(&server, "tieline.v1");
-    let mut stream = dial(server.address);
-    stream.write_all(&offer.to_bytes().unwrap()).unwrap();
-    let asked = endpoint.next();
-    drop(stream);
-    go.send(()).unwrap();
-    let told = endpoint.next_of("disconnected");
-    assert_eq!(told.header("ce-connectionid"), asked.header("ce-connectionid"));
+    // At once, and in two parts, which is another way through the server.
+    for first in [None, Some(40)] {
+        let offer = request(&server, "tieline.v1").to_bytes().unwrap();
+        let mut stream = dial(server.address);
+        if let Some(first) = first {
+            stream.write_all(&offer[..first]).unwrap();
+            // The server has read the first part when it answers somebody who came later.
+            assert_eq!(get(server.address, "/healthz", "").status, 200);
+        }
+        stream.write_all(&offer[first.unwrap_or_default()..]).unwrap();
+        let asked = endpoint.next_of("connect");
+        drop(stream);
+        // The server has seen that when it answers somebody who came later, where it looks.
+        assert_eq!(get(server.address, "/healthz", "").status, 200);
+        go.send(()).unwrap();
+        let told = endpoint.next_of("disconnected");
+        assert_eq!(told.header("ce-connectionid"), asked.header("ce-connectionid"));
+    }
 }
 
 #[test]
