@@ -99,3 +99,40 @@ fn a_node_that_stops_tells_of_every_connection_before_its_end() {
     let last = posts.iter().rfind(|post| post.event() == "disconnected").unwrap();
     assert_eq!(last.json(), json!({"reason": "The node stops."}));
 }
+
+#[test]
+fn a_node_that_is_started_again_goes_on_with_what_its_store_has() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let file = std::env::temp_dir().join(format!("tieline-events-{}.db", std::process::id()));
+    let start = || {
+        Server::start(&format!(
+            "access_key = [\"{}\"]\nnode = \"n\"\nstore = \"sqlite://{}\"\n[[upstream]]\nurl = \"http://{address}/\"\n{TOLD}",
+            KEYS[0],
+            file.display()
+        ))
+    };
+    let mut first = start();
+    let (mut socket, connected) = connect(&first, "json.webpubsub.azure.v1").unwrap();
+    socket.close(1000);
+    while sample(&metrics(first.address), "upstream_events_total{event=\"connected\",outcome=\"retried\"}")
+        == 0.0
+    {
+        std::thread::yield_now();
+    }
+    first.stop();
+    let endpoint = Endpoint::on(TcpListener::bind(address).unwrap(), |_| Reply::allow("*"));
+    let second = start();
+    for event in ["connected", "disconnected"] {
+        let post = endpoint.next();
+        assert_eq!(
+            (post.event(), post.header("ce-connectionid")),
+            (event, connected["connectionId"].as_str().unwrap())
+        );
+    }
+    drop(second);
+    for ending in ["", "-wal", "-shm", "-lock"] {
+        let _ = std::fs::remove_file(format!("{}{ending}", file.display()));
+    }
+}
