@@ -141,6 +141,7 @@ impl World {
             groups: Vec::new(),
             subprotocol: Subprotocol::Tieline,
             expires: None,
+            place: None,
         };
         let Place { station, net } = &mut self.places[at];
         let arrival = Arrival::Client(Box::new(client));
