@@ -25,7 +25,7 @@ cleanup() {
   done
   if [ $failed -ne 0 ] && [ -s "$run/a.log" ]; then
     echo "--- the node's last words"
-    tail -20 "$run"/*.log
+    tail -n 20 "$run"/*.log
   fi
   rm -rf "$run"
 }
