@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::entering::{Admitting, Entering, Entrants};
 use super::feed::{Feed, FeedPage, Question};
 use super::places::Places;
-use super::publishing::{Publishing, Stored};
+use super::publishing::{Pending, Publishing, Stored};
 use super::{Entry, KeepError, Logs, Reader, entry};
 use crate::command::Command;
 use crate::delivery::{Outcome, Receipt, Target};
@@ -42,6 +42,9 @@ const HEADS: usize = 512;
 
 /// How long a full mailbox is waited for before it is tried again.
 const ROOM: Duration = Duration::from_millis(1);
+
+/// How long the end waits for the store.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// Requests taken before the rest is looked at.
 const REQUESTS_PER_TURN: usize = 256;
@@ -129,6 +132,8 @@ pub(super) struct Clerk {
     pub(super) node: Arc<Node>,
     /// Messages that the store was given.
     pub(super) storing: FuturesUnordered<Coming<Stored>>,
+    /// Who waits for it, the longest first.
+    pub(super) pending: VecDeque<Pending>,
     /// What else it was asked.
     pub(super) asking: FuturesUnordered<Coming<Told>>,
     pub(super) feeds: HashMap<LogKey, Followed>,
@@ -159,6 +164,7 @@ impl Clerk {
             logs,
             node,
             storing: FuturesUnordered::new(),
+            pending: VecDeque::new(),
             asking: FuturesUnordered::new(),
             feeds: HashMap::new(),
             lives: 0,
@@ -195,11 +201,14 @@ impl Clerk {
             }
             self.ask_heads();
         }
+        // What clients have read is written once more; nothing else that the store was asked is waited for.
+        self.asking.clear();
         self.write_places();
-        while let Some(told) = self.asking.next().await {
-            if let Told::Placed(..) = told {
-                continue;
-            }
+        let writing = async { while self.asking.next().await.is_some() {} };
+        if tokio::time::timeout(ENDING, writing).await.is_err() {
+            tracing::warn!(
+                "The store did not take how far inboxes were read; clients are given some of them again."
+            );
         }
     }
 
@@ -485,6 +494,7 @@ impl Clerk {
                 self.node.settle(settled);
             }
         }
+        self.give_up_waiting(now);
         self.watched.retain(|(_, receipt)| !receipt.is_done());
         for log in std::mem::take(&mut self.again) {
             self.turn(&log).await;

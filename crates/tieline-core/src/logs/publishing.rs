@@ -1,7 +1,8 @@
 //! [`Publishing`]: a message on its way into its logs, and what follows when it is there.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::time::Instant;
 
 use smallvec::SmallVec;
@@ -14,7 +15,13 @@ use super::{KeepError, log_of};
 use crate::command::Command;
 use crate::delivery::{Delivery, Outcome, Receipt, Target};
 use crate::message::Way;
-use crate::store::{Append, AppendKey, Appended, StoreError};
+use crate::store::{Append, AppendKey, Appended, Refusal, StoreError};
+
+/// How long a store may take to answer for a message. Engines have limits of their own, which are shorter.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Messages that the store may have and not have answered for; more are refused.
+const MOST_STORING: usize = 131_072;
 
 /// A message that is to be kept.
 pub(crate) struct Publishing {
@@ -35,9 +42,13 @@ pub(crate) enum Reply {
     Waiter(oneshot::Sender<Result<(), KeepError>>),
 }
 
+/// Who is told, and when they asked; empty once they were told.
+pub(super) type Pending = (Instant, Arc<Mutex<Option<Reply>>>);
+
 /// A message that the store has answered for.
 pub(super) struct Stored {
-    publishing: Publishing,
+    delivery: Delivery,
+    reply: Arc<Mutex<Option<Reply>>>,
     /// The targets with a log, and what the store said of each.
     kept: SmallVec<[(Target, Result<Appended, StoreError>); 1]>,
     since: Instant,
@@ -46,11 +57,14 @@ pub(super) struct Stored {
 impl Clerk {
     /// Asks the store to keep a message.
     pub(super) fn publish(&mut self, publishing: Publishing) {
+        let Publishing { delivery, key, reply } = publishing;
         let engine = match self.logs.usable() {
+            Ok(_) if self.storing.len() >= MOST_STORING => {
+                return self.reply(&delivery, reply, Err(KeepError::Store(Refusal::QueueFull.into())));
+            }
             Ok(engine) => engine,
-            Err(error) => return self.reply(&publishing.delivery, publishing.reply, Err(error)),
+            Err(error) => return self.reply(&delivery, reply, Err(error)),
         };
-        let delivery = &publishing.delivery;
         let hub = delivery.hub.name();
         let since = Instant::now();
         let mut answers = SmallVec::<[_; 1]>::new();
@@ -61,25 +75,29 @@ impl Clerk {
                 // By several ways: each log says its own.
                 (Target::Group(group), Way::Server) => {
                     let message = delivery.message.by(Way::Group(group.clone()));
-                    body(delivery, &message).into()
+                    body(&delivery, &message).into()
                 }
-                _ => body(delivery, &delivery.message).into(),
+                _ => body(&delivery, &delivery.message).into(),
             };
-            let append = Append { log, key: publishing.key, id: delivery.message.id, body, retention };
+            let append = Append { log, key, id: delivery.message.id, body, retention };
             answers.push((target.clone(), engine.store.append(append)));
         }
+        let reply = Arc::new(Mutex::new(Some(reply)));
+        self.pending.push_back((since, Arc::clone(&reply)));
         self.storing.push(Box::pin(async move {
             let mut kept = SmallVec::new();
             for (target, answer) in answers {
                 kept.push((target, answer.await));
             }
-            Stored { publishing, kept, since }
+            Stored { delivery, reply, kept, since }
         }));
     }
 
     /// The store has answered: the message goes to whom it is for.
     pub(super) async fn stored(&mut self, stored: Stored) {
-        let Stored { publishing: Publishing { delivery, reply, .. }, kept, since } = stored;
+        let Stored { delivery, reply, kept, since } = stored;
+        // Nobody waits for it any more where the store took too long.
+        let reply = lock(&reply).take();
         let logs = Arc::clone(&self.logs);
         let counters = logs.counters();
         counters.append_wait.record(since.elapsed());
@@ -109,8 +127,10 @@ impl Clerk {
         let is_kept = failed.is_none();
         let live: SmallVec<[Target; 1]> =
             delivery.to.iter().filter(|target| self.logs.retention(target).is_none()).cloned().collect();
-        let receipt = delivery.receipt.clone().filter(|_| is_kept);
-        self.reply(&delivery, reply, failed.map_or(Ok(()), |error| Err(error.into())));
+        let receipt = delivery.receipt.clone().filter(|_| is_kept && reply.is_some());
+        if let Some(reply) = reply {
+            self.reply(&delivery, reply, failed.map_or(Ok(()), |error| Err(error.into())));
+        }
         if let Some(receipt) = &receipt {
             if fresh.is_empty() && live.is_empty() {
                 // Said again: the numbers of the first time are not known any more.
@@ -129,6 +149,22 @@ impl Clerk {
         // The one answer that it was made with: all parts are on their way now.
         if let Some(receipt) = receipt {
             self.add(&receipt, Outcome::default());
+        }
+    }
+
+    /// Tells those who have waited for the store for too long that nobody knows.
+    pub(super) fn give_up_waiting(&mut self, now: Instant) {
+        while let Some((since, reply)) = self.pending.front() {
+            let is_told = lock(reply).is_none();
+            if !is_told && now.duration_since(*since) < PATIENCE {
+                return;
+            }
+            let Some((_, reply)) = self.pending.pop_front() else { return };
+            let Some(reply) = lock(&reply).take() else { continue };
+            self.logs.counters.failed.fetch_add(1, Ordering::Relaxed);
+            let error = StoreError::Unknown(format!("it has not answered for {} s", PATIENCE.as_secs()));
+            self.tell(reply, Err(error.into()), false);
+            self.store_failed();
         }
     }
 
@@ -203,10 +239,14 @@ impl Clerk {
 
     /// Tells whoever sent a message whether it is kept.
     fn reply(&self, delivery: &Delivery, reply: Reply, result: Result<(), KeepError>) {
+        self.tell(reply, result, delivery.receipt.is_some());
+    }
+
+    /// The same; `numbers_follow` where success is told together with them, later.
+    fn tell(&self, reply: Reply, result: Result<(), KeepError>, numbers_follow: bool) {
         match reply {
             Reply::Connection(address, ack_id) => {
-                // The numbers come with the ack, later.
-                if result.is_ok() && (ack_id.is_none() || delivery.receipt.is_some()) {
+                if result.is_ok() && (ack_id.is_none() || numbers_follow) {
                     return;
                 }
                 // A shard without room for acks is one whose clients wait for them: they ask again.
@@ -218,4 +258,8 @@ impl Clerk {
             }
         }
     }
+}
+
+fn lock(reply: &Mutex<Option<Reply>>) -> MutexGuard<'_, Option<Reply>> {
+    reply.lock().unwrap_or_else(PoisonError::into_inner)
 }

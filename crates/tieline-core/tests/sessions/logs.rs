@@ -354,6 +354,30 @@ fn a_store_that_refuses_gives_no_false_ack_and_hurts_no_live_message() {
 }
 
 #[test]
+fn a_store_that_never_answers_gives_no_ack_that_is_false() {
+    let door = Door::new();
+    let house = house(&door);
+    let (mut alice, mut bob) = (tieline(&house, 0, "alice"), tieline(&house, 1, "bob"));
+    join(&mut bob, "kept", None);
+    bob.join("live", 1);
+    door.is_silent.store(true, Ordering::SeqCst);
+    let waiting = json!({"type": "sendToGroup", "group": "kept", "messageId": "m", "data": 1, "ackId": 1});
+    alice.send(waiting);
+    // Live messages, and joins of live groups, go on meanwhile.
+    assert_eq!(publish(&mut alice, "live", 2, 2)["delivered"], 1);
+    assert_eq!(bob.receive()["data"], 2);
+    let (_, ack) = join(&mut bob, "kept-too", None);
+    assert_eq!((&ack["success"], &ack["error"]["name"]), (&json!(false), &json!("StoreUnavailable")));
+    let ack = until_ack(&mut alice, 1).1;
+    assert_eq!((&ack["success"], &ack["error"]["name"]), (&json!(false), &json!("StoreUnknown")));
+    door.is_silent.store(false, Ordering::SeqCst);
+    alice.send(json!({"type": "sendToGroup", "group": "kept", "messageId": "m", "data": 1, "ackId": 1}));
+    assert_eq!(until_ack(&mut alice, 1).1["success"], true);
+    assert_eq!(bob.receive()["data"], 1);
+    bob.expect_nothing();
+}
+
+#[test]
 fn nodes_with_different_stores_refuse_and_say_what_to_choose() {
     let exchange = MemoryExchange::links();
     let (mut one, mut two) = (house(&Door::new()), house(&Door::new()));
