@@ -41,4 +41,6 @@ pub struct Client {
     pub expires: Option<u64>,
     /// The place that was kept for it while the application decided on it. Its shard must get the connection.
     pub place: Option<Reservation>,
+    /// Which of its user's devices it is, where each has its own place in the inbox. Of 1 to 256 bytes.
+    pub device: Option<Box<str>>,
 }

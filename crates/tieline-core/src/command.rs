@@ -30,6 +30,8 @@ pub enum Then {
         claim: u64,
         /// The groups of its token.
         groups: Vec<GroupName>,
+        /// The device of its user that it is, as its token says.
+        device: Option<Box<str>>,
     },
     /// To be a member of a group, and told so.
     Join {
@@ -42,10 +44,12 @@ pub enum Then {
         /// What it saw last of the group's log, where it asked for what it missed.
         since: Option<Position>,
     },
-    /// To get its user's inbox, from where on it has said.
+    /// To get its user's inbox.
     Hear {
         /// The ack that it wants.
         ack_id: Option<u64>,
+        /// Whether it is given the inbox without having asked: then it is told of no error, and given it later.
+        by_itself: bool,
     },
 }
 
@@ -72,11 +76,13 @@ pub enum Command {
         hub: Arc<Hub>,
         /// In the order of their log.
         entries: Arc<[Entry]>,
-        /// Whether it is to tell how much it has coming then.
-        tells_lag: bool,
+        /// Whether they are of its user's inbox.
+        is_inbox: bool,
+        /// To whom of the clerk's entrants it is to tell how much it has coming then.
+        tells_lag: Option<u64>,
     },
-    /// A connection is to tell how much it has coming.
-    TellLag(Address),
+    /// A connection is to tell this entrant how much it has coming.
+    TellLag(Address, u64),
     /// A message that a connection sent is kept, or is not: its ack is due.
     Kept {
         /// The connection.
@@ -105,7 +111,7 @@ impl Weigh for Command {
             Command::CatchUp { entries, .. } => SMALL + entries.iter().map(Item::bytes).sum::<usize>(),
             Command::Settled { .. }
             | Command::GoOn(..)
-            | Command::TellLag(_)
+            | Command::TellLag(..)
             | Command::Kept { .. }
             | Command::Gap
             | Command::Run(_) => SMALL,

@@ -17,6 +17,7 @@ pub mod delivery;
 pub mod directory;
 pub mod events;
 pub mod hub;
+mod inbox;
 mod interned;
 pub mod latency;
 pub mod limits;

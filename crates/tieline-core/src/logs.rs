@@ -11,6 +11,7 @@ mod counters;
 mod entering;
 mod entry;
 mod feed;
+mod pages;
 mod places;
 mod publishing;
 mod rules;
@@ -19,7 +20,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tieline_proto::{ErrorCode, HubName, Position};
-use tieline_switchboard::Address;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -227,10 +227,10 @@ impl Logs {
         receiver.await.map_err(|_| full())?
     }
 
-    /// A connection has so many bytes coming, or is gone.
-    pub(crate) fn lag(&self, address: Address, bytes: Option<usize>) {
+    /// The connection of an entrant has so many bytes coming, or is gone.
+    pub(crate) fn lag(&self, entrant: u64, bytes: Option<usize>) {
         // The clerk asks again.
-        let _ = self.requests.try_send(Request::Lag(address, bytes));
+        let _ = self.requests.try_send(Request::Lag(entrant, bytes));
     }
 
     /// A client has read its inbox up to here.

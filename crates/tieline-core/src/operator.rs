@@ -41,10 +41,11 @@ pub struct Operator {
     shard: u16,
     stamper: Stamper,
     tally: Tally,
-    /// Groups that a client joins as it opens: from its token, between `arrive` and `opened`.
-    arriving: Vec<tieline_proto::GroupName>,
+    /// Groups that a client joins as it opens, and the device that it is: from its token, between `arrive` and `opened`.
+    arriving: (Vec<tieline_proto::GroupName>, Option<Box<str>>),
     ticks: u64,
-    /// Connections that may still ask for their inbox, and until when, the first to end first.
+    /// Connections whose inbox is opened without having been asked for, and when, the first to end first: their clients did
+    /// not ask in time, or the store did not answer.
     silent: VecDeque<(u64, Address)>,
 }
 
@@ -55,7 +56,7 @@ impl Operator {
             shard,
             stamper,
             tally: Tally::default(),
-            arriving: Vec::new(),
+            arriving: Default::default(),
             ticks: 0,
             silent: VecDeque::new(),
         }
@@ -87,7 +88,7 @@ impl Operator {
             };
             return Placement::Refuse(code.code(), "The user has as many connections as it may have.");
         }
-        self.arriving = client.groups;
+        self.arriving = (client.groups, client.device);
         let place = client.place.map(Reservation::take);
         let approved = place.is_some();
         // Without a place that was kept, the slot, and so the id, is known only in `opened`.
@@ -184,14 +185,14 @@ impl Application for Operator {
     fn opened(&mut self, shard: &mut Shard<Self>, slot: Slot) {
         let address = shard.address(slot);
         let id = self.node.connection_id(address, self.stamper.next() as u32);
-        let groups = std::mem::take(&mut self.arriving);
+        let (groups, device) = std::mem::take(&mut self.arriving);
         let Some(session) = shard.session_mut(slot) else { return };
         if !session.approved {
             session.id = id;
         }
         let (hub, user) = (session.hub.name().clone(), session.user.clone());
         let (known, claim) = self.hold_all(&hub, user.as_ref(), &groups);
-        self.when_known(shard, slot, known, Then::Greet { hub, user, claim, groups });
+        self.when_known(shard, slot, known, Then::Greet { hub, user, claim, groups, device });
     }
 
     fn resumed(&mut self, shard: &mut Shard<Self>, slot: Slot) {
@@ -200,6 +201,10 @@ impl Application for Operator {
 
     fn message(&mut self, shard: &mut Shard<Self>, slot: Slot, kind: Kind, payload: &[u8]) {
         self.read(shard, slot, kind, payload);
+    }
+
+    fn pong(&mut self, shard: &mut Shard<Self>, slot: Slot, payload: &[u8]) {
+        self.inbox_arrived(shard, slot, payload);
     }
 
     fn cut(&mut self, _shard: &mut Shard<Self>, _slot: Slot, _cause: &Cause) -> bool {
@@ -236,13 +241,13 @@ impl Application for Operator {
                 }
             }
             Command::GoOn(address, then, admission) => self.go_on(shard, address, then, admission),
-            Command::CatchUp { address, hub, entries, tells_lag } => {
-                self.catch_up(shard, address, &hub, &entries);
-                if tells_lag {
-                    self.tell_lag(shard, address);
+            Command::CatchUp { address, hub, entries, is_inbox, tells_lag } => {
+                self.catch_up(shard, address, &hub, &entries, is_inbox);
+                if let Some(entrant) = tells_lag {
+                    self.tell_lag(shard, address, entrant);
                 }
             }
-            Command::TellLag(address) => self.tell_lag(shard, address),
+            Command::TellLag(address, entrant) => self.tell_lag(shard, address, entrant),
             Command::Kept { address, ack_id, result } => self.kept(shard, address, ack_id, result),
             Command::Answered(reply_to, answer) => self.answered(shard, reply_to, *answer),
             Command::Gap => self.tell_gap(shard),

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tieline_proto::filter::Subject;
 use tieline_proto::role::Roles;
-use tieline_proto::{ConnectionId, Position, UserId};
+use tieline_proto::{ConnectionId, UserId};
 
 use crate::Subprotocol;
 use crate::acks::AckWindow;
 use crate::hub::{Group, Hub};
+use crate::inbox::Inbox;
 use crate::limits::Bucket;
-use crate::logs::Reader;
 
 /// One connection, kept in its slot of the switchboard. Names are shared with the hub's tables, so that an idle
 /// session is small.
@@ -48,17 +48,6 @@ pub struct Session {
     pub(crate) inbox: Option<Box<Inbox>>,
 }
 
-/// A connection's place in its user's inbox.
-#[derive(Debug)]
-pub(crate) struct Inbox {
-    /// The last message that it was given, or what it begins behind.
-    pub(crate) at: Position,
-    /// Whether it is given what comes.
-    pub(crate) is_open: bool,
-    /// Whose place in the inbox it moves.
-    pub(crate) reader: Reader,
-}
-
 impl Session {
     /// Its id.
     pub fn id(&self) -> ConnectionId {
@@ -68,6 +57,11 @@ impl Session {
     /// Its user.
     pub fn user(&self) -> Option<&UserId> {
         self.user.as_ref()
+    }
+
+    /// Which of its user's devices it is; none where users have no inboxes.
+    pub(crate) fn device(&self) -> Option<&str> {
+        self.inbox.as_ref()?.reader.device.as_deref()
     }
 
     /// Its hub.

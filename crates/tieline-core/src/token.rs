@@ -21,6 +21,7 @@ use serde::de::IgnoredAny;
 use tieline_proto::claims::{
     ClientClaims, RestClaims, audience_hub, audience_path, decode_segment, same_path,
 };
+use tieline_proto::request::is_device;
 use tieline_proto::role::Roles;
 use tieline_proto::{GroupName, HubName, UserId};
 
@@ -114,6 +115,9 @@ impl Keys {
         let is_for_hub = |audience: &String| audience_hub(audience).is_some_and(|of| of.as_str() == hub);
         if !claims.aud.iter().any(is_for_hub) {
             return Err(TokenError::Audience);
+        }
+        if claims.device.as_deref().is_some_and(|device| !is_device(device)) {
+            return Err(TokenError::Claims);
         }
         let groups = claims.groups.iter().map(|group| GroupName::new(group));
         Ok(ClientToken {

@@ -38,6 +38,12 @@ pub const MAX_EVENT_BYTES: usize = 1024;
 /// The most entries a connection may publish in one group state.
 pub const MAX_STATE_ENTRIES: usize = 64;
 
+/// Whether a text may be the name of a device, wherever it stands: in a token, in a URL, in `hello`.
+#[must_use]
+pub fn is_device(text: &str) -> bool {
+    (1..=MAX_CLIENT_ID_BYTES).contains(&text.len())
+}
+
 /// Which subprotocol a frame is read by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {

@@ -111,7 +111,9 @@ fn deliveries(criterion: &mut Criterion) {
                 (0..outstanding).for_each(|_| publish(&mut shard, 0));
                 while shard.flush(&mut Sink, || false) {}
                 sequence += outstanding;
-                (0..MEMBERS as Slot).for_each(|slot| shard.acknowledge(slot, sequence));
+                (0..MEMBERS as Slot).for_each(|slot| {
+                    shard.acknowledge(slot, sequence);
+                });
             });
         });
     }
@@ -126,7 +128,9 @@ fn deliveries(criterion: &mut Criterion) {
             sequence += 16;
             if sequence.is_multiple_of(160) {
                 let sequence = sequence.saturating_sub(2_000);
-                (0..MEMBERS as Slot).for_each(|slot| shard.acknowledge(slot, sequence));
+                (0..MEMBERS as Slot).for_each(|slot| {
+                    shard.acknowledge(slot, sequence);
+                });
             }
         });
     });

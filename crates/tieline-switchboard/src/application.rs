@@ -31,6 +31,12 @@ pub trait Application: Sized + 'static {
     /// A whole message arrived. `payload` is valid UTF-8 when `kind` is text.
     fn message(&mut self, shard: &mut Shard<Self>, slot: Slot, kind: Kind, payload: &[u8]);
 
+    /// The peer sent a pong with this payload: an answer to a ping of [`Shard::ping`] or to one of the shard's own, whose
+    /// payload is empty, or to none at all. Nothing is proven but what the payload proves.
+    fn pong(&mut self, shard: &mut Shard<Self>, slot: Slot, payload: &[u8]) {
+        let _ = (shard, slot, payload);
+    }
+
     /// The socket of a numbered connection is gone although nobody said goodbye. Returns whether the connection may be
     /// resumed: then it keeps its groups, its frames are held, and `closed` follows only if nobody returns in time.
     fn cut(&mut self, shard: &mut Shard<Self>, slot: Slot, cause: &Cause) -> bool;

@@ -56,6 +56,7 @@ impl<A: Application> Shard<A> {
                 encode(&mut frame, Opcode::Pong, payload);
                 self.queue_control(slot, &frame);
             }
+            Event::Pong(payload) if open => application.pong(self, slot, payload),
             Event::Close(close) if open => {
                 // The peer's code is answered with itself, as RFC 6455 section 5.5.1 advises.
                 let code = close.as_ref().map(|close| close.code);

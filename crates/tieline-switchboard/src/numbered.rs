@@ -323,6 +323,16 @@ impl Window {
         self.next.checked_sub(1)
     }
 
+    /// The number of the last frame that was acknowledged; none before the first that there can be.
+    pub(crate) fn last_acknowledged(&self) -> Option<u64> {
+        self.base.checked_sub(1)
+    }
+
+    /// The number of the last frame of all; the same.
+    pub(crate) fn last(&self) -> Option<u64> {
+        self.end.checked_sub(1)
+    }
+
     /// Everything must be sent again: the connection was cut.
     pub(crate) fn rewind(&mut self) {
         self.next = self.base;

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tieline_websocket::Kind;
+use tieline_websocket::{Kind, Opcode, encode};
 
 use crate::application::{Application, Cause};
 use crate::connection::{Address, Connection, Format, Phase};
@@ -260,6 +260,21 @@ impl<A: Application> Shard<A> {
         self.retire();
     }
 
+    /// Sends a ping behind everything that an open connection has coming. [`Application::pong`] hears of the answer, which
+    /// says that the peer has all of that; a peer may leave out answers to all pings but the last. It counts for nothing
+    /// else: silence is found by the shard's own pings.
+    ///
+    /// # Panics
+    /// When the payload is longer than 125 bytes, which is what a control frame may carry.
+    pub fn ping(&mut self, slot: Slot, payload: &[u8]) {
+        assert!(payload.len() <= 125, "a ping of {} bytes", payload.len());
+        if self.connections[slot as usize].phase == Phase::Open {
+            let mut frame = Vec::with_capacity(2 + payload.len());
+            encode(&mut frame, Opcode::Ping, payload);
+            self.queue_control(slot, &frame);
+        }
+    }
+
     /// Queues a frame of the shard's own (ping, pong, close) to a connection in any phase with a socket.
     pub(crate) fn queue_control(&mut self, slot: Slot, frame: &[u8]) {
         let extent = self.log.append(&[frame]);
@@ -302,17 +317,23 @@ impl<A: Application> Shard<A> {
     }
 
     /// The peer of a numbered connection has everything up to `sequence`: a number that the connection was never
-    /// sent, or one that was acknowledged before, changes nothing.
-    pub fn acknowledge(&mut self, slot: Slot, sequence: u64) {
+    /// sent, or one that was acknowledged before, changes nothing. Returns the last number that is acknowledged now.
+    pub fn acknowledge(&mut self, slot: Slot, sequence: u64) -> Option<u64> {
         let connection = &mut self.connections[slot as usize];
-        if let Some(window) = &mut connection.window {
-            let Acknowledged { again, copied } = window.acknowledge(&mut self.log, sequence);
-            connection.copied -= copied;
-            self.copied -= copied;
-            if again > 0 {
-                connection.pending.forget_numbered(again);
-            }
+        let window = connection.window.as_mut()?;
+        let Acknowledged { again, copied } = window.acknowledge(&mut self.log, sequence);
+        let last = window.last_acknowledged();
+        connection.copied -= copied;
+        self.copied -= copied;
+        if again > 0 {
+            connection.pending.forget_numbered(again);
         }
+        last
+    }
+
+    /// The number of the last frame that a numbered connection was given; none before the first.
+    pub fn last_sequence(&self, slot: Slot) -> Option<u64> {
+        self.connections.get(slot as usize)?.window.as_ref()?.last()
     }
 
     /// Puts a connection into the list of those to be flushed, unless the kernel takes no more for it.

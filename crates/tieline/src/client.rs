@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use tieline_core::{Arrival, Client, Node, Operator, Subprotocol, unix_ms};
 use tieline_proto::claims::decode_segment;
+use tieline_proto::request::is_device;
 use tieline_proto::role::Roles;
 use tieline_proto::{ConnectionId, Dialect, ErrorCode, HubName, UserId};
 use tieline_websocket::Upgrade;
@@ -164,8 +165,13 @@ impl ClientEndpoint {
         let Some(token) = token else {
             let user = claimed.map(UserId::new).transpose().map_err(|_| ErrorCode::InvalidUser)?;
             let roles = Arc::clone(&self.every_role);
-            let client =
-                Client { hub, user, roles, groups: Vec::new(), subprotocol, expires: None, place: None };
+            let device = query.device.as_deref();
+            if device.is_some_and(|device| !is_device(device)) {
+                return Err(Refusal::new(ErrorCode::InvalidRequest, "`device` is a name of 1 to 256 bytes"));
+            }
+            let device = device.map(Box::from);
+            let groups = Vec::new();
+            let client = Client { hub, user, roles, groups, subprotocol, expires: None, place: None, device };
             return Ok((client, Lists::default()));
         };
         let text = token;
@@ -185,6 +191,7 @@ impl ClientEndpoint {
             subprotocol,
             expires: Some(token.expires),
             place: None,
+            device: token.device,
         };
         Ok((client, claims))
     }

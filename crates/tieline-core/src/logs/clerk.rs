@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tieline_proto::Position;
-use tieline_switchboard::Address;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -59,8 +58,8 @@ pub(super) enum Request {
     Enter(Box<Entering>),
     /// To follow logs.
     Follow(Vec<LogKey>, oneshot::Sender<Result<(), KeepError>>),
-    /// A connection tells how much it has coming; none when it is gone.
-    Lag(Address, Option<usize>),
+    /// The connection of an entrant tells how much it has coming; none when it is gone.
+    Lag(u64, Option<usize>),
     /// A client has read its inbox up to here.
     Read(Reader, Position),
     /// To compare the ends of logs.
@@ -93,7 +92,7 @@ pub(super) struct Followed {
     hub: Arc<Hub>,
     target: Target,
     /// Connections that wait for it to go on.
-    waiting: Vec<u64>,
+    pub(super) waiting: Vec<u64>,
     /// Others that wait for it to be followed.
     followers: Vec<Arc<Follower>>,
     /// Connections that were let in, and that their shards may not have counted yet.
@@ -141,8 +140,8 @@ pub(super) struct Clerk {
     lives: u64,
     pub(super) entrants: Entrants,
     pub(super) entrants_to_step: Vec<u64>,
-    /// Connections that are asked again how much they have coming.
-    pub(super) lagging: Vec<Address>,
+    /// Entrants whose connections are asked again how much they have coming.
+    pub(super) lagging: Vec<u64>,
     /// Bytes of a page for a connection.
     pub(super) page_bytes: usize,
     pub(super) places: Places,
@@ -218,7 +217,7 @@ impl Clerk {
             Request::Offer(log, position, entry) => self.offer(log, position, entry).await,
             Request::Enter(entering) => self.enter(*entering).await,
             Request::Follow(logs, done) => self.follow_all(&logs, done),
-            Request::Lag(address, bytes) => self.lagging(address, bytes).await,
+            Request::Lag(entrant, bytes) => self.lagging(entrant, bytes).await,
             Request::Read(reader, position) => self.places.note(reader, position),
             Request::Look => self.look_at_all(),
         }
@@ -261,10 +260,12 @@ impl Clerk {
             }
             // Its connection waits in vain, and is told so.
             Told::Place(_, Err(_)) => self.store_failed(),
-            Told::Placed(_, _, Ok(())) => self.store_answered(),
-            Told::Placed(reader, position, Err(_)) => {
-                self.store_failed();
-                self.places.note(reader, position);
+            Told::Placed(reader, position, result) => {
+                match &result {
+                    Ok(()) => self.store_answered(),
+                    Err(_) => self.store_failed(),
+                }
+                self.places.written(reader, position, result.is_ok());
             }
         }
     }
@@ -393,7 +394,7 @@ impl Clerk {
     }
 
     /// Asks the store what the feed of a log wants to know.
-    fn ask(&mut self, log: &LogKey) {
+    pub(super) fn ask(&mut self, log: &LogKey) {
         let Some(followed) = self.feeds.get_mut(log) else { return };
         match followed.feed.question() {
             None => {}

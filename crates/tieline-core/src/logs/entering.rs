@@ -3,7 +3,8 @@
 //!
 //! That is exact because everything of a log comes from the clerk: it posts pages to the connection until no more is missing,
 //! then that the connection is in, and only then the next message of the log, all into the same mailbox. Pages are read once for
-//! all who want the same one, only so many at a time, and the next one for a connection is read when it has read the one before.
+//! all who want the same one, only so many at a time, and remembered for a moment (`logs/pages.rs`); the next one for a connection
+//! is given when it has read the one before.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,14 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tieline_proto::Position;
 use tieline_proto::reply::Recovered;
-use tieline_switchboard::Address;
+use tieline_proto::{CloseCode, Position};
+use tieline_switchboard::{Address, Slot};
 use tokio::time::Instant;
 
 use super::clerk::{Clerk, Told};
 use super::feed::{Item, NOTHING_YET};
-use super::{Entry, KeepError, Reader, entry};
+use super::pages::{self, Pages};
+use super::{Entry, KeepError, Reader, entry, places};
 use crate::command::{Command, Then};
 use crate::store::{Gap, LogKey, Page, PageLimit, Refusal, StoreError};
 
@@ -27,6 +29,10 @@ const MOST_CAUGHT_UP: u64 = 100_000;
 
 /// How long a connection waits for a store that does not answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a connection that waits for nothing else may take nothing of what it was given: then it is closed as a slow reader,
+/// because pings, which find those who are gone, are not sent to who is not read.
+const STALL: Duration = Duration::from_secs(30);
 
 /// Pages that are read at a time; more wait.
 const READS: usize = 16;
@@ -49,8 +55,13 @@ pub(crate) enum Since {
     Now,
     /// Behind this place.
     After(Position),
-    /// From the place that was kept for it; everything where none was.
-    Kept(Reader),
+    /// From the place that is kept for it, and whatever of what follows there still is.
+    Kept {
+        /// Whose place it is.
+        reader: Reader,
+        /// What the connection has already.
+        behind: Option<Position>,
+    },
 }
 
 /// A connection that wants to be in logs.
@@ -114,18 +125,43 @@ impl Admitting {
 #[derive(Debug)]
 enum Stage {
     /// That its place is read.
-    Place,
-    /// That it has what it missed: it has everything up to here.
-    Walk {
-        at: Position,
-        /// Whether it wants whatever is kept, however much was trimmed before.
-        takes_all: bool,
-        is_reading: bool,
-        /// Whether it was given a page, and has not said that it read it.
-        is_full: bool,
-    },
+    Place { reader: Reader, behind: Option<Position> },
+    /// That it has what it missed.
+    Walk(Walk),
     /// Nothing but that its logs are followed.
     Begin,
+}
+
+/// How far a connection is on its way to a log's end.
+#[derive(Debug)]
+struct Walk {
+    /// It has everything up to here.
+    at: Position,
+    /// Where a part is not to be had, whether it wants the rest.
+    takes_rest: bool,
+    /// Why it does not have a part that it wanted.
+    lacks: Option<Recovered>,
+    is_reading: bool,
+    /// Whether it was given a page, and has not said that it read it.
+    is_full: bool,
+    /// Whether the log's end was looked at because it is behind that.
+    has_looked: bool,
+    /// How much it had coming when it was last asked, and since when.
+    coming: Option<(usize, Instant)>,
+}
+
+impl Walk {
+    fn from(at: Position, takes_rest: bool) -> Self {
+        Walk {
+            at,
+            takes_rest,
+            lacks: None,
+            is_reading: false,
+            is_full: false,
+            has_looked: false,
+            coming: None,
+        }
+    }
 }
 
 /// A connection that is not in yet.
@@ -144,44 +180,45 @@ pub(super) struct Entrant {
 pub(super) struct Entrants {
     last: u64,
     waiting: HashMap<u64, Entrant>,
-    by_address: HashMap<Address, u64>,
     /// Who wants which page.
     wanted: HashMap<(LogKey, Position), Vec<u64>>,
     /// Pages that wait for others to be read.
     queue: VecDeque<(LogKey, Position)>,
     reading: usize,
+    /// What was read for others a moment ago.
+    pages: Pages,
 }
 
 impl Clerk {
     pub(super) async fn enter(&mut self, entering: Entering) {
         let Entering { address, then, logs, since } = entering;
-        let stage = match since {
-            Since::Now => Stage::Begin,
-            Since::After(at) => Stage::Walk { at, takes_all: false, is_reading: false, is_full: false },
-            Since::Kept(reader) => {
-                self.read_place(self.entrants.last + 1, &reader);
-                Stage::Place
-            }
-        };
         self.entrants.last += 1;
         let number = self.entrants.last;
+        let stage = match since {
+            Since::Now => Stage::Begin,
+            Since::After(at) => Stage::Walk(Walk::from(at, false)),
+            Since::Kept { reader, behind } => {
+                self.read_place(number, &reader);
+                Stage::Place { reader, behind }
+            }
+        };
         for log in &logs {
             self.follow(log, Some(number));
         }
         let entrant = Entrant { address, then, logs, stage, since: Instant::now() };
         self.entrants.waiting.insert(number, entrant);
-        self.entrants.by_address.insert(address, number);
         self.step(number).await;
     }
 
     /// A connection's place was read.
-    pub(super) async fn placed(&mut self, number: u64, place: Option<Position>) {
-        if let Some(entrant) = self.entrants.waiting.get_mut(&number) {
-            entrant.since = Instant::now();
-            let (at, takes_all) = (place.unwrap_or(NOTHING_YET), place.is_none());
-            entrant.stage = Stage::Walk { at, takes_all, is_reading: false, is_full: false };
-            self.step(number).await;
-        }
+    pub(super) async fn placed(&mut self, number: u64, stored: Option<Position>) {
+        let Some(entrant) = self.entrants.waiting.get_mut(&number) else { return };
+        let Stage::Place { reader, behind } = &entrant.stage else { return };
+        let place = places::later(self.places.latest(reader, stored), *behind);
+        // Nobody but the node knows of this place, so nobody could ask for the rest.
+        entrant.stage = Stage::Walk(Walk::from(place.unwrap_or(NOTHING_YET), true));
+        entrant.since = Instant::now();
+        self.step(number).await;
     }
 
     /// Looks whether a connection can go on.
@@ -195,56 +232,59 @@ impl Clerk {
         {
             return;
         }
-        let Stage::Walk { at, takes_all, is_reading, is_full } = &mut entrant.stage else {
+        let Stage::Walk(walk) = &mut entrant.stage else {
             if matches!(entrant.stage, Stage::Begin) {
                 self.admit(number, None).await;
             }
             return;
         };
-        if *is_reading || *is_full {
+        if walk.is_reading || walk.is_full {
             return;
         }
         let Some(followed) = self.feeds.get_mut(&log) else { return };
         let Some(end) = followed.feed.at() else { return };
-        if *at == NOTHING_YET {
-            at.epoch = end.epoch;
+        if walk.at == NOTHING_YET {
+            walk.at.epoch = end.epoch;
         }
-        if at.epoch != end.epoch {
-            return self.admit(number, Some(Recovered::Epoch)).await;
+        // A log without messages has no place behind any.
+        if walk.at.epoch != end.epoch || (end.epoch == NOTHING_YET.epoch && walk.at.offset > 0) {
+            if !walk.takes_rest {
+                return self.admit(number, Some(Recovered::Epoch)).await;
+            }
+            // Another log: it has nothing of this one.
+            walk.lacks = Some(Recovered::Epoch);
+            walk.at = Position { epoch: end.epoch, offset: 0 };
         }
         let most = self.page_bytes;
-        let page = followed.feed.recent_since(*at).map(|recent| {
-            let mut bytes = 0;
-            let page = recent.take_while(|(_, entry)| {
-                bytes += entry.bytes();
-                bytes <= most || bytes == entry.bytes()
-            });
-            page.cloned().collect::<Vec<(u64, Entry)>>()
-        });
-        if let Some(page) = page {
-            let is_all = page.last().is_none_or(|(offset, _)| *offset == end.offset);
-            if let Some((last, _)) = page.last() {
-                at.offset = *last;
-                *is_full = !is_all;
-                entrant.since = Instant::now();
-                let address = entrant.address;
-                self.give(address, &log, page.into_iter().map(|(_, entry)| entry).collect(), !is_all).await;
-            }
-            if is_all {
-                self.admit(number, Some(Recovered::Whole)).await;
-            }
-            return;
+        let recent = followed.feed.recent_since(walk.at).map(|recent| portion(recent, end, most));
+        let page = match recent {
+            Some(page) => Some(page),
+            None => self.entrants.pages.after(&log, walk.at).map(|page| portion(page.iter(), end, most)),
+        };
+        if let Some(page) = page.filter(|page| !page.is_empty() || walk.at.offset == end.offset) {
+            return self.give(number, &log, page, end).await;
         }
-        if at.offset > end.offset {
-            // It has seen more than this node: the log's end tells whether that is still so.
-            followed.feed.look();
-            return self.turn(&log).await;
+        if walk.at.offset > end.offset {
+            // It has seen more than this node, or says so: the log's end tells.
+            if !std::mem::replace(&mut walk.has_looked, true) {
+                followed.feed.look();
+            } else if followed.feed.is_at_rest() {
+                if !walk.takes_rest {
+                    return self.admit(number, Some(Recovered::Epoch)).await;
+                }
+                // The log has lost what was read of it, and what has these offsets now was not.
+                walk.lacks = Some(Recovered::Epoch);
+                walk.at.offset = 0;
+                return Box::pin(self.step(number)).await;
+            }
+            followed.waiting.push(number);
+            return self.ask(&log);
         }
-        if !*takes_all && end.offset - at.offset > MOST_CAUGHT_UP {
+        if !walk.takes_rest && end.offset - walk.at.offset > MOST_CAUGHT_UP {
             return self.admit(number, Some(Recovered::Limit)).await;
         }
-        *is_reading = true;
-        let page = (log, *at);
+        walk.is_reading = true;
+        let page = (log, walk.at);
         let wanted = self.entrants.wanted.entry(page.clone()).or_default();
         wanted.push(number);
         if wanted.len() == 1 {
@@ -278,10 +318,10 @@ impl Clerk {
                 tracing::debug!(%error, "A page could not be read.");
                 self.store_failed();
                 for number in wanted {
-                    if let Some(Entrant { stage: Stage::Walk { is_reading, .. }, .. }) =
+                    if let Some(Entrant { stage: Stage::Walk(walk), .. }) =
                         self.entrants.waiting.get_mut(&number)
                     {
-                        *is_reading = false;
+                        walk.is_reading = false;
                         self.entrants_to_step.push(number);
                     }
                 }
@@ -291,7 +331,7 @@ impl Clerk {
         self.store_answered();
         self.logs.counters.pages.fetch_add(1, Ordering::Relaxed);
         let epoch = after.epoch;
-        let entries: Vec<(u64, Entry)> = page
+        let messages: pages::Messages = page
             .messages
             .iter()
             .map(|stored| {
@@ -299,40 +339,38 @@ impl Clerk {
                 (stored.offset, Entry::of_log(stored.id, position, &stored.body))
             })
             .collect();
+        if !messages.is_empty() {
+            self.entrants.pages.keep(log.clone(), epoch, Arc::clone(&messages), Instant::now());
+        }
         for number in wanted {
             let Some(entrant) = self.entrants.waiting.get_mut(&number) else { continue };
-            let Stage::Walk { at, takes_all, is_reading, is_full } = &mut entrant.stage else { continue };
-            *is_reading = false;
+            let Stage::Walk(walk) = &mut entrant.stage else { continue };
+            walk.is_reading = false;
             entrant.since = Instant::now();
             match page.gap {
-                Some(Gap::Trimmed) if *takes_all => {
-                    at.offset = page.head.map_or(at.offset, |head| head.first - 1);
+                Some(Gap::Trimmed) if walk.takes_rest => {
+                    // Who has nothing of it yet has no place in it that was trimmed.
+                    walk.lacks = walk.lacks.or((walk.at.offset > 0).then_some(Recovered::Trimmed));
+                    walk.at.offset = page.head.map_or(walk.at.offset, |head| head.first - 1);
                     self.entrants_to_step.push(number);
                 }
                 Some(Gap::Trimmed) => self.admit(number, Some(Recovered::Trimmed)).await,
                 Some(Gap::Epoch | Gap::Ahead) => {
+                    // Its feed finds out what became of the log, and then it goes on.
                     if let Some(followed) = self.feeds.get_mut(&log) {
                         followed.feed.look();
+                        followed.waiting.push(number);
                     }
-                    self.turn(&log).await;
+                    self.ask(&log);
                 }
                 None => {
                     // It never gets ahead of what the log's other connections have.
                     let end = self.feeds.get(&log).and_then(|followed| followed.feed.at());
-                    let known =
-                        |offset: u64| end.is_some_and(|end| end.epoch == epoch && offset <= end.offset);
-                    let page: Vec<Entry> = entries
-                        .iter()
-                        .filter(|(offset, _)| known(*offset))
-                        .map(|(_, entry)| entry.clone())
-                        .collect();
-                    if let Some((last, _)) = entries.iter().rfind(|(offset, _)| known(*offset)) {
-                        at.offset = *last;
-                        *is_full = true;
-                        let address = entrant.address;
-                        self.give(address, &log, page, true).await;
-                    } else {
-                        self.entrants_to_step.push(number);
+                    let page = end.filter(|end| end.epoch == epoch);
+                    let page = page.map(|end| (portion(messages.iter(), end, self.page_bytes), end));
+                    match page {
+                        Some((page, end)) if !page.is_empty() => self.give(number, &log, page, end).await,
+                        _ => self.entrants_to_step.push(number),
                     }
                 }
             }
@@ -340,31 +378,55 @@ impl Clerk {
         self.step_again().await;
     }
 
-    /// Gives messages of a log to one connection.
-    async fn give(&mut self, address: Address, log: &LogKey, entries: Vec<Entry>, tells_lag: bool) {
-        let count = entries.len() as u64;
-        self.logs.counters.caught_up.fetch_add(count, Ordering::Relaxed);
-        let hub = self.node.hubs().get_or_make(entry::target(log).0);
-        let entries: Arc<[Entry]> = entries.into();
-        let command =
-            || Command::CatchUp { address, hub: Arc::clone(&hub), entries: Arc::clone(&entries), tells_lag };
-        self.post(address.shard, command).await;
+    /// Gives what follows of a log to a connection, and lets it in when that is all.
+    async fn give(&mut self, number: u64, log: &LogKey, page: Vec<(u64, Entry)>, end: Position) {
+        let Some(entrant) = self.entrants.waiting.get_mut(&number) else { return };
+        let Stage::Walk(walk) = &mut entrant.stage else { return };
+        let is_all = page.last().is_none_or(|(offset, _)| *offset == end.offset);
+        if let Some((last, _)) = page.last() {
+            walk.at.offset = *last;
+            walk.is_full = !is_all;
+            walk.coming = None;
+            entrant.since = Instant::now();
+            let address = entrant.address;
+            let count = page.len() as u64;
+            self.logs.counters.caught_up.fetch_add(count, Ordering::Relaxed);
+            let hub = self.node.hubs().get_or_make(entry::target(log).0);
+            let is_inbox = matches!(log, LogKey::Inbox(..));
+            let tells_lag = (!is_all).then_some(number);
+            let entries: Arc<[Entry]> = page.into_iter().map(|(_, entry)| entry).collect();
+            let command = || {
+                let (hub, entries) = (Arc::clone(&hub), Arc::clone(&entries));
+                Command::CatchUp { address, hub, entries, is_inbox, tells_lag }
+            };
+            self.post(address.shard, command).await;
+        }
+        if is_all {
+            self.admit(number, Some(Recovered::Whole)).await;
+        }
     }
 
     /// A connection told how much it has coming.
-    pub(super) async fn lagging(&mut self, address: Address, bytes: Option<usize>) {
-        let Some(number) = self.entrants.by_address.get(&address).copied() else { return };
+    pub(super) async fn lagging(&mut self, number: u64, bytes: Option<usize>) {
         let Some(entrant) = self.entrants.waiting.get_mut(&number) else { return };
-        let Stage::Walk { is_full, .. } = &mut entrant.stage else { return };
+        let Stage::Walk(walk) = &mut entrant.stage else { return };
         match bytes {
             None => self.admit(number, None).await,
             Some(bytes) if bytes > self.page_bytes => {
                 // A client that reads slowly is not one that waits for the store.
                 entrant.since = Instant::now();
-                self.lagging.push(address);
+                self.lagging.push(number);
+                let (before, since) = *walk.coming.get_or_insert((bytes, entrant.since));
+                if before != bytes {
+                    walk.coming = Some((bytes, entrant.since));
+                } else if since.elapsed() >= STALL {
+                    walk.coming = None;
+                    let address = entrant.address;
+                    self.post(address.shard, || close_stalled(address)).await;
+                }
             }
             Some(_) => {
-                *is_full = false;
+                walk.is_full = false;
                 self.step(number).await;
             }
         }
@@ -373,6 +435,12 @@ impl Clerk {
     /// Lets a connection in. What follows in its logs goes to it as well from now on.
     async fn admit(&mut self, number: u64, recovered: Option<Recovered>) {
         let Some(entrant) = self.entrants.waiting.get(&number) else { return };
+        let recovered = match &entrant.stage {
+            Stage::Walk(Walk { lacks: Some(lacks), .. }) if recovered == Some(Recovered::Whole) => {
+                Some(*lacks)
+            }
+            _ => recovered,
+        };
         let first = entrant.logs.first();
         let position = first.and_then(|log| self.feeds.get(log)).and_then(|followed| followed.feed.at());
         let (shard, is_in) = (entrant.address.shard, Arc::new(AtomicBool::new(false)));
@@ -386,7 +454,6 @@ impl Clerk {
 
     async fn end(&mut self, number: u64, admission: Admission) {
         let Some(entrant) = self.entrants.waiting.remove(&number) else { return };
-        self.entrants.by_address.remove(&entrant.address);
         let (address, mut wanted) = (entrant.address, (entrant.then, Some(admission)));
         while let Err(refused) = self.node.go_on(address, wanted.0, wanted.1) {
             wanted = *refused;
@@ -398,7 +465,7 @@ impl Clerk {
     pub(super) async fn tend_entrants(&mut self) {
         let mut late = Vec::new();
         for (number, entrant) in &self.entrants.waiting {
-            let is_slow_itself = matches!(entrant.stage, Stage::Walk { is_full: true, .. });
+            let is_slow_itself = matches!(entrant.stage, Stage::Walk(Walk { is_full: true, .. }));
             if !is_slow_itself && entrant.since.elapsed() >= PATIENCE {
                 late.push(*number);
             }
@@ -407,9 +474,12 @@ impl Clerk {
             let error = KeepError::Store(Refusal::Failed("it does not answer".into()).into());
             self.end(number, Admission::refused(error)).await;
         }
-        for address in std::mem::take(&mut self.lagging) {
-            self.post(address.shard, || Command::TellLag(address)).await;
+        for number in std::mem::take(&mut self.lagging) {
+            if let Some(address) = self.entrants.waiting.get(&number).map(|entrant| entrant.address) {
+                self.post(address.shard, || Command::TellLag(address, number)).await;
+            }
         }
+        self.entrants.pages.tend(Instant::now());
         self.step_again().await;
     }
 
@@ -418,4 +488,30 @@ impl Clerk {
             Box::pin(self.step(number)).await;
         }
     }
+}
+
+/// As much of what follows in a log as a connection is given at once: a message at least, and nothing behind the log's end as far
+/// as it is known here.
+fn portion<'a>(
+    messages: impl Iterator<Item = &'a (u64, Entry)>,
+    end: Position,
+    most: usize,
+) -> Vec<(u64, Entry)> {
+    let mut bytes = 0;
+    let fits = |(_, entry): &&(u64, Entry)| {
+        bytes += entry.bytes();
+        bytes <= most || bytes == entry.bytes()
+    };
+    messages.take_while(|(offset, _)| *offset <= end.offset).take_while(fits).cloned().collect()
+}
+
+/// Closes a connection that is not read and does not read itself.
+fn close_stalled(address: Address) -> Command {
+    Command::Run(Box::new(move |operator, shard| {
+        // Who is read is found by pings, and who was cut has its time to come back.
+        let stalled = |slot: &Slot| shard.is_parked(*slot) && !shard.is_detached(*slot);
+        if let Some(slot) = shard.find(address).filter(stalled) {
+            operator.hang_up(shard, slot, CloseCode::SlowConsumer, CloseCode::SlowConsumer.text());
+        }
+    }))
 }

@@ -34,7 +34,15 @@ impl Item for Entry {
     }
 
     fn bytes(&self) -> usize {
-        256 + self.0.message.as_ref().map_or(0, |message| message.payload.len())
+        let names = |message: &Message| {
+            let way = match &message.way {
+                Way::Group(name) => name.len(),
+                Way::User(name) => name.len(),
+                Way::Server => 0,
+            };
+            way + message.from_user.as_ref().map_or(0, |user| user.len())
+        };
+        256 + self.0.message.as_ref().map_or(0, |message| message.payload.len() + names(message))
     }
 }
 

@@ -211,6 +211,11 @@ impl<M: Item> Feed<M> {
         }
     }
 
+    /// Whether there is nothing that it wants to know.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.aim == Aim::Rest
+    }
+
     /// The store was away: before anything else is delivered, the log must be found to be what it was.
     pub(crate) fn doubt(&mut self) {
         // What waits may be gone there; what is not is read.

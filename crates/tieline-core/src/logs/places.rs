@@ -22,6 +22,8 @@ const LIVES: Duration = Duration::from_secs(90 * 24 * 3600);
 #[derive(Default)]
 pub(super) struct Places {
     moved: HashMap<Reader, Position>,
+    /// Those that the store was given and has not answered for.
+    writing: HashMap<Reader, Position>,
     written: Option<Instant>,
 }
 
@@ -40,7 +42,25 @@ impl Places {
 
     pub(super) fn take(&mut self) -> HashMap<Reader, Position> {
         self.written = Some(Instant::now());
-        std::mem::take(&mut self.moved)
+        let moved = std::mem::take(&mut self.moved);
+        self.writing.extend(moved.iter().map(|(reader, position)| (reader.clone(), *position)));
+        moved
+    }
+
+    /// The store has one, or has not; then it is to be written again.
+    pub(super) fn written(&mut self, reader: Reader, position: Position, is_written: bool) {
+        if self.writing.get(&reader) == Some(&position) {
+            self.writing.remove(&reader);
+        }
+        if !is_written {
+            self.note(reader, position);
+        }
+    }
+
+    /// Where a reader is whose place the store has given, or has none of: what has moved here meanwhile is newer.
+    pub(super) fn latest(&self, reader: &Reader, stored: Option<Position>) -> Option<Position> {
+        let here = self.moved.get(reader).or_else(|| self.writing.get(reader)).copied();
+        later(stored, here)
     }
 
     /// Reads one; none where there is none, or it cannot be read.
@@ -73,6 +93,16 @@ impl Places {
         let to = Some(Value { bytes: bytes.into(), lives: Some(LIVES) });
         let answer = records.compare_and_set(Change { key: key(reader), expect: Expect::Anything, to });
         Box::pin(async move { answer.await.map(drop) })
+    }
+}
+
+/// The later one of two places, where the second is the newer word.
+pub(super) fn later(first: Option<Position>, second: Option<Position>) -> Option<Position> {
+    match (first, second) {
+        (Some(first), Some(second)) if first.epoch == second.epoch && first.offset > second.offset => {
+            Some(first)
+        }
+        (first, second) => second.or(first),
     }
 }
 

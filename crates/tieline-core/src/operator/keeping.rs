@@ -13,13 +13,13 @@ use super::answer::Refusal;
 use crate::command::Then;
 use crate::delivery::Target;
 use crate::hub::Hub;
+use crate::inbox::Inbox;
 use crate::logs::{Admission, Entering, Entry, KeepError, NOTHING_YET, Reader, Since};
-use crate::session::Inbox;
 use crate::store::{LogKey, Refusal as StoreRefusal};
 use crate::subprotocol::Subprotocol;
 
 /// How long a client of `tieline.v1` may take to ask for its inbox, in milliseconds: then it is given what came since it
-/// connected.
+/// connected. After as long a time the store is asked again that did not give an inbox.
 const HELLO: u64 = 2000;
 
 /// When a connection is looked at again that stood still as that time was over, in milliseconds.
@@ -63,15 +63,24 @@ impl Operator {
         None
     }
 
-    /// Hands a connection to the clerk, and reads it no further until it is in.
+    /// Hands a connection to the clerk. Where its client waits for the answer, it is read no further until it is in.
     fn begin_entering(&mut self, shard: &mut Shard<Self>, slot: Slot, entering: Entering) {
         let Some(logs) = self.node.logs() else { return };
-        shard.park(slot);
+        if self.holds(shard, slot, &entering.then) {
+            shard.park(slot);
+        }
         let address = entering.address;
         if let Err(then) = logs.enter(entering) {
             let error = KeepError::Store(StoreRefusal::QueueFull.into());
             self.go_on(shard, address, *then, Some(Admission::refused(error)));
         }
+    }
+
+    /// Whether a connection is not read until something is done. Those that are given the inbox by themselves are: what they
+    /// send meanwhile has nothing to do with it, and how far they have read is heard from them, by which they get ahead.
+    pub(super) fn holds(&self, shard: &Shard<Self>, slot: Slot, then: &Then) -> bool {
+        let inbox = shard.session(slot).and_then(|session| session.inbox.as_ref());
+        !matches!(then, Then::Hear { .. }) || inbox.is_some_and(|inbox| inbox.is_asked_for())
     }
 
     /// What the ack of a join says of its group's log.
@@ -84,22 +93,28 @@ impl Operator {
     }
 
     /// A connection was greeted, and its logs are followed; or the store does not tell where they end.
-    pub(super) fn greeted(&mut self, shard: &mut Shard<Self>, slot: Slot, admission: &Admission) {
+    pub(super) fn greeted(
+        &mut self,
+        shard: &mut Shard<Self>,
+        slot: Slot,
+        admission: &Admission,
+        device: Option<Box<str>>,
+    ) {
         let keeps_inboxes = self.node.keeps_inboxes();
-        let address = shard.address(slot);
-        let until = shard.now_ms() + HELLO;
         let Some(session) = shard.session_mut(slot) else { return };
-        let is_tieline = session.subprotocol == Subprotocol::Tieline;
+        let subprotocol = session.subprotocol;
         if let Some(user) = session.user.clone().filter(|_| keeps_inboxes) {
             let inbox = LogKey::Inbox(session.hub.name().clone(), user);
             let at = admission.position.unwrap_or(NOTHING_YET);
-            let reader = Reader { inbox, device: None };
-            session.inbox = Some(Box::new(Inbox { at, is_open: !is_tieline, reader }));
-            if is_tieline {
-                self.silent.push_back((until, address));
+            let reader = Reader { inbox, device: device.map(Arc::from) };
+            session.inbox = Some(Box::new(Inbox::new(reader, at, subprotocol)));
+            if subprotocol == Subprotocol::Tieline {
+                self.open_inbox_later(shard, slot);
+            } else {
+                self.open_inbox_by_itself(shard, slot);
             }
         }
-        if admission.error.is_some() && is_tieline {
+        if admission.error.is_some() && subprotocol == Subprotocol::Tieline {
             shard.send(slot, Kind::Text, |out| reply::gap(out, None, None));
         }
     }
@@ -123,16 +138,42 @@ impl Operator {
                 .because("The inbox is asked for once, within two seconds of `connected`.");
             return self.refuse(shard, slot, &refusal);
         }
-        inbox.reader.device = device.map(Arc::from);
-        let since = from.map_or_else(|| Since::Kept(inbox.reader.clone()), Since::After);
-        self.open_inbox(shard, slot, ack_id, since);
+        if inbox.is_bound && device.is_some() && device != inbox.reader.device.as_deref() {
+            let refusal =
+                Refusal::new(ack_id, ErrorCode::Forbidden).because("The token is for another device.");
+            return self.refuse(shard, slot, &refusal);
+        }
+        if !inbox.is_bound {
+            inbox.reader.device = device.map(Arc::from);
+        }
+        inbox.has_asked = true;
+        let kept = || Since::Kept { reader: inbox.reader.clone(), behind: None };
+        let since = from.map_or_else(kept, Since::After);
+        self.open_inbox(shard, slot, Then::Hear { ack_id, by_itself: false }, since);
     }
 
-    fn open_inbox(&mut self, shard: &mut Shard<Self>, slot: Slot, ack_id: Option<u64>, since: Since) {
+    fn open_inbox(&mut self, shard: &mut Shard<Self>, slot: Slot, then: Then, since: Since) {
         let Some(inbox) = shard.session(slot).and_then(|session| session.inbox.as_ref()) else { return };
         let logs = SmallVec::from_iter([inbox.reader.inbox.clone()]);
-        let (address, then) = (shard.address(slot), Then::Hear { ack_id });
+        let address = shard.address(slot);
         self.begin_entering(shard, slot, Entering { address, then, logs, since });
+    }
+
+    /// Opens the inbox of a connection that does not ask for it: from the place that is kept, or, where its client could have
+    /// named one, from the moment at which it connected.
+    fn open_inbox_by_itself(&mut self, shard: &mut Shard<Self>, slot: Slot) {
+        let Some(inbox) = shard.session(slot).and_then(|session| session.inbox.as_ref()) else { return };
+        let since = if inbox.is_asked_for() {
+            Since::After(inbox.at)
+        } else {
+            // What it was given before the store failed it does not get again.
+            Since::Kept { reader: inbox.reader.clone(), behind: inbox.has_given.then_some(inbox.at) }
+        };
+        self.open_inbox(shard, slot, Then::Hear { ack_id: None, by_itself: true }, since);
+    }
+
+    fn open_inbox_later(&mut self, shard: &Shard<Self>, slot: Slot) {
+        self.silent.push_back((shard.now_ms() + HELLO, shard.address(slot)));
     }
 
     /// A connection has what it missed of its inbox, and is given what comes.
@@ -141,11 +182,14 @@ impl Operator {
         shard: &mut Shard<Self>,
         slot: Slot,
         ack_id: Option<u64>,
+        by_itself: bool,
         admission: Option<Admission>,
     ) {
         let Some(admission) = admission else { return };
-        if let Some(error) = &admission.error {
-            return self.refuse_kept(shard, slot, ack_id, error);
+        match &admission.error {
+            Some(_) if by_itself => return self.open_inbox_later(shard, slot),
+            Some(error) => return self.refuse_kept(shard, slot, ack_id, error),
+            None => {}
         }
         let Some(inbox) = shard.session_mut(slot).and_then(|session| session.inbox.as_mut()) else { return };
         inbox.is_open = true;
@@ -153,27 +197,29 @@ impl Operator {
         self.ack(shard, slot, ack_id, Self::entered(None, Some(admission)));
     }
 
-    /// Opens the inboxes of clients that did not ask for them.
+    /// Opens the inboxes of clients that did not ask for them, and those that the store did not give.
     pub(super) fn open_silent_inboxes(&mut self, shard: &mut Shard<Self>) {
         let now = shard.now_ms();
         while let Some((_, address)) = self.silent.pop_front_if(|(until, _)| *until <= now) {
             let Some(slot) = shard.find(address) else { continue };
             let Some(session) = shard.session(slot) else { continue };
-            let Some(inbox) = session.inbox.as_ref().filter(|inbox| !inbox.is_open) else { continue };
-            // One that is parked may have asked, or waits for something else.
-            if shard.is_parked(slot) {
-                self.silent.push_back((now + PARKED_AGAIN, address));
+            let Some(inbox) = session.inbox.as_ref().filter(|inbox| !inbox.is_open && !inbox.has_asked)
+            else {
                 continue;
+            };
+            if inbox.is_asked_for() && shard.is_parked(slot) {
+                // It waits for something else, behind which it may ask.
+                self.silent.push_back((now + PARKED_AGAIN, address));
+            } else {
+                self.open_inbox_by_itself(shard, slot);
             }
-            let since = Since::After(inbox.at);
-            self.open_inbox(shard, slot, None, since);
         }
     }
 
-    /// A client has read its inbox up to an offset.
+    /// A client has read its inbox up to an offset, as it says.
     pub(super) fn inbox_read(&mut self, shard: &mut Shard<Self>, slot: Slot, offset: u64) {
         let inbox = shard.session(slot).and_then(|session| session.inbox.as_ref());
-        let Some((inbox, logs)) = inbox.zip(self.node.logs()) else {
+        let Some((inbox, logs)) = inbox.filter(|inbox| inbox.is_open).zip(self.node.logs()) else {
             let refusal = Refusal::new(None, ErrorCode::InvalidRequest)
                 .because("There is no inbox that could be read.");
             return self.refuse(shard, slot, &refusal);
@@ -183,6 +229,40 @@ impl Operator {
         logs.read(inbox.reader.clone(), position);
     }
 
+    /// A client has acknowledged all numbers up to this one.
+    pub(super) fn inbox_acknowledged(&mut self, shard: &mut Shard<Self>, slot: Slot, last: u64) {
+        let Some(inbox) = shard.session_mut(slot).and_then(|session| session.inbox.as_mut()) else { return };
+        if let (Some(position), Some(logs)) = (inbox.acknowledged(last), self.node.logs()) {
+            logs.read(inbox.reader.clone(), position);
+        }
+    }
+
+    /// A client has answered a ping, perhaps one that named a place in its inbox.
+    pub(super) fn inbox_arrived(&mut self, shard: &mut Shard<Self>, slot: Slot, payload: &[u8]) {
+        let Some(inbox) = shard.session_mut(slot).and_then(|session| session.inbox.as_mut()) else { return };
+        if let (Some(position), Some(logs)) = (inbox.answered(payload), self.node.logs()) {
+            logs.read(inbox.reader.clone(), position);
+            self.ask_what_arrived(shard, slot);
+        }
+    }
+
+    /// A connection was given a message of its inbox.
+    pub(super) fn inbox_given(&self, shard: &mut Shard<Self>, slot: Slot, position: Position) {
+        let sequence = shard.last_sequence(slot);
+        if let Some(inbox) = shard.session_mut(slot).and_then(|session| session.inbox.as_mut()) {
+            inbox.give(position, sequence);
+        }
+    }
+
+    /// Pings behind what a connection was given of its inbox, where that is how it is known what has arrived.
+    pub(super) fn ask_what_arrived(&self, shard: &mut Shard<Self>, slot: Slot) {
+        let now = shard.now_ms();
+        let inbox = shard.session_mut(slot).and_then(|session| session.inbox.as_mut());
+        if let Some(payload) = inbox.and_then(|inbox| inbox.ask(now)) {
+            shard.ping(slot, &payload);
+        }
+    }
+
     /// Gives a connection what it missed.
     pub(super) fn catch_up(
         &mut self,
@@ -190,20 +270,26 @@ impl Operator {
         address: Address,
         hub: &Arc<Hub>,
         entries: &[Entry],
+        is_inbox: bool,
     ) {
         for entry in entries {
             let Some(slot) = shard.find(address) else { return };
             let Some(id) = shard.session(slot).map(|session| session.id) else { return };
-            if let Some(delivery) = entry.delivery(hub, Target::Connection(id), false) {
-                self.deliver(shard, &delivery);
+            let Some(delivery) = entry.delivery(hub, Target::Connection(id), false) else { continue };
+            self.deliver(shard, &delivery);
+            if let Some(position) = delivery.message.position.filter(|_| is_inbox) {
+                self.inbox_given(shard, slot, position);
             }
+        }
+        if let Some(slot) = shard.find(address).filter(|_| is_inbox) {
+            self.ask_what_arrived(shard, slot);
         }
     }
 
-    /// Tells the clerk how much a connection has coming.
-    pub(super) fn tell_lag(&mut self, shard: &mut Shard<Self>, address: Address) {
+    /// Tells the clerk how much a connection has coming that is about to enter a log.
+    pub(super) fn tell_lag(&mut self, shard: &mut Shard<Self>, address: Address, entrant: u64) {
         if let Some(logs) = self.node.logs() {
-            logs.lag(address, shard.find(address).map(|slot| shard.lag(slot)));
+            logs.lag(entrant, shard.find(address).map(|slot| shard.lag(slot)));
         }
     }
 

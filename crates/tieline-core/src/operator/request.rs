@@ -87,7 +87,11 @@ impl Operator {
             Request::JoinGroup { group, ack_id, since } => self.join(shard, slot, &group, ack_id, since),
             Request::LeaveGroup { group, ack_id } => self.leave(shard, slot, &group, ack_id),
             Request::Ping => shard.send(slot, Kind::Text, reply::pong),
-            Request::SequenceAck { sequence_id } => shard.acknowledge(slot, sequence_id),
+            Request::SequenceAck { sequence_id } => {
+                if let Some(last) = shard.acknowledge(slot, sequence_id) {
+                    self.inbox_acknowledged(shard, slot, last);
+                }
+            }
             Request::Event { event, ack_id, data } => {
                 self.tally.events += 1;
                 self.raise(shard, slot, &event, data, Call::Event { ack_id });
@@ -128,6 +132,11 @@ impl Operator {
         let Some(session) = shard.session_mut(slot) else { return };
         let now = unix_ms() / 1000;
         match self.node.keys().verify_client(token, session.hub.name(), now) {
+            Ok(token) if token.device.is_some() && token.device.as_deref() != session.device() => {
+                let refusal = Refusal::new(ack_id, ErrorCode::Unauthorized)
+                    .because("The new token is not for this connection's device.");
+                self.refuse(shard, slot, &refusal);
+            }
             Ok(token) if token.user == session.user => {
                 session.roles = self.node.share_roles(token.roles);
                 session.expires = token.expires;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tieline_proto::reply::{Extra, From};
 use tieline_proto::request::Targets;
-use tieline_proto::{ConnectionId, Data, ErrorCode, GroupName, Position, UserId};
+use tieline_proto::{ConnectionId, Data, ErrorCode, GroupName, UserId};
 use tieline_switchboard::{Address, Only, Publication, Recipients, Shard, Slot, WhenLagging};
 
 use super::Operator;
@@ -324,6 +324,7 @@ impl Operator {
     fn hand_to_connections(&mut self, shard: &mut Shard<Self>, delivery: &Delivery) -> Outcome {
         let mut unknown = 0;
         let mut to: SmallVec<[Recipients; 4]> = SmallVec::new();
+        let mut readers: SmallVec<[Slot; 2]> = SmallVec::new();
         for target in &delivery.to {
             match target {
                 Target::Everyone => to.push(Recipients::Group(delivery.hub.everyone().id())),
@@ -335,9 +336,15 @@ impl Operator {
                     let here = here.into_iter().filter(|address| address.shard == self.shard);
                     match delivery.message.position {
                         None => to.extend(here.map(Recipients::Connection)),
-                        Some(position) => {
-                            let open = here.filter(|address| give_of_inbox(shard, *address, position));
-                            to.extend(open.map(Recipients::Connection));
+                        Some(_) => {
+                            for address in here {
+                                let Some(slot) = shard.find(address).filter(|slot| hears(shard, *slot))
+                                else {
+                                    continue;
+                                };
+                                readers.push(slot);
+                                to.push(Recipients::Connection(address));
+                            }
                         }
                     }
                 }
@@ -373,15 +380,20 @@ impl Operator {
         };
         let delivered =
             shard.publish(&Publication { message, to: &to, except: &except, only, when_lagging }) as u64;
+        if let Some(position) = delivery.message.position {
+            for slot in readers {
+                self.inbox_given(shard, slot, position);
+                self.ask_what_arrived(shard, slot);
+            }
+        }
         Outcome { delivered, unknown, ..Outcome::default() }
     }
 }
 
-/// Whether a connection is given what comes into its user's inbox; then this message is the last that it has.
-fn give_of_inbox(shard: &mut Shard<Operator>, address: Address, position: Position) -> bool {
-    let session = shard.find(address).and_then(|slot| shard.session_mut(slot));
-    let inbox = session.and_then(|session| session.inbox.as_mut()).filter(|inbox| inbox.is_open);
-    inbox.map(|inbox| inbox.at = position).is_some()
+/// Whether a connection is given what comes into its user's inbox.
+fn hears(shard: &Shard<Operator>, slot: Slot) -> bool {
+    let inbox = shard.session(slot).and_then(|session| session.inbox.as_ref());
+    inbox.is_some_and(|inbox| inbox.is_open)
 }
 
 /// A delivery whose message is not made yet.

@@ -78,8 +78,9 @@ impl Operator {
                 None => return,
             },
         };
+        let holds = self.holds(shard, slot, &then);
         match then {
-            Then::Greet { user, claim, groups, .. } => {
+            Then::Greet { user, claim, groups, device, .. } => {
                 let Some(session) = shard.session_mut(slot) else { return };
                 session.greeted = true;
                 session.claim = claim;
@@ -95,7 +96,7 @@ impl Operator {
                     self.admit(shard, slot, &group);
                 }
                 if let Some(admission) = admission {
-                    self.greeted(shard, slot, &admission);
+                    self.greeted(shard, slot, &admission, device);
                 }
             }
             Then::Join { hub, group, ack_id, since } => {
@@ -107,16 +108,18 @@ impl Operator {
                     self.ack(shard, slot, ack_id, Self::entered(since, admission));
                 }
             }
-            Then::Hear { ack_id } => self.hear(shard, slot, ack_id, admission),
+            Then::Hear { ack_id, by_itself } => self.hear(shard, slot, ack_id, by_itself, admission),
         }
         drop(pass);
-        shard.unpark(slot);
+        if holds {
+            shard.unpark(slot);
+        }
     }
 
     /// The connection ended while it waited.
     fn take_back(&self, then: Then) {
         match then {
-            Then::Greet { hub, user, claim, groups } => {
+            Then::Greet { hub, user, claim, groups, .. } => {
                 user.into_iter().for_each(|user| self.release_user(&hub, &user, claim));
                 groups.into_iter().for_each(|group| self.release(&hub, &group));
             }

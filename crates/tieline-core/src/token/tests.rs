@@ -116,6 +116,8 @@ fn claims_that_break_their_rules_are_refused() {
         json!({"webpubsub.group": " "}),
         json!({"webpubsub.group": ["g", "g".repeat(1025)]}),
         json!({"device": ["x"]}),
+        json!({"device": ""}),
+        json!({"device": "x".repeat(257)}),
     ] {
         assert_eq!(verify(changes.clone()), Err(TokenError::Claims), "{changes}");
     }

@@ -142,6 +142,7 @@ impl World {
             subprotocol: Subprotocol::Tieline,
             expires: None,
             place: None,
+            device: None,
         };
         let Place { station, net } = &mut self.places[at];
         let arrival = Arrival::Client(Box::new(client));

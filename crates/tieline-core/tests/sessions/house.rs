@@ -42,7 +42,7 @@ impl House {
         Self::build(
             &name,
             shards,
-            Limits { messages_per_second: 0, ..Limits::default() },
+            Limits { messages_per_second: 0, connections_per_user: 0, ..Limits::default() },
             Settings::default(),
         )
     }
@@ -166,12 +166,22 @@ pub(crate) struct Guest {
     pub(crate) groups: Vec<&'static str>,
     pub(crate) expires: Option<u64>,
     pub(crate) place: Option<Reservation>,
+    pub(crate) device: Option<&'static str>,
 }
 
 impl Guest {
     pub(crate) fn new(subprotocol: Subprotocol, user: &str) -> Self {
         let (roles, user) = (Roles::everything(), Some(user.to_owned()));
-        Guest { subprotocol, hub: "hub", user, roles, groups: Vec::new(), expires: None, place: None }
+        Guest {
+            subprotocol,
+            hub: "hub",
+            user,
+            roles,
+            groups: Vec::new(),
+            expires: None,
+            place: None,
+            device: None,
+        }
     }
 }
 
@@ -185,6 +195,7 @@ impl From<Guest> for Arrival {
             subprotocol: guest.subprotocol,
             expires: guest.expires,
             place: guest.place,
+            device: guest.device.map(Box::from),
         }))
     }
 }
@@ -193,7 +204,7 @@ impl From<Guest> for Arrival {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Heard {
     Text(String),
-    Ping,
+    Ping(Vec<u8>),
     Close(u16, String),
     End,
 }
@@ -205,6 +216,10 @@ pub(crate) struct Peer {
     shared: Shared,
     input: Vec<u8>,
     heard: std::collections::VecDeque<Heard>,
+    /// Leaves pings unanswered.
+    pub(crate) is_mute: bool,
+    /// Acknowledges each numbered message as it is received.
+    pub(crate) is_acknowledging: bool,
 }
 
 impl Peer {
@@ -215,9 +230,16 @@ impl Peer {
         Peer {
             stream,
             decoder,
-            shared: Shared::default(),
+            // A frame of the server's is longer than the message in it.
+            shared: Shared::new(tieline_websocket::Limits {
+                max_frame: 8 << 20,
+                max_message: 8 << 20,
+                ..Default::default()
+            }),
             input: vec![0; 1 << 16],
             heard: Default::default(),
+            is_mute: false,
+            is_acknowledging: false,
         }
     }
 
@@ -251,7 +273,8 @@ impl Peer {
                     Event::Message { payload, .. } => {
                         Heard::Text(String::from_utf8(payload.to_vec()).unwrap())
                     }
-                    Event::Ping(_) | Event::Pong(_) => Heard::Ping,
+                    Event::Ping(payload) => Heard::Ping(payload.to_vec()),
+                    Event::Pong(_) => continue,
                     Event::Close(close) => close
                         .map_or(Heard::Close(1005, String::new()), |c| Heard::Close(c.code, c.reason.into())),
                 });
@@ -263,8 +286,15 @@ impl Peer {
     pub(crate) fn receive(&mut self) -> Value {
         loop {
             match self.hear() {
-                Heard::Text(text) => return serde_json::from_str(&text).expect("the server sends JSON"),
-                Heard::Ping => {}
+                Heard::Text(text) => {
+                    let frame: Value = serde_json::from_str(&text).expect("the server sends JSON");
+                    if let (true, Some(number)) = (self.is_acknowledging, frame.get("sequenceId")) {
+                        self.send(json!({"type": "sequenceAck", "sequenceId": number}));
+                    }
+                    return frame;
+                }
+                Heard::Ping(payload) if !self.is_mute => self.send_frame(Opcode::Pong, &payload),
+                Heard::Ping(_) => {}
                 other => panic!("expected a message, got {other:?}"),
             }
         }
@@ -280,6 +310,17 @@ impl Peer {
     pub(crate) fn expect_nothing(&mut self) {
         self.send(json!({"type": "ping"}));
         assert_eq!(self.receive(), json!({"type": "pong"}));
+    }
+
+    /// The payload of the next ping, behind whatever else.
+    pub(crate) fn ping(&mut self) -> Vec<u8> {
+        loop {
+            match self.hear() {
+                Heard::Ping(payload) => return payload,
+                Heard::Text(_) => {}
+                other => panic!("expected a ping, got {other:?}"),
+            }
+        }
     }
 
     /// Cuts the connection without a close frame.

@@ -6,6 +6,7 @@ mod asks;
 mod cluster;
 mod events;
 mod house;
+mod inboxes;
 mod logs;
 mod medium;
 mod reliable;

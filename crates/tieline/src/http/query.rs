@@ -11,6 +11,8 @@ pub struct Query<'a> {
     pub hub: Option<Cow<'a, str>>,
     /// The user that a client without a token wants to be.
     pub user: Option<Cow<'a, str>>,
+    /// Which of the user's devices it wants to be then.
+    pub device: Option<Cow<'a, str>>,
     /// The token.
     pub access_token: Option<Cow<'a, str>>,
     /// The connection that is to be recovered.
@@ -42,6 +44,7 @@ impl<'a> Query<'a> {
             let (place, name) = match name {
                 "hub" => (&mut query.hub, "hub"),
                 "user" => (&mut query.user, "user"),
+                "device" => (&mut query.device, "device"),
                 "access_token" => (&mut query.access_token, "access_token"),
                 "awps_connection_id" => (&mut query.connection_id, "awps_connection_id"),
                 "awps_reconnection_token" => (&mut query.reconnection_token, "awps_reconnection_token"),

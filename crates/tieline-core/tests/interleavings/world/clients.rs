@@ -46,6 +46,7 @@ impl World {
             subprotocol: guest.dialect,
             expires: None,
             place: None,
+            device: None,
         };
         let refused = self.ledger.refusal(&guest);
         let slot = self.adopt(at, guest.dialect, Arrival::Client(Box::new(client)));

@@ -179,6 +179,36 @@ fn silence_ends_a_connection_and_any_byte_keeps_it() {
 }
 
 #[test]
+fn the_applications_pings_stand_behind_its_messages_and_their_pongs_are_told() {
+    let mut world = World::new(Settings::default());
+    let slot = world.member(Format::plain(0), ROOMY);
+    let pong = |payload: &[u8]| {
+        let mut frame = Vec::new();
+        encode_masked(&mut frame, Opcode::Pong, payload, [1, 2, 3, 4]);
+        frame
+    };
+    world.publish(0, 100);
+    world.shard.ping(slot, b"so far");
+    world.publish(1, 100);
+    world.flush_all();
+    let got = &world.client(slot).got;
+    assert!(matches!(&got[..], [Got::Message(..), Got::Ping, Got::Message(..)]), "{got:?}");
+    // Also those that nobody asked for: what they say is for the application to judge.
+    for payload in [&b"so far"[..], b"", &[7; 125]] {
+        world.receive(slot, pong(payload));
+    }
+    let told = [(0, b"so far".to_vec()), (0, vec![]), (0, vec![7; 125])];
+    assert_eq!(world.program.pongs, told);
+    // Nobody is pinged who is not there, nor heard who is being closed.
+    world.shard.close(slot, 4000, "");
+    world.settle();
+    world.shard.ping(slot, b"late");
+    world.receive(slot, pong(b"late"));
+    world.flush_all();
+    assert_eq!((world.program.pongs.len(), world.client(slot).got.len()), (3, 4));
+}
+
+#[test]
 fn who_says_nothing_of_its_own_is_idle() {
     let settings = Settings {
         ping_every: Duration::from_secs(1),

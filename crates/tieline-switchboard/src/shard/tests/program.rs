@@ -34,6 +34,8 @@ pub(super) struct Program {
     pub(super) notes: Vec<Note>,
     /// Whoever returns is closed at once.
     pub(super) closes_on_resume: bool,
+    /// What came as pongs, and from which session.
+    pub(super) pongs: Vec<(u32, Vec<u8>)>,
 }
 
 /// The direct frame that a resumed connection gets before its replay.
@@ -91,6 +93,10 @@ impl Application for Program {
             b"echo" => shard.send(slot, kind, |out| out.extend_from_slice(b"echo")),
             _ => {}
         }
+    }
+
+    fn pong(&mut self, shard: &mut Shard<Self>, slot: Slot, payload: &[u8]) {
+        self.pongs.push((shard.session(slot).unwrap().id, payload.to_vec()));
     }
 
     fn cut(&mut self, shard: &mut Shard<Self>, slot: Slot, cause: &Cause) -> bool {
