@@ -43,9 +43,9 @@ export async function start(name, ...args) {
 }
 
 // Two nodes of one cluster, the second one told of the first.
-export async function startTwo() {
-  const first = await start("node-a", "--broker", "mesh://", "--peer-listen", "127.0.0.1:0");
-  const second = await start("node-b", "--broker", `mesh://${first.peers}`, "--peer-listen", "127.0.0.1:0");
+export async function startTwo(...args) {
+  const first = await start("node-a", "--broker", "mesh://", "--peer-listen", "127.0.0.1:0", ...args);
+  const second = await start("node-b", "--broker", `mesh://${first.peers}`, "--peer-listen", "127.0.0.1:0", ...args);
   const deadline = Date.now() + 20_000;
   for (const node of [first, second]) {
     while (!(await (await fetch(`${node.url}/demo/nodes`)).text()).match(/node-a[^]*node-b|node-b[^]*node-a/)) {

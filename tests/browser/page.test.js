@@ -4,6 +4,9 @@
 
 import { after, before, describe, test } from "node:test";
 import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { chromium } from "playwright-core";
 
 import { killAll, start, startTwo, token } from "./cluster.js";
@@ -237,4 +240,40 @@ describe("the demo page", { concurrency: true }, () => {
     await page.locator(".own:not(.failed) .fate", { hasText: /^(Nobody was there|Sent; one node did not say)/ }).waitFor();
     assert.deepEqual(page.faults, []);
   });
+});
+
+test("what is kept is not missed: a page whose node died, and somebody who was not there", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "tieline-page-"));
+  const config = join(folder, "node.toml");
+  const kept = `store = "sqlite://${folder}/s.db"\n[inbox]\ncount = 9\n[[group]]\nmatch = "kept"\nhistory = { count = 9 }\n`;
+  await writeFile(config, kept);
+  try {
+    const [first, second] = await startTwo("--config", config);
+    const alice = await visit(`${first.url}/`);
+    const bob = await visit(`${second.url}/`);
+    await enter(alice, "alice");
+    await enter(bob, "bob");
+    for (const page of [alice, bob]) await joinGroup(page, "kept");
+    await status(bob, "node-b");
+    await write(alice, "group:kept", "one");
+    await shown(bob, "alice", "kept", "one");
+    await second.kill();
+    for (const text of ["two", "three"]) await write(alice, "group:kept", text);
+    await status(bob, "node-a");
+    for (const text of ["two", "three"]) await shown(bob, "alice", "kept", text);
+    assert.equal(await bob.locator(".message").count(), 3);
+
+    await bob.close();
+    const body = "while you were out";
+    const headers = { "Content-Type": "text/plain" };
+    const sent = await fetch(`${first.url}/api/hubs/demo/users/bob/:send`, { method: "POST", headers, body });
+    assert.equal(sent.status, 202);
+    const again = await visit(`${first.url}/`);
+    await enter(again, "bob");
+    await again.locator(".message", { hasText: body }).waitFor();
+    assert.deepEqual([...alice.faults, ...bob.faults, ...again.faults], []);
+  } finally {
+    killAll();
+    await rm(folder, { recursive: true });
+  }
 });

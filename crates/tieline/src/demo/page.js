@@ -44,6 +44,7 @@ let groups = new Set(stored.groups);
 let me = null; // { name, token } once the door was passed
 let link = null; // the connection, from the first attempt to its end
 let node = ""; // the name of the node that the page is connected to
+const seen = new Map(); // the last position of each group's log, and under "" of the inbox
 let lastAck = 0;
 const waiting = new Map(); // what is told when an ack comes, by its number
 const people = new Map(); // { name, page, node, heard } by user and page
@@ -235,6 +236,8 @@ function arrive({ socket, connected }, url) {
     if (ack.success) tell({ ask: true });
     else addEvent(`Who else is on cannot be seen: ${reasonOf(ack)}`);
   });
+  const inbox = seen.get("");
+  ask({ type: "hello", ...(inbox && { inbox }) }, (ack) => noteEnd("", ack));
   groups.forEach(join);
   showNode();
   showTargets();
@@ -297,12 +300,27 @@ function parse(data) {
 
 const reasonOf = (ack) => ack?.error?.message ?? "the connection was lost";
 
+// Where the page is in a log, if the node keeps one, so that it misses nothing when it comes back.
+function noteEnd(log, ack) {
+  if (ack?.position) seen.set(log, ack.position);
+  if (ack?.recovered === false && ack.reason !== "no-history") {
+    addEvent(`What was sent ${log ? `to ${log} ` : ""}meanwhile is not kept any more.`);
+  }
+}
+
+function notePlace({ from, group, position }) {
+  if (!position) return;
+  seen.set(from === "group" ? group : "", position);
+  if (from !== "group") say({ type: "inboxAck", offset: position.offset });
+}
+
 function take(frame) {
   if (frame?.type === "ack") {
     const done = waiting.get(frame.ackId);
     waiting.delete(frame.ackId);
     done?.(frame);
   } else if (frame?.type === "message") {
+    notePlace(frame);
     if (frame.from === "group" && frame.group === PEOPLE) hearOf(frame);
     else addMessage(frame);
   } else if (frame?.type === "system" && frame.event === "gap") {
@@ -442,6 +460,7 @@ function showGroups() {
     button.onclick = () => {
       ask({ type: "leaveGroup", group: name }, () => {});
       groups.delete(name);
+      seen.delete(name);
       remember();
       showGroups();
       $("group").focus();
@@ -454,7 +473,9 @@ function showGroups() {
 }
 
 function join(name) {
-  ask({ type: "joinGroup", group: name }, (ack) => {
+  const since = seen.get(name);
+  ask({ type: "joinGroup", group: name, ...(since && { since }) }, (ack) => {
+    noteEnd(name, ack);
     if (!ack || ack.success) return; // when the connection was lost it is tried again with the next one
     groups.delete(name);
     remember();
@@ -518,6 +539,7 @@ function fateOf(ack) {
   if (!ack) return "The connection was lost: it may have arrived or not.";
   if (!ack.success) return `Not sent: ${reasonOf(ack)}`;
   if (ack.delivered == null) return "Sent; one node did not say in time whom it reached.";
+  if (ack.queued && !ack.delivered) return "Nobody of that name is on; it is kept until they come.";
   if (ack.delivered === 0) return ack.unknown ? "Nobody of that name is on." : "Nobody was there to get it.";
   return `Reached ${ack.delivered} ${ack.delivered === 1 ? "connection" : "connections"}.`;
 }
@@ -530,6 +552,7 @@ $("door-form").onsubmit = (event) => {
   const name = $("name").value.trim();
   if (!token && !name) return showDoor($("token-field").hidden ? "Please say your name." : "Please paste a token.");
   me = { name, token };
+  seen.clear();
   showDoor();
   $("enter").disabled = true;
   showGroups();
