@@ -7,7 +7,7 @@ BINARY := $(or $(CARGO_TARGET_DIR),target)/debug/tieline
 FEATURES := --features tieline/full
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/tieline
 
-.PHONY: run test test-full bench lint fmt clippy unit binary doc tidy autobahn autobahn-part sdk browser deny
+.PHONY: run test test-full bench lint fmt clippy unit binary doc tidy autobahn autobahn-part sdk browser chaos deny
 
 # One thing after the other, in the order written: the quick answers first, and no two builds at a time.
 .NOTPARALLEL:
@@ -18,7 +18,7 @@ run:
 test: lint unit doc tidy autobahn-part sdk browser
 	@tests/left-out.sh report
 
-test-full: test autobahn
+test-full: test autobahn chaos
 
 # The table of measurements for this machine, socket.io beside it where node is there. Nothing else should run meanwhile.
 SOCKETIO := crates/tieline-bench/socketio
@@ -66,6 +66,17 @@ sdk: binary
 # The demo page in a real Chromium, which is installed from Debian's packages if it is not there.
 browser: binary
 	@tests/left-out.sh run "the demo page in a browser" tests/browser/run.sh $(BINARY)
+
+# Clusters that are broken by a seed and judged, a minute and a half for each pair of broker and store. docs/guarantees.md
+# has what came out of longer ones.
+CHAOS_PAIRS := mesh+sqlite redis+sqlite mesh+redis redis+redis
+CHAOS_SECONDS := 60
+CHAOS_SEED := 1
+chaos: binary
+	set -e; for pair in $(CHAOS_PAIRS); do \
+	  cargo xtask chaos --binary $(BINARY) --broker $${pair%+*} --store $${pair#*+} \
+	    --seed $(CHAOS_SEED) --seconds $(CHAOS_SECONDS); \
+	done
 
 # cargo-deny is built once, into target/tools, if it is not installed. Advisories are fetched from the network.
 DENY := advisories bans licenses sources

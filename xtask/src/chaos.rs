@@ -116,7 +116,7 @@ pub fn run(words: &[&str]) -> Result<(), Error> {
     let options = Options::parse(words).map_err(Error::Usage)?;
     let program = match &options.binary {
         Some(binary) => std::path::absolute(binary).map_err(|error| Error::io("find the program", error))?,
-        None => build()?,
+        None => build(&options.store)?,
     };
     let folder = crate::workspace::target().join("chaos").join(std::process::id().to_string());
     println!("{}", options.again());
@@ -148,11 +148,17 @@ fn write_down(history: &History, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn build() -> Result<PathBuf, Error> {
+fn build(store: &Store) -> Result<PathBuf, Error> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built =
-        Command::new(cargo).args(["build", "--quiet", "-p", "tieline"]).current_dir(crate::root()).status();
-    let built = built.map_err(|error| Error::io("start cargo", error))?;
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "-p", "tieline"]).current_dir(crate::root());
+    // What speaks to SQL servers is built in where it is asked for.
+    match store {
+        Store::Server(name) if name == "postgres" => command.args(["--features", "postgres"]),
+        Store::Server(name) if name == "mariadb" => command.args(["--features", "mysql"]),
+        _ => &mut command,
+    };
+    let built = command.status().map_err(|error| Error::io("start cargo", error))?;
     if built.success() { Ok(crate::workspace::target().join("debug/tieline")) } else { Err(Error::Build) }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -275,11 +276,14 @@ impl Cluster {
     pub(super) fn signal(&mut self, party: Party, signal: Signal) -> Result<(), Error> {
         let pids: Vec<u32> = match party {
             Party::Node(number) => self.nodes[number].child.iter().map(Child::id).collect(),
-            _ => self.engine(party).and_then(|engine| engine.pid()).into_iter().collect(),
+            _ => self.engine(party).map(|engine| engine.pids()).unwrap_or_default(),
         };
         for pid in pids {
-            kill(Pid::from_raw(pid as i32), signal)
-                .map_err(|error| Error::io("send a signal", error.into()))?;
+            match kill(Pid::from_raw(pid as i32), signal) {
+                // A process of a server may have ended meanwhile.
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(Error::io("send a signal", error.into())),
+            }
         }
         Ok(())
     }
