@@ -15,6 +15,7 @@ mod stage;
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 use tieline_judge::{Dice, History, Receiver, Sender, judge};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
-use tokio::time::interval;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::engine;
 use nemesis::Nemesis;
@@ -184,6 +185,7 @@ fn play(options: &Options, program: &Path, folder: &Path) -> Result<History, Err
         Nemesis::new(&stage, &mut dice.split(), Duration::from_secs(options.seconds.into()), &options.store);
     let clients = start_clients(&runtime, &stage, options, &mut dice);
     let teller = runtime.spawn(tell(Arc::clone(&stage)));
+    let watch = runtime.spawn(Arc::clone(&stage).watch_machine());
     let is_present =
         |clients: &Clients| clients.progress.iter().all(|(one, _)| one.is_present.load(Ordering::Relaxed));
     until("receivers are let in", PRESENT_WITHIN, || is_present(&clients))?;
@@ -220,6 +222,7 @@ fn play(options: &Options, program: &Path, folder: &Path) -> Result<History, Err
     let end = stage.now();
     stage.phase.send_replace(Phase::Over);
     teller.abort();
+    watch.abort();
     let collect = async {
         let (mut senders, mut receivers) = (Vec::new(), Vec::new());
         for sender in clients.senders {
@@ -232,10 +235,26 @@ fn play(options: &Options, program: &Path, folder: &Path) -> Result<History, Err
         (senders, receivers)
     };
     let (senders, receivers) = runtime.block_on(collect);
-    let notice_within = NOTICE_WITHIN.as_millis() as u32;
+    let stalls = stage.stalls();
+    let stood_still: u32 = stalls.iter().map(|stall| stall.end - stall.start).sum();
+    let notice_within = NOTICE_WITHIN.as_millis() as u32 + stood_still;
+    let calm = calm.into_iter().flat_map(|calm| without(calm, &stalls)).collect();
     let targets = stage.targets.clone();
     let store_lost = options.store == Store::Memory;
     Ok(History { targets, senders, receivers, calm, store_lost, end, notice_within })
+}
+
+/// The parts of a time in which the machine ran.
+fn without(time: Range<u32>, stalls: &[Range<u32>]) -> Vec<Range<u32>> {
+    let mut parts = Vec::new();
+    let mut from = time.start;
+    for stall in stalls {
+        parts.push(from..stall.start.clamp(from, time.end));
+        from = stall.end.clamp(from, time.end);
+    }
+    parts.push(from..time.end);
+    parts.retain(|part| !part.is_empty());
+    parts
 }
 
 fn start_clients(runtime: &Runtime, stage: &Arc<Stage>, options: &Options, dice: &mut Dice) -> Clients {
@@ -270,6 +289,7 @@ fn until(what: &str, limit: Duration, is_so: impl Fn() -> bool) -> Result<(), Er
 /// Says each second what has happened in it.
 async fn tell(stage: Arc<Stage>) {
     let mut seconds = interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = [0; 7];
     loop {
         seconds.tick().await;
@@ -293,5 +313,23 @@ async fn tell(stage: Arc<Stage>) {
             stage.now() / 1000,
             *stage.phase.borrow(),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without;
+
+    #[test]
+    fn a_time_without_its_standstills_is_what_is_left() {
+        let parts = |stalls: &[(u32, u32)]| {
+            let stalls: Vec<_> = stalls.iter().map(|(from, to)| *from..*to).collect();
+            without(10..20, &stalls).into_iter().map(|part| (part.start, part.end)).collect::<Vec<_>>()
+        };
+        assert_eq!(parts(&[]), [(10, 20)]);
+        assert_eq!(parts(&[(0, 5), (12, 14), (18, 30)]), [(10, 12), (14, 18)]);
+        assert_eq!(parts(&[(5, 11)]), [(11, 20)]);
+        assert_eq!(parts(&[(0, 40)]), []);
+        assert_eq!(parts(&[(30, 40)]), [(10, 20)]);
     }
 }

@@ -1,12 +1,14 @@
 //! [`Stage`]: what all clients of a run share: the clock, the targets, where nodes are, and how far the run is.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use tieline_judge::{Kind, Target};
 use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::options::{Options, Store};
 
@@ -59,7 +61,15 @@ pub(super) struct Stage {
     /// How far the run is; only the run itself changes it.
     pub(super) phase: watch::Sender<Phase>,
     pub(super) tally: Tally,
+    /// When the machine stood still, so that nobody can be blamed for being late.
+    stalls: Mutex<Vec<Range<u32>>>,
 }
+
+/// What the machine may need for everybody's turn. Longer is a standstill.
+const TURN: Duration = Duration::from_millis(600);
+
+/// How often it is looked whether the machine stands still.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl Stage {
     /// Before anything has happened.
@@ -83,12 +93,34 @@ impl Stage {
             doors: RwLock::default(),
             phase: watch::Sender::new(Phase::Gathering),
             tally: Tally::default(),
+            stalls: Mutex::default(),
         }
     }
 
     /// Milliseconds since the run began.
     pub(super) fn now(&self) -> u32 {
         u32::try_from(self.begun.elapsed().as_millis()).unwrap_or(u32::MAX)
+    }
+
+    /// Writes down when the machine stands still, until it is stopped.
+    pub(super) async fn watch_machine(self: Arc<Self>) {
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut before = self.now();
+        loop {
+            looks.tick().await;
+            let now = self.now();
+            if now - before > TURN.as_millis() as u32 {
+                println!("{:>8} the machine stood still for {} ms", now / 1000, now - before);
+                self.stalls.lock().unwrap_or_else(PoisonError::into_inner).push(before..now);
+            }
+            before = now;
+        }
+    }
+
+    /// When the machine stood still.
+    pub(super) fn stalls(&self) -> Vec<Range<u32>> {
+        self.stalls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lets clients connect there, too.
