@@ -7,7 +7,7 @@ BINARY := $(or $(CARGO_TARGET_DIR),target)/debug/tieline
 FEATURES := --features tieline/full
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/tieline
 
-.PHONY: run test test-full bench lint fmt clippy unit binary doc tidy autobahn autobahn-part sdk browser chaos deny
+.PHONY: run test test-full bench lint fmt clippy unit binary doc tidy autobahn autobahn-part sdk browser chaos-part chaos deny
 
 # One thing after the other, in the order written: the quick answers first, and no two builds at a time.
 .NOTPARALLEL:
@@ -15,7 +15,7 @@ RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/tieline
 run:
 	cargo run --release -p tieline -- dev
 
-test: lint unit doc tidy autobahn-part sdk browser
+test: lint unit doc tidy chaos-part autobahn-part sdk browser
 	@tests/left-out.sh report
 
 test-full: test autobahn chaos
@@ -66,6 +66,10 @@ sdk: binary
 # The demo page in a real Chromium, which is installed from Debian's packages if it is not there.
 browser: binary
 	@tests/left-out.sh run "the demo page in a browser" tests/browser/run.sh $(BINARY)
+
+# Half a minute of it: a node is added, others are killed and frozen, links are cut, delayed and lost.
+chaos-part: binary
+	cargo xtask chaos --binary $(BINARY) --broker mesh --store sqlite --seed 5 --seconds 10
 
 # Clusters that are broken by a seed and judged, a minute and a half for each pair of broker and store. docs/guarantees.md
 # has what came out of longer ones.
