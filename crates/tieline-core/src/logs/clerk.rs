@@ -183,6 +183,7 @@ impl Clerk {
     pub(super) async fn run(mut self, mut asked: mpsc::Receiver<Request>, stop: Arc<Notify>) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticked = Instant::now();
         loop {
             tokio::select! {
                 biased;
@@ -196,7 +197,13 @@ impl Clerk {
                         self.take(request).await;
                     }
                 }
-                _ = ticks.tick() => self.tick().await,
+                _ = ticks.tick() => {}
+            }
+            // Looked at whatever came, so that time passes also while requests never end.
+            let now = Instant::now();
+            if now.duration_since(ticked) >= TICK {
+                ticked = now;
+                self.tick(now).await;
             }
             self.ask_heads();
         }
@@ -485,8 +492,7 @@ impl Clerk {
         }
     }
 
-    async fn tick(&mut self) {
-        let now = Instant::now();
+    async fn tick(&mut self, now: Instant) {
         while let Some((since, _)) = self.watched.front()
             && now.duration_since(*since) >= RECEIPT
         {
