@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tieline_proto::{ConnectionId, ErrorCode, HubName, MessageId, Payload, UserId};
+use tieline_proto::{ConnectionId, ErrorCode, GroupName, HubName, MessageId, Payload, Position, UserId};
 use tieline_switchboard::Address;
 
 use crate::Subprotocol;
@@ -39,6 +39,10 @@ pub struct Queued {
     pub user: UserId,
     /// The message's id.
     pub message: MessageId,
+    /// The group that it was sent to; none when it was sent to the user.
+    pub group: Option<GroupName>,
+    /// Its place, in the group's log or in the user's inbox.
+    pub position: Position,
     /// Who sent it, when the sender has a user.
     pub from: Option<UserId>,
 }
@@ -135,7 +139,8 @@ pub trait Events: Send + Sync + 'static {
     /// A connection has ended that was greeted, or that the application had approved of.
     fn disconnected(&self, source: EventSource, reason: &str);
 
-    /// A message was stored for a user who is offline.
+    /// A message was stored for a user who is offline. Told once for each user, by the node that had it stored; not when that
+    /// node dies in this moment, nor when the message is said again.
     fn queued(&self, message: Queued);
 }
 

@@ -11,6 +11,7 @@ mod counters;
 mod entering;
 mod entry;
 mod feed;
+mod history;
 mod pages;
 mod places;
 mod publishing;
@@ -35,6 +36,7 @@ pub(crate) use entering::{Entering, Since};
 pub use entry::Entry;
 pub(crate) use entry::log_of;
 pub(crate) use feed::{Item, NOTHING_YET};
+pub use history::{History, HistoryError};
 pub(crate) use publishing::{Publishing, Reply};
 pub use rules::{GroupRule, LogRules};
 

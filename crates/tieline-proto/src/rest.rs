@@ -6,6 +6,7 @@
 
 mod answer;
 mod body;
+mod history;
 #[cfg(test)]
 mod tests;
 
@@ -13,3 +14,4 @@ pub use answer::{
     ConnectionItem, ConnectionsPage, ErrorBody, InnerError, NodeItem, NodeState, NodesPage, TokenAnswer,
 };
 pub use body::{BodyError, GroupsBody, SendBody};
+pub use history::{HistoryItem, HistoryPage};

@@ -4,12 +4,14 @@
 //! they expect; `/api/v1/…` is ours. Nobody is told anything, not even which paths there are, before the request is found to be
 //! allowed. What a path asks for is decided in `rest/call.rs`, its parameters and body are read in `rest/parameters.rs` and
 //! `rest/body.rs`, and carried out in `rest/carry.rs`, which knows of nothing but [`Node::answer`](tieline_core::Node::answer) and
-//! [`Node::send`](tieline_core::Node::send). Tested in `tests/program/rest.rs` by requests as bytes, and by the official libraries.
+//! [`Node::send`](tieline_core::Node::send), and in `rest/history.rs`. `rest/repetition.rs` tells a request that is said again. Tested in `tests/program/rest.rs` by requests as bytes, and by the official libraries.
 
 mod body;
 mod call;
 mod carry;
+mod history;
 mod parameters;
+mod repetition;
 mod tally;
 
 use std::sync::Arc;
@@ -192,7 +194,26 @@ impl From<Overloaded> for Refusal {
 
 #[cfg(test)]
 mod tests {
+    use tieline_core::logs::KeepError;
+    use tieline_core::store::{Refusal as StoreRefusal, StoreError};
+
     use super::*;
+
+    #[test]
+    fn a_store_that_does_not_take_a_message_is_told_by_status_and_code() {
+        for (error, status, code, retry) in [
+            (KeepError::Store(StoreError::Unknown("x".into())), 503, "StoreUnknown", Some("1")),
+            (KeepError::Store(StoreRefusal::NoRoom.into()), 503, "StoreUnavailable", Some("1")),
+            (KeepError::Store(StoreRefusal::TooLarge.into()), 413, "MessageTooLarge", None),
+            (KeepError::NoStore, 501, "StoreMissing", None),
+            (KeepError::OtherStores, 501, "StoreMissing", None),
+        ] {
+            let response = Refusal::from(SendError::NotKept(error)).response();
+            let header = |name| response.headers().get(name).map(|value| value.to_str().unwrap());
+            assert_eq!(response.status(), status);
+            assert_eq!((header("x-ms-error-code"), header("retry-after")), (Some(code), retry));
+        }
+    }
 
     #[test]
     fn overload_says_when_to_come_back() {

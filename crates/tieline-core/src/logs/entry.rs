@@ -73,6 +73,11 @@ impl Entry {
         self.0.receipt.as_ref()
     }
 
+    /// The message; none when it cannot be read.
+    pub(crate) fn message(&self) -> Option<&Arc<Message>> {
+        self.0.message.as_ref()
+    }
+
     /// Its message to the targets of its log, or to one connection; none when it cannot be read.
     pub(crate) fn delivery(&self, hub: &Arc<Hub>, to: Target, with_receipt: bool) -> Option<Delivery> {
         let message = Arc::clone(self.0.message.as_ref()?);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use smallvec::SmallVec;
+use tieline_proto::{GroupName, UserId};
 use tieline_switchboard::Address;
 use tokio::sync::oneshot;
 
@@ -14,6 +15,7 @@ use super::entry::{Entry, body};
 use super::{KeepError, log_of};
 use crate::command::Command;
 use crate::delivery::{Delivery, Outcome, Receipt, Target};
+use crate::events::Queued;
 use crate::message::Way;
 use crate::store::{Append, AppendKey, Appended, Refusal, StoreError};
 
@@ -125,8 +127,13 @@ impl Clerk {
             }
         }
         let is_kept = failed.is_none();
-        let live: SmallVec<[Target; 1]> =
-            delivery.to.iter().filter(|target| self.logs.retention(target).is_none()).cloned().collect();
+        // Said again, what is live has been sent: that is at most once.
+        let live: SmallVec<[Target; 1]> = if fresh.is_empty() {
+            SmallVec::new()
+        } else {
+            let live = delivery.to.iter().filter(|target| self.logs.retention(target).is_none());
+            live.cloned().collect()
+        };
         let receipt = delivery.receipt.clone().filter(|_| is_kept && reply.is_some());
         if let Some(reply) = reply {
             self.reply(&delivery, reply, failed.map_or(Ok(()), |error| Err(error.into())));
@@ -183,7 +190,6 @@ impl Clerk {
             }
             _ => delivery.message.placed(appended.position),
         };
-        let is_user = matches!(target, Target::User(_));
         let mut part = Delivery {
             hub: Arc::clone(&delivery.hub),
             message,
@@ -195,7 +201,8 @@ impl Clerk {
         };
         let route = self.node.route(&part);
         let mut known = route.known();
-        if is_user && known.unknown > 0 {
+        if let (Target::User(user), true) = (&part.to[0], known.unknown > 0) {
+            self.tell_queued(&part, user, None);
             known = Outcome { unknown: 0, queued: 1, ..known };
         }
         if let Some(receipt) = receipt {
@@ -209,6 +216,19 @@ impl Clerk {
         } else if let Some(receipt) = part.receipt.take() {
             self.add(&receipt, Outcome::default());
         }
+    }
+
+    /// A message waits for a user who is offline.
+    fn tell_queued(&self, delivery: &Delivery, user: &UserId, group: Option<&GroupName>) {
+        let (Some(events), Some(position)) = (self.node.events(), delivery.message.position) else { return };
+        events.queued(Queued {
+            hub: delivery.hub.name().clone(),
+            user: user.clone(),
+            message: delivery.message.id,
+            group: group.cloned(),
+            position,
+            from: delivery.message.from_user.clone(),
+        });
     }
 
     /// Sends a message to those of its targets that have no log.

@@ -68,6 +68,7 @@ errors! {
     RequestTimeout       408 Yes,       "The request was not complete in time.";
     IdleTimeout          408 Yes,       "The stream was silent for longer than it had promised.";
     Duplicate            409 No,        "This ackId or messageId was processed before; the first outcome stands. Counts as success.";
+    HistoryGone          410 No,        "What follows this position cannot be had whole any more: a part of it is kept no longer, or the log is another one.";
     LengthRequired       411 No,        "The request needs a Content-Length.";
     MessageTooLarge      413 No,        "The message is larger than the server takes.";
     UriTooLong           414 No,        "The request's address is longer than the server takes.";

@@ -61,6 +61,30 @@ fn answers() {
 }
 
 #[test]
+fn a_page_of_a_history() {
+    let payload = crate::payload::Payload::from_json("{\"a\": [1, 2]}").unwrap();
+    let id = crate::id::MessageId::new(1_700_000_000_000, 7);
+    let position = crate::id::Position { epoch: 7, offset: 42 };
+    let item = |user| HistoryItem::new(id, id.unix_ms(), user, position, payload.as_data());
+    let (epoch, first, last) = (7, 41, 43);
+    let messages = vec![item(Some("a\"b")), item(None)];
+    let page = HistoryPage { epoch, first, last, messages, next_link: Some("http://h/?after=7:42".into()) };
+    let one = |user: &str| {
+        format!(
+            r#"{{"id":"{id}","time":"2023-11-14T22:13:20.000Z",{user}"position":{{"epoch":7,"offset":42}},"dataType":"json","data":{{"a": [1, 2]}}}}"#
+        )
+    };
+    let expected = format!(
+        r#"{{"epoch":7,"first":41,"last":43,"messages":[{},{}],"nextLink":"http://h/?after=7:42"}}"#,
+        one(r#""fromUserId":"a\"b","#),
+        one("")
+    );
+    assert_eq!(json(&page), expected);
+    let page = HistoryPage { epoch: 0, first: 1, last: 0, messages: Vec::new(), next_link: None };
+    assert_eq!(json(&page), r#"{"epoch":0,"first":1,"last":0,"messages":[]}"#);
+}
+
+#[test]
 fn groups_by_filter() {
     let body = GroupsBody::parse(br#"{"groups":["a","b/c"],"filter":"userId eq 'u'","x":1}"#).unwrap();
     assert_eq!(body.groups.iter().map(|group| group.as_str()).collect::<Vec<_>>(), ["a", "b/c"]);

@@ -19,7 +19,7 @@ tables! {
     url: Template, "address";
     /// Names of the events from clients that go there; `*` for all.
     user_events: Vec<String> = vec!["*".to_owned()], "names";
-    /// What else goes there: `connect` asks before each connection is made, and none is made without an answer; `connected` and `disconnected` tell of connections, `queued` of messages that were stored for users who are offline (not sent yet).
+    /// What else goes there: `connect` asks before each connection is made, and none is made without an answer; `connected` and `disconnected` tell of connections, `queued` of messages that were stored for users who are offline.
     system_events: Vec<SystemEvent> = Vec::new(), "events";
     /// How long the endpoint may take to answer one request.
     timeout: Duration = Duration::from_secs(5), "duration", "a duration from \"100ms\" to \"1m\"" |time| (100..=60_000).contains(&time.as_millis());

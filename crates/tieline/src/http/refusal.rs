@@ -6,7 +6,7 @@ use axum::body::Body;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use tieline_core::token::TokenError;
-use tieline_proto::rest::ErrorBody;
+use tieline_proto::rest::{ErrorBody, InnerError};
 use tieline_proto::{ErrorCode, Reconnect};
 use tieline_websocket::HandshakeError;
 
@@ -21,12 +21,19 @@ pub struct Refusal {
     pub message: Cow<'static, str>,
     /// A header that the status demands.
     pub header: Option<(&'static str, &'static str)>,
+    /// A word more exact than the code, for programs.
+    pub reason: Option<&'static str>,
 }
 
 impl Refusal {
     /// The row with a sentence of its own.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Refusal { code, status: code.http_status(), message: message.into(), header: None }
+        Refusal { code, status: code.http_status(), message: message.into(), header: None, reason: None }
+    }
+
+    /// With a word more exact than the code.
+    pub fn because(self, reason: &'static str) -> Self {
+        Refusal { reason: Some(reason), ..self }
     }
 
     /// The answer.
@@ -61,7 +68,8 @@ impl Refusal {
     }
 
     fn body(&self) -> Vec<u8> {
-        let body = ErrorBody::new(self.code, &*self.message);
+        let mut body = ErrorBody::new(self.code, &*self.message);
+        body.inner = self.reason.map(|reason| InnerError { code: reason.to_owned(), inner: None });
         serde_json::to_vec(&body).expect("text is always JSON")
     }
 
@@ -89,7 +97,8 @@ impl From<HandshakeError> for Refusal {
             HandshakeError::Method => ErrorCode::MethodNotAllowed,
             _ => ErrorCode::InvalidRequest,
         };
-        Refusal { code, status: error.status(), message: error.to_string().into(), header: error.header() }
+        let (status, header) = (error.status(), error.header());
+        Refusal { status, header, ..Refusal::new(code, error.to_string()) }
     }
 }
 

@@ -39,6 +39,10 @@ pub(super) enum HubCall {
     JoinByFilter,
     LeaveByFilter,
     Members(GroupName),
+    /// A page of what is kept of the messages to a group or user.
+    History(Target),
+    /// The removal of what is kept.
+    Forget(Target),
     Grant(Permission, ConnectionId),
     Revoke(Permission, ConnectionId),
     Holds(Permission, ConnectionId),
@@ -90,12 +94,28 @@ fn find(method: &str, path: &str) -> Result<Option<Call>, Refusal> {
     match (method, &segments[..]) {
         ("GET", ["v1", "nodes"]) => Ok(Some(Call::Nodes)),
         ("POST", ["v1", "hubs", hub, ":send"]) => Ok(Some(Call::Hub(self::hub(hub)?, HubCall::SendToMany))),
+        (_, ["v1", "hubs", hub, "groups", group, "history"]) => {
+            in_log(method, hub, Target::Group(self::group(group)?))
+        }
+        (_, ["v1", "hubs", hub, "users", user, "inbox"]) => {
+            in_log(method, hub, Target::User(self::user(user)?))
+        }
         (_, ["hubs", hub, rest @ ..]) => match find_in_hub(method, rest)? {
             Some(call) => Ok(Some(Call::Hub(self::hub(hub)?, call))),
             None => Ok(None),
         },
         _ => Ok(None),
     }
+}
+
+/// What is asked of a target's log.
+fn in_log(method: &str, hub: &str, target: Target) -> Result<Option<Call>, Refusal> {
+    let call = match method {
+        "GET" => HubCall::History(target),
+        "DELETE" => HubCall::Forget(target),
+        _ => return Ok(None),
+    };
+    Ok(Some(Call::Hub(self::hub(hub)?, call)))
 }
 
 fn find_in_hub(method: &str, segments: &[&str]) -> Result<Option<HubCall>, Refusal> {
@@ -231,6 +251,23 @@ mod tests {
         {
             assert_eq!(call("POST", path), Err("NotFound".into()), "{path}");
         }
+    }
+
+    #[test]
+    fn logs_are_found_by_their_targets() {
+        let of = |method: &str, path: &str| match Call::of(method, &format!("/api/v1/hubs/h/{path}")) {
+            Ok(Call::Hub(_, call)) => Ok(call),
+            Ok(Call::Nodes) => panic!("{path} is no hub's"),
+            Err(NoCall::Method(allowed)) => Err(allowed),
+            Err(NoCall::Refused(refusal)) => Err(refusal.code.to_string()),
+        };
+        let group = || Target::Group(GroupName::new("a/b").unwrap());
+        assert_eq!(of("GET", "groups/a%2Fb/history"), Ok(HubCall::History(group())));
+        assert_eq!(of("DELETE", "groups/a%2Fb/history"), Ok(HubCall::Forget(group())));
+        assert_eq!(of("GET", "users/inbox/inbox"), Ok(HubCall::History(Target::User(user("inbox")))));
+        assert_eq!(of("PUT", "users/u/inbox"), Err("DELETE, GET".into()));
+        assert_eq!(of("GET", "users/u/history"), Err("NotFound".into()));
+        assert_eq!(of("GET", "groups//history"), Err("InvalidGroup".into()));
     }
 
     #[test]

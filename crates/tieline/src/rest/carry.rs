@@ -18,7 +18,7 @@ use tieline_proto::{CloseCode, ConnectionId, ErrorCode, GroupName, HubName, Payl
 use super::body::Content;
 use super::call::HubCall;
 use super::parameters::{Parameters, invalid};
-use super::{empty, json};
+use super::{empty, history, json, repetition};
 use crate::http::{Found, Head, Refusal};
 
 /// How long a generated token lives when nothing else is asked for, in minutes.
@@ -40,8 +40,8 @@ pub(super) async fn out(
     body: &Content,
 ) -> Result<Response, Refusal> {
     match call {
-        HubCall::Send(to) => send(node, &hub, to, parameters, body).await,
-        HubCall::SendToMany => send_to_many(node, &hub, body).await,
+        HubCall::Send(to) => send(node, head, &hub, to, parameters, body).await,
+        HubCall::SendToMany => send_to_many(node, head, &hub, body).await,
         HubCall::Close(who) => close(node, &hub, who, parameters).await,
         HubCall::Exists(who) => found(node.answer_everywhere(&hub, Ask::Exists(who)).await?),
         HubCall::Join(who, group) => {
@@ -63,6 +63,8 @@ pub(super) async fn out(
             Ok(empty(StatusCode::OK))
         }
         HubCall::Members(group) => members(node, head, &hub, group, parameters).await,
+        HubCall::History(target) => history::page(node, head, &hub, &target, parameters).await,
+        HubCall::Forget(target) => history::forget(node, &hub, &target, parameters).await,
         HubCall::Grant(permission, connection) => {
             let right = right(permission, connection, parameters)?;
             found(node.answer_everywhere(&hub, Ask::Grant(right)).await?)
@@ -91,6 +93,7 @@ async fn done(node: &Node, hub: &HubName, ask: Ask) -> Result<Response, Refusal>
 
 async fn send(
     node: &Node,
+    head: &Head<'_>,
     hub: &HubName,
     to: Target,
     parameters: &Parameters<'_>,
@@ -103,13 +106,20 @@ async fn send(
     let chosen = matches!(to, Target::Connection(_));
     let (except, filter) =
         if chosen { (Vec::new(), None) } else { (parameters.excluded()?, parameters.filter()?) };
-    node.send(hub, Sending { to: vec![to], except, filter, payload, key: None }, Wants::Nothing).await?;
+    let key = repetition::key(head, hub, None)?;
+    node.send(hub, Sending { to: vec![to], except, filter, payload, key }, Wants::Nothing).await?;
     Ok(empty(StatusCode::ACCEPTED))
 }
 
-async fn send_to_many(node: &Node, hub: &HubName, body: &Content) -> Result<Response, Refusal> {
+async fn send_to_many(
+    node: &Node,
+    head: &Head<'_>,
+    hub: &HubName,
+    body: &Content,
+) -> Result<Response, Refusal> {
     body.expect_json()?;
-    let SendBody { to, all, filter, data, .. } = SendBody::parse(&body.bytes).map_err(refusal)?;
+    let SendBody { to, all, filter, data, message_id } = SendBody::parse(&body.bytes).map_err(refusal)?;
+    let key = repetition::key(head, hub, message_id.as_deref())?;
     let mut recipients = Vec::new();
     if all {
         recipients.push(Target::Everyone);
@@ -124,7 +134,7 @@ async fn send_to_many(node: &Node, hub: &HubName, body: &Content) -> Result<Resp
         except: to.excluded,
         filter: filter.map(Arc::new),
         payload: data.to_payload(),
-        key: None,
+        key,
     };
     let outcome = node.send(hub, sending, Wants::Outcome).await?;
     let delivered = outcome.map(|outcome| outcome.delivered);
@@ -216,7 +226,7 @@ fn next_link(
 }
 
 /// The server's address as the caller knows it. Where TLS ends before this server, a proxy tells.
-fn endpoint(head: &Head<'_>) -> String {
+pub(super) fn endpoint(head: &Head<'_>) -> String {
     let Found::Once(Some(host)) = head.header("host") else { return String::new() };
     let is_tls = head.header("x-forwarded-proto") == Found::Once(Some("https"));
     format!("{}://{host}", if is_tls { "https" } else { "http" })

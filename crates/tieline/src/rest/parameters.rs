@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use tieline_proto::{ConnectionId, ErrorCode, Filter};
+use tieline_proto::id::MAX_EXACT;
+use tieline_proto::{ConnectionId, ErrorCode, Filter, Position};
 
 use crate::http::{Refusal, decode_form};
 
@@ -53,6 +54,33 @@ impl<'a> Parameters<'a> {
         number.map(Some).ok_or_else(expected)
     }
 
+    /// Refuses a parameter that is none of these, nor `api-version`: in calls of our own a misspelt one is a mistake.
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), Refusal> {
+        let names = self.0.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+        let mut unknown =
+            names.filter(|name| !name.is_empty() && *name != "api-version" && !known.contains(name));
+        unknown.next().map_or(Ok(()), |name| {
+            let name = &name[..name.floor_char_boundary(64)];
+            let known = known.join("`, `");
+            let message = format!("`{name}` is no parameter of this call, which knows `{known}`");
+            Err(Refusal::new(ErrorCode::InvalidRequest, message))
+        })
+    }
+
+    /// A place in a log, as `EPOCH:OFFSET`.
+    pub(super) fn position(&self, name: &'static str) -> Result<Option<Position>, Refusal> {
+        let Some(text) = self.one(name)? else { return Ok(None) };
+        let number = |digits: &str| {
+            let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            digits.parse().ok().filter(|number| is_number && *number <= MAX_EXACT)
+        };
+        let position = text
+            .split_once(':')
+            .and_then(|(epoch, offset)| Some(Position { epoch: number(epoch)?, offset: number(offset)? }));
+        let wrong = || invalid(name, "must be EPOCH:OFFSET, two whole numbers below 2^53");
+        position.map(Some).ok_or_else(wrong)
+    }
+
     /// Connections that are left out. What is no id is nobody's.
     pub(super) fn excluded(&self) -> Result<Vec<ConnectionId>, Refusal> {
         Ok(self.all("excluded")?.iter().filter_map(|id| id.parse().ok()).collect())
@@ -96,6 +124,24 @@ mod tests {
             assert_eq!(parameters.number("top", range).unwrap_err().code, ErrorCode::InvalidRequest);
         }
         assert!(parameters.number("role", 0..=9).is_err());
+    }
+
+    #[test]
+    fn positions_are_two_numbers_and_unknown_names_are_mistakes() {
+        let at = |text: &str| Parameters::new(&format!("after={text}")).position("after");
+        let most = MAX_EXACT;
+        assert_eq!(at("7:42"), Ok(Some(Position { epoch: 7, offset: 42 })));
+        assert_eq!(at("7%3A42"), at("7:42"));
+        assert_eq!(at(&format!("{most}:0")), Ok(Some(Position { epoch: most, offset: 0 })));
+        assert_eq!(at(""), Ok(None));
+        for bad in
+            ["7", "7:", ":7", "7:8:9", "-1:2", "%2B1:2", "1: 2", "1:9007199254740992", "a:b", "٣:1", "%FF"]
+        {
+            assert_eq!(at(bad).unwrap_err().code, ErrorCode::InvalidRequest, "{bad}");
+        }
+        let only = |query| Parameters::new(query).only(&["after", "limit"]);
+        assert!(only("").is_ok() && only("after=1&&limit=2&api-version=3").is_ok());
+        assert!(only("after=1&offset=2").unwrap_err().message.contains("`offset`"));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(super) enum CallKind {
     Join,
     Leave,
     Members,
+    History,
     Permission,
     Token,
     Nodes,
@@ -27,7 +28,7 @@ pub(super) enum CallKind {
 
 impl CallKind {
     /// Every kind with its label, in the order of the variants.
-    const ALL: [(CallKind, &'static str); 11] = [
+    const ALL: [(CallKind, &'static str); 12] = [
         (CallKind::None, "none"),
         (CallKind::Send, "send"),
         (CallKind::SendToMany, "send_to_many"),
@@ -36,6 +37,7 @@ impl CallKind {
         (CallKind::Join, "join"),
         (CallKind::Leave, "leave"),
         (CallKind::Members, "members"),
+        (CallKind::History, "history"),
         (CallKind::Permission, "permission"),
         (CallKind::Token, "token"),
         (CallKind::Nodes, "nodes"),
@@ -52,6 +54,7 @@ impl CallKind {
             HubCall::Join(..) | HubCall::JoinByFilter => CallKind::Join,
             HubCall::Leave(..) | HubCall::LeaveAll(_) | HubCall::LeaveByFilter => CallKind::Leave,
             HubCall::Members(_) => CallKind::Members,
+            HubCall::History(_) | HubCall::Forget(_) => CallKind::History,
             HubCall::Grant(..) | HubCall::Revoke(..) | HubCall::Holds(..) => CallKind::Permission,
             HubCall::GenerateToken => CallKind::Token,
         }

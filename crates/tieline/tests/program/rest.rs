@@ -2,8 +2,9 @@
 
 mod bad_input;
 mod calls;
+mod histories;
 mod pages;
-mod tokens;
+pub(crate) mod tokens;
 
 use tieline_websocket::ClientRequest;
 

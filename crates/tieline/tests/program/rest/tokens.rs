@@ -30,7 +30,7 @@ fn token(key: &str, url: &str, signed: u64) -> String {
 }
 
 /// The header of a token for an address.
-pub(super) fn bearer(key: &str, url: &str) -> String {
+pub(crate) fn bearer(key: &str, url: &str) -> String {
     format!("Authorization: Bearer {}\r\n", token(key, url, now()))
 }
 

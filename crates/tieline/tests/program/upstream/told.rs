@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::json;
 
 use super::*;
+use crate::support::http::call;
 use crate::support::metrics::{metrics, sample};
 
 const TOLD: &str = "user_events = []\nsystem_events = [\"connected\", \"disconnected\"]";
@@ -135,4 +136,39 @@ fn a_node_that_is_started_again_goes_on_with_what_its_store_has() {
     for ending in ["", "-wal", "-shm", "-lock"] {
         let _ = std::fs::remove_file(format!("{}{ending}", file.display()));
     }
+}
+
+#[test]
+fn a_message_that_waits_for_a_user_is_told_once() {
+    let endpoint = Endpoint::start(|_| Reply::status(200));
+    let keys = KEYS.map(|key| format!("{key:?}")).join(", ");
+    let server = Server::start(&format!(
+        "access_key = [{keys}]\nstore = \"memory:\"\n[inbox]\ncount = 10\n[[upstream]]\nurl = \"{}\"\n\
+         user_events = []\nsystem_events = [\"queued\"]\n",
+        endpoint.url()
+    ));
+    let _alice = connect(&server, "tieline.v1").unwrap();
+    let send = |user: &str, key: &str| {
+        let path = format!("/api/hubs/chat/users/{user}/:send");
+        let url = format!("http://{}{path}", server.address);
+        let token = crate::rest::tokens::bearer(KEYS[0], &url);
+        let headers = format!("{token}Content-Type: text/plain\r\nIdempotency-Key: {key}\r\n");
+        assert_eq!(call(server.address, "POST", &path, &headers, "hi").status, 202);
+    };
+    send("alice", "1");
+    send("bob", "2");
+    send("bob", "2");
+    send("carol", "3");
+    let told = [endpoint.next(), endpoint.next()];
+    let mut users: Vec<&str> = told.iter().map(|post| post.header("ce-userid")).collect();
+    users.sort_unstable();
+    assert_eq!(users, ["bob", "carol"], "who is connected is not told of, and the same message not again");
+    for post in &told {
+        let body = post.json();
+        assert_eq!((post.event(), post.header("ce-type")), ("queued", "azure.webpubsub.sys.queued"));
+        assert_eq!(body["messageId"].as_str().map(str::len), Some(26), "{body}");
+        assert_eq!((&body["group"], &body["fromUserId"]), (&json!(null), &json!(null)));
+        assert_eq!(body["position"]["offset"], 1);
+    }
+    assert!(endpoint.so_far().is_empty());
 }
