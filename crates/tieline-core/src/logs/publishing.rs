@@ -13,10 +13,12 @@ use tokio::sync::oneshot;
 use super::clerk::Clerk;
 use super::entry::{Entry, body};
 use super::{KeepError, log_of};
+use crate::cluster::Nodes;
 use crate::command::Command;
 use crate::delivery::{Delivery, Outcome, Receipt, Target};
 use crate::events::Queued;
 use crate::message::Way;
+use crate::node::Route;
 use crate::store::{Append, AppendKey, Appended, Refusal, StoreError};
 
 /// How long a store may take to answer for a message. Engines have limits of their own, which are shorter.
@@ -147,11 +149,13 @@ impl Clerk {
                 self.watch(receipt);
             }
         }
+        // Each such node counts once, in however many parts the message goes.
+        let mut away = Nodes::new();
         for (target, appended) in fresh {
-            self.hand_over(&delivery, target, appended, receipt.as_ref()).await;
+            self.hand_over(&delivery, target, appended, receipt.as_ref(), &mut away).await;
         }
         if is_kept && !live.is_empty() {
-            self.send_live(delivery, live, receipt.as_ref()).await;
+            self.send_live(delivery, live, receipt.as_ref(), &mut away).await;
         }
         // The one answer that it was made with: all parts are on their way now.
         if let Some(receipt) = receipt {
@@ -182,6 +186,7 @@ impl Clerk {
         target: Target,
         appended: Appended,
         receipt: Option<&Arc<Receipt>>,
+        away: &mut Nodes,
     ) {
         let Some(log) = log_of(delivery.hub.name(), &target) else { return };
         let message = match (&target, &delivery.message.way) {
@@ -200,7 +205,7 @@ impl Clerk {
             receipt: receipt.cloned(),
         };
         let route = self.node.route(&part);
-        let mut known = route.known();
+        let mut known = newly_known(&route, away);
         if let (Target::User(user), true) = (&part.to[0], known.unknown > 0) {
             self.tell_queued(&part, user, None);
             known = Outcome { unknown: 0, queued: 1, ..known };
@@ -237,12 +242,13 @@ impl Clerk {
         delivery: Delivery,
         to: SmallVec<[Target; 1]>,
         receipt: Option<&Arc<Receipt>>,
+        away: &mut Nodes,
     ) {
         let live = Delivery { to, receipt: receipt.cloned(), ..delivery };
         let route = self.node.route(&live);
         if let Some(receipt) = receipt {
             receipt.await_more(route.answers() + 1);
-            self.add(receipt, route.known());
+            self.add(receipt, newly_known(&route, away));
         }
         let live = Arc::new(live);
         self.node.forward(&live, &route);
@@ -282,4 +288,15 @@ impl Clerk {
 
 fn lock(reply: &Mutex<Option<Reply>>) -> MutexGuard<'_, Option<Reply>> {
     reply.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What can be told of a part of a message before anybody has answered, without the nodes that were counted for another part.
+fn newly_known(route: &Route, away: &mut Nodes) -> Outcome {
+    let before = away.len();
+    for node in &route.elsewhere.unreachable {
+        if !away.contains(node) {
+            away.push(*node);
+        }
+    }
+    Outcome { unreachable: (away.len() - before) as u64, ..route.known() }
 }

@@ -1,0 +1,191 @@
+//! The one table of acks: every target, live and durable, with every state of store and broker, by both doors: the ack of a
+//! session, and what the application's send is told.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tieline_core::ask::sending::{SendError, Sending, Wants};
+use tieline_core::broker::MemoryExchange;
+use tieline_core::cluster::ClusterTimes;
+use tieline_core::delivery::Target;
+use tieline_core::logs::LogRules;
+use tieline_core::{Node, Subprotocol};
+use tieline_proto::{ConnectionId, GroupName, HubName, Payload, UserId};
+
+use crate::house::{Guest, House, Peer, eventually};
+use crate::logs::{Door, hello, join, rules};
+
+/// Whom to: bob, who is at the other node; dora, who is nowhere; the groups that bob and carol are in, of whom carol is at the
+/// sender's node; bob, dora and the live group at once; everybody.
+const TARGETS: [&str; 6] = ["bob", "dora", "kept", "live", "many", "all"];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum StoreIs {
+    There,
+    Refusing,
+    Silent,
+    Missing,
+}
+
+/// Delivered, queued, unknown and unreachable; or the error's name.
+type Told = Result<[u64; 4], String>;
+
+/// What has to be told while the store is there, with the broker and without it.
+fn table(target: &str, has_inbox: bool) -> (bool, [u64; 4], [u64; 4]) {
+    match (target, has_inbox) {
+        ("bob", durable) => (durable, [1, 0, 0, 0], [0, 0, 0, 1]),
+        ("dora", false) => (false, [0, 0, 1, 0], [0, 0, 1, 0]),
+        ("dora", true) => (true, [0, 1, 0, 0], [0, 1, 0, 0]),
+        ("kept", _) => (true, [2, 0, 0, 0], [1, 0, 0, 1]),
+        ("live" | "all", _) => (false, [2, 0, 0, 0], [1, 0, 0, 1]),
+        // Once for each connection.
+        ("many", false) => (false, [2, 0, 1, 0], [1, 0, 1, 1]),
+        // Bob has it from his inbox and by the group.
+        ("many", true) => (true, [3, 1, 0, 0], [1, 1, 0, 1]),
+        (other, _) => panic!("{other}"),
+    }
+}
+
+fn expected(target: &str, has_inbox: bool, store: StoreIs, is_broker_up: bool) -> Told {
+    let (is_durable, up, away) = table(target, has_inbox);
+    match store {
+        StoreIs::Refusing if is_durable => Err("StoreUnavailable".into()),
+        StoreIs::Silent if is_durable => Err("StoreUnknown".into()),
+        StoreIs::Missing if is_durable => Err("StoreMissing".into()),
+        _ => Ok(if is_broker_up { up } else { away }),
+    }
+}
+
+fn frame(target: &str, ack_id: u64) -> Value {
+    let mut frame = match target {
+        "bob" | "dora" => json!({"type": "sendToUser", "user": target}),
+        "kept" | "live" => json!({"type": "sendToGroup", "group": target}),
+        "many" => json!({"type": "send", "to": {"users": ["bob", "dora"], "groups": ["live"]}}),
+        _ => json!({"type": "sendToAll", "noEcho": true}),
+    };
+    frame["data"] = json!(target);
+    frame["ackId"] = json!(ack_id);
+    frame
+}
+
+fn sending(target: &str, alice: ConnectionId) -> Sending {
+    let user = |name| Target::User(UserId::new(name).unwrap());
+    let group = |name| Target::Group(GroupName::new(name).unwrap());
+    let to = match target {
+        "bob" | "dora" => vec![user(target)],
+        "kept" | "live" => vec![group(target)],
+        "many" => vec![user("bob"), user("dora"), group("live")],
+        _ => vec![Target::Everyone],
+    };
+    Sending { to, except: vec![alice], filter: None, payload: Payload::from_text(target), key: None }
+}
+
+/// What a session is told of sends to all targets at once.
+fn acks(alice: &mut Peer, targets: &[&str]) -> Vec<Told> {
+    static ACK: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    let ids: Vec<u64> = targets.iter().map(|_| ACK.fetch_add(1, Ordering::Relaxed)).collect();
+    targets.iter().zip(&ids).for_each(|(target, id)| alice.send(frame(target, *id)));
+    let mut told = HashMap::new();
+    while told.len() < ids.len() {
+        let heard = alice.receive();
+        if let Some(id) = heard["ackId"].as_u64() {
+            let number = |key: &str| heard[key].as_u64().unwrap_or_else(|| panic!("{key} of {heard}"));
+            let is_done = heard["success"] == true;
+            let outcome = match is_done {
+                true => Ok(["delivered", "queued", "unknown", "unreachable"].map(number)),
+                false => Err(heard["error"]["name"].as_str().unwrap().to_owned()),
+            };
+            told.insert(id, outcome);
+        }
+    }
+    ids.iter().map(|id| told.remove(id).unwrap()).collect()
+}
+
+/// What the application is told of the same.
+fn answers(node: &Arc<Node>, alice: ConnectionId, targets: &[&str]) -> Vec<Told> {
+    let hub = HubName::new("hub").unwrap();
+    let sends = targets.iter().map(|target| node.send(&hub, sending(target, alice), Wants::Outcome));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let told = runtime.block_on(join_all(sends)).into_iter().map(|told| match told {
+        Ok(outcome) => {
+            let outcome = outcome.expect("everybody answers in time");
+            Ok([outcome.delivered, outcome.queued, outcome.unknown, outcome.unreachable])
+        }
+        Err(SendError::NotKept(error)) => Err(error.code().name().to_owned()),
+        Err(SendError::Overloaded(_)) => panic!("the node is overloaded"),
+    });
+    told.collect()
+}
+
+/// Checks the table for one configuration, the store being in each of these states.
+fn check(rules: &LogRules, door: &Door, has_store: bool, states: &[StoreIs]) {
+    let exchange = MemoryExchange::medium();
+    let mut houses: Vec<House> = (0..2)
+        .map(|_| {
+            let mut house = House::named(2);
+            house.keep(rules.clone(), if has_store { door.engine() } else { None });
+            house
+        })
+        .collect();
+    houses.iter_mut().for_each(|house| house.join(&exchange, ClusterTimes::default()));
+    houses.iter().for_each(|house| house.wait_for_peers(1));
+    let has_inbox = rules.inbox.is_some();
+    let (mut alice, connected) = houses[0].connect(0, Guest::new(Subprotocol::Tieline, "alice"));
+    let id = connected["connectionId"].as_str().unwrap().parse().unwrap();
+    let mut bob = houses[1].user(0, Subprotocol::Tieline, "bob");
+    let mut carol = houses[0].user(1, Subprotocol::Tieline, "carol");
+    if has_store && has_inbox {
+        hello(&mut bob, None);
+    }
+    for peer in [&mut bob, &mut carol] {
+        // Where there is no store, those who were let in without their inbox are told so first.
+        assert_eq!(join(peer, "live", None).1["success"], true);
+        if has_store {
+            join(peer, "kept", None);
+        }
+    }
+    let targets: Vec<&str> =
+        TARGETS.into_iter().filter(|target| *target != "kept" || !rules.groups.is_empty()).collect();
+    let node = &houses[0].node;
+    for is_broker_up in [true, false] {
+        if !is_broker_up {
+            exchange.go_away();
+            let peers = || node.cluster().unwrap().peers();
+            eventually(|| peers().iter().all(|peer| !peer.is_reached()));
+        }
+        for store in states {
+            door.is_shut.store(*store == StoreIs::Refusing, Ordering::SeqCst);
+            door.is_silent.store(*store == StoreIs::Silent, Ordering::SeqCst);
+            let due: Vec<Told> =
+                targets.iter().map(|target| expected(target, has_inbox, *store, is_broker_up)).collect();
+            let case = format!("inbox {has_inbox}, store {store:?}, broker {is_broker_up}");
+            assert_eq!(acks(&mut alice, &targets), due, "{case}: acks of {targets:?}");
+            assert_eq!(answers(node, id, &targets), due, "{case}: answers of {targets:?}");
+        }
+    }
+}
+
+#[test]
+fn durable_messages_are_told_of_as_the_table_says() {
+    use StoreIs::{Refusing, Silent, There};
+    check(&rules(), &Door::new(), true, &[There, Refusing, Silent]);
+}
+
+#[test]
+fn durable_groups_do_not_make_users_durable() {
+    let rules = LogRules { inbox: None, ..rules() };
+    check(&rules, &Door::new(), true, &[StoreIs::There, StoreIs::Refusing]);
+}
+
+#[test]
+fn without_a_store_durable_messages_are_refused_and_live_ones_go_on() {
+    check(&rules(), &Door::new(), false, &[StoreIs::Missing]);
+}
+
+#[test]
+fn live_messages_are_told_of_as_the_table_says() {
+    check(&LogRules::default(), &Door::new(), false, &[StoreIs::There]);
+}
