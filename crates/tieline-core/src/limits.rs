@@ -1,5 +1,7 @@
 //! What a client may ask for, and how often.
 
+use std::time::Duration;
+
 /// Limits of sessions. The switchboard's own (frame and message sizes, lag, pings) stand in its settings.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -13,6 +15,8 @@ pub struct Limits {
     pub message_burst: u32,
     /// Malformed or refused-for-rate frames in a row after which the connection is closed.
     pub faults: u8,
+    /// How long a client of `tieline.v1` may take to ask for its inbox, before what comes is given to it anyway.
+    pub hello: Duration,
 }
 
 impl Default for Limits {
@@ -23,6 +27,7 @@ impl Default for Limits {
             messages_per_second: 1_000,
             message_burst: 2_000,
             faults: 20,
+            hello: Duration::from_secs(10),
         }
     }
 }

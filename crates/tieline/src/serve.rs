@@ -216,6 +216,7 @@ fn node_settings(settings: &Settings, name: NodeName, keys: Arc<Keys>) -> NodeSe
             messages_per_second: limits.message_rate,
             message_burst: limits.message_burst,
             faults: limits.faults,
+            hello: times.hello,
         },
         switchboard: tieline_switchboard::Settings {
             inbound: InboundLimits {

@@ -18,10 +18,6 @@ use crate::logs::{Admission, Entering, Entry, KeepError, NOTHING_YET, Reader, Si
 use crate::store::{LogKey, Refusal as StoreRefusal};
 use crate::subprotocol::Subprotocol;
 
-/// How long a client of `tieline.v1` may take to ask for its inbox, in milliseconds: then it is given what came since it
-/// connected. After as long a time the store is asked again that did not give an inbox.
-const HELLO: u64 = 2000;
-
 /// When a connection is looked at again that stood still as that time was over, in milliseconds.
 const PARKED_AGAIN: u64 = 1000;
 
@@ -135,7 +131,7 @@ impl Operator {
         };
         if inbox.is_open {
             let refusal = Refusal::new(ack_id, ErrorCode::InvalidRequest)
-                .because("The inbox is asked for once, within two seconds of `connected`.");
+                .because("The inbox is asked for once, soon after `connected`: it comes by itself already.");
             return self.refuse(shard, slot, &refusal);
         }
         if inbox.is_bound && device.is_some() && device != inbox.reader.device.as_deref() {
@@ -173,7 +169,8 @@ impl Operator {
     }
 
     fn open_inbox_later(&mut self, shard: &Shard<Self>, slot: Slot) {
-        self.silent.push_back((shard.now_ms() + HELLO, shard.address(slot)));
+        self.silent
+            .push_back((shard.now_ms() + self.node.limits().hello.as_millis() as u64, shard.address(slot)));
     }
 
     /// A connection has what it missed of its inbox, and is given what comes.

@@ -41,6 +41,7 @@ impl Climate {
             messages_per_second: if tight && dice.chance(50) { 2 } else { 0 },
             message_burst: 4,
             faults: 2 + dice.below(3) as u8,
+            hello: Duration::from_secs(2),
         };
         let switchboard = Settings {
             max_lag: if short_of_lag { 1_500 } else { 4 << 20 },

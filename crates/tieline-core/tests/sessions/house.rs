@@ -42,7 +42,12 @@ impl House {
         Self::build(
             &name,
             shards,
-            Limits { messages_per_second: 0, connections_per_user: 0, ..Limits::default() },
+            Limits {
+                messages_per_second: 0,
+                connections_per_user: 0,
+                hello: Duration::from_secs(2),
+                ..Limits::default()
+            },
             Settings::default(),
         )
     }

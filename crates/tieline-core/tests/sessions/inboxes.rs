@@ -90,8 +90,15 @@ fn the_inbox_comes_by_itself_oldest_first_and_then_what_follows() {
 #[test]
 fn a_reliable_client_is_given_more_only_as_it_acknowledges_and_is_read_meanwhile() {
     let settings = tieline_switchboard::Settings { max_lag: 64 << 10, ..Default::default() };
-    let mut house =
-        House::with(2, tieline_core::Limits { messages_per_second: 0, ..Default::default() }, settings);
+    let mut house = House::with(
+        2,
+        tieline_core::Limits {
+            messages_per_second: 0,
+            hello: std::time::Duration::from_secs(2),
+            ..Default::default()
+        },
+        settings,
+    );
     house.keep(crate::logs::rules(), Door::new().engine());
     let mut alice = tieline(&house, 0, "alice");
     let text = "x".repeat(4000);
@@ -391,7 +398,11 @@ fn bad_input_gets_an_error_and_the_inbox_goes_on() {
 #[test]
 fn long_names_and_large_messages_cut_no_reader() {
     let settings = tieline_switchboard::Settings { max_lag: 2 << 20, ..Default::default() };
-    let limits = tieline_core::Limits { messages_per_second: 0, ..Default::default() };
+    let limits = tieline_core::Limits {
+        messages_per_second: 0,
+        hello: std::time::Duration::from_secs(2),
+        ..Default::default()
+    };
     let largest = settings.inbound.max_message;
     let mut house = House::with(2, limits, settings);
     house.keep(crate::logs::rules(), Door::new().engine());

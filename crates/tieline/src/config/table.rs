@@ -224,6 +224,8 @@ section! {
     idle: Option<Duration> = None, "duration", "a duration from \"1s\", or \"never\"" |time| time.is_none_or(|time| time.as_secs() >= 1);
     /// How long a client may take to answer a close frame.
     close: Duration = Duration::from_secs(5), "duration", "a duration from \"1s\" to \"1m\"" |time| (1..=60).contains(&time.as_secs());
+    /// How long a client of `tieline.v1` may take to ask for its user's inbox by `hello`; after that, what came since it connected is given to it anyway.
+    hello: Duration = Duration::from_secs(10), "duration", "a duration from \"1s\" to \"1m\"" |time| (1..=60).contains(&time.as_secs());
     /// How long a connection of the reliable protocol can be recovered after it was cut.
     recovery: Duration = Duration::from_secs(60), "duration", "a duration from \"1s\" to \"1h\"" |time| (1..=3600).contains(&time.as_secs());
 }
