@@ -221,12 +221,17 @@ impl Logs {
     /// Waits until logs are followed here, so that whoever becomes a member afterwards gets what is stored from then on.
     ///
     /// # Errors
-    /// When the store cannot tell where they end.
+    /// When the store does not tell in time where they end.
     pub(crate) async fn follow(&self, logs: Vec<LogKey>) -> Result<(), KeepError> {
+        if self.engine.is_none() {
+            // Nothing is kept anywhere, so there is nothing to follow.
+            return Ok(());
+        }
         let (sender, receiver) = oneshot::channel();
         let full = || KeepError::Store(Refusal::QueueFull.into());
         self.requests.try_send(Request::Follow(logs, sender)).map_err(|_| full())?;
-        receiver.await.map_err(|_| full())?
+        let late = |_| KeepError::Store(Refusal::Failed("it does not answer".into()).into());
+        tokio::time::timeout(entering::PATIENCE, receiver).await.map_err(late)?.map_err(|_| full())?
     }
 
     /// The connection of an entrant has so many bytes coming, or is gone.

@@ -28,7 +28,7 @@ use crate::store::{Gap, LogKey, Page, PageLimit, Refusal, StoreError};
 const MOST_CAUGHT_UP: u64 = 100_000;
 
 /// How long a connection waits for a store that does not answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a connection that waits for nothing else may take nothing of what it was given: then it is closed as a slow reader,
 /// because pings, which find those who are gone, are not sent to who is not read.
@@ -192,6 +192,10 @@ pub(super) struct Entrants {
 impl Clerk {
     pub(super) async fn enter(&mut self, entering: Entering) {
         let Entering { address, then, logs, since } = entering;
+        if self.logs.engine.is_none() {
+            // Nobody would ever answer.
+            return self.let_go(address, then, Admission::refused(KeepError::NoStore)).await;
+        }
         self.entrants.last += 1;
         let number = self.entrants.last;
         let stage = match since {
@@ -454,7 +458,12 @@ impl Clerk {
 
     async fn end(&mut self, number: u64, admission: Admission) {
         let Some(entrant) = self.entrants.waiting.remove(&number) else { return };
-        let (address, mut wanted) = (entrant.address, (entrant.then, Some(admission)));
+        self.let_go(entrant.address, entrant.then, admission).await;
+    }
+
+    /// Tells a connection that waits how it is in, or why it is not.
+    async fn let_go(&mut self, address: Address, then: Then, admission: Admission) {
+        let mut wanted = (then, Some(admission));
         while let Err(refused) = self.node.go_on(address, wanted.0, wanted.1) {
             wanted = *refused;
             super::clerk::wait_for_room().await;

@@ -1,22 +1,25 @@
 //! The one table of acks: every target, live and durable, with every state of store and broker, by both doors: the ack of a
-//! session, and what the application's send is told.
+//! session, and what the application's send is told. And what back ends do to durable targets besides.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tieline_core::ask::sending::{SendError, Sending, Wants};
+use tieline_core::ask::{Answer, Ask, Who};
 use tieline_core::broker::MemoryExchange;
 use tieline_core::cluster::ClusterTimes;
 use tieline_core::delivery::Target;
 use tieline_core::logs::LogRules;
-use tieline_core::{Node, Subprotocol};
+use tieline_core::store::{AppendKey, Cut};
+use tieline_core::{Node, Overloaded, Subprotocol};
 use tieline_proto::{ConnectionId, GroupName, HubName, Payload, UserId};
 
 use crate::house::{Guest, House, Peer, eventually};
-use crate::logs::{Door, hello, join, rules};
+use crate::logs::{Door, hello, house, join, pair, rules, tieline, until_ack};
 
 /// Whom to: bob, who is at the other node; dora, who is nowhere; the groups that bob and carol are in, of whom carol is at the
 /// sender's node; bob, dora and the live group at once; everybody.
@@ -108,8 +111,7 @@ fn acks(alice: &mut Peer, targets: &[&str]) -> Vec<Told> {
 fn answers(node: &Arc<Node>, alice: ConnectionId, targets: &[&str]) -> Vec<Told> {
     let hub = HubName::new("hub").unwrap();
     let sends = targets.iter().map(|target| node.send(&hub, sending(target, alice), Wants::Outcome));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let told = runtime.block_on(join_all(sends)).into_iter().map(|told| match told {
+    let told = block_on(join_all(sends)).into_iter().map(|told| match told {
         Ok(outcome) => {
             let outcome = outcome.expect("everybody answers in time");
             Ok([outcome.delivered, outcome.queued, outcome.unknown, outcome.unreachable])
@@ -188,4 +190,81 @@ fn without_a_store_durable_messages_are_refused_and_live_ones_go_on() {
 #[test]
 fn live_messages_are_told_of_as_the_table_says() {
     check(&LogRules::default(), &Door::new(), false, &[StoreIs::There]);
+}
+
+#[test]
+fn without_a_store_nobody_waits_for_it() {
+    let mut house = House::named(1);
+    house.keep(rules(), None);
+    let since = Instant::now();
+    let mut bob = house.user(0, Subprotocol::Tieline, "bob");
+    let (_, ack) = join(&mut bob, "kept", None);
+    assert_eq!((&ack["success"], &ack["error"]["name"]), (&json!(false), &json!("StoreMissing")));
+    assert!(since.elapsed() < Duration::from_secs(2), "it took {:?}", since.elapsed());
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+#[test]
+fn who_is_made_a_member_while_the_store_is_away_is_none_until_it_can_be_one() {
+    let door = Door::new();
+    let house = house(&door);
+    let mut bob = tieline(&house, 0, "bob");
+    hello(&mut bob, None);
+    let (hub, kept) = (HubName::new("hub").unwrap(), GroupName::new("kept").unwrap());
+    let make = || {
+        let who = Who::User(UserId::new("bob").unwrap());
+        block_on(house.node.answer(&hub, Ask::Join { who, groups: vec![kept.clone()] }))
+    };
+    door.is_shut.store(true, Ordering::SeqCst);
+    assert_eq!(make(), Err(Overloaded), "nobody may be a member of a log that is not followed");
+    door.is_shut.store(false, Ordering::SeqCst);
+    assert_eq!(make(), Ok(Answer::Reached(1)));
+    let mut alice = tieline(&house, 0, "alice");
+    assert_eq!(acks(&mut alice, &["kept"]), [Ok([1, 0, 0, 0])]);
+    assert_eq!(bob.receive()["data"], "kept");
+}
+
+#[test]
+fn the_same_send_of_the_application_is_stored_once_from_whichever_node() {
+    let (one, two) = pair(&Door::new());
+    let mut bob = tieline(&two, 0, "bob");
+    join(&mut bob, "kept", None);
+    let nobody = ConnectionId::from_bytes([0; ConnectionId::BYTES]);
+    let send = |house: &House, key: u128| {
+        let hub = HubName::new("hub").unwrap();
+        let sending = Sending { key: Some(AppendKey(key)), ..sending("kept", nobody) };
+        block_on(house.node.send(&hub, sending, Wants::Outcome)).unwrap().map(|outcome| outcome.delivered)
+    };
+    assert_eq!((send(&one, 1), send(&two, 1), send(&one, 1)), (Some(1), None, None));
+    assert_eq!(send(&two, 2), Some(1));
+    let offsets: Vec<_> = (0..2).map(|_| bob.receive()["position"]["offset"].as_u64().unwrap()).collect();
+    assert_eq!(offsets, [1, 2]);
+    bob.expect_nothing();
+}
+
+#[test]
+fn members_at_every_node_go_on_in_a_log_that_was_removed() {
+    let (one, two) = pair(&Door::new());
+    let (mut bob, mut carol) = (tieline(&two, 0, "bob"), tieline(&one, 0, "carol"));
+    let mut alice = tieline(&one, 1, "alice");
+    for peer in [&mut bob, &mut carol] {
+        join(peer, "kept", None);
+    }
+    let (hub, kept) = (HubName::new("hub").unwrap(), Target::Group(GroupName::new("kept").unwrap()));
+    let mut ack_id = 1;
+    for _ in 0..3 {
+        for offset in 1..=2 {
+            // The numbers may not be known while nodes find out that it is another log.
+            alice.send(frame("kept", ack_id));
+            assert_eq!(until_ack(&mut alice, ack_id).1["success"], true);
+            ack_id += 1;
+            for peer in [&mut bob, &mut carol] {
+                assert_eq!(peer.receive()["position"]["offset"], offset);
+            }
+        }
+        block_on(one.node.logs().unwrap().cut(&hub, &kept, Cut::Whole)).unwrap();
+    }
 }
