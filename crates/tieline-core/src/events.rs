@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tieline_proto::{ConnectionId, ErrorCode, GroupName, HubName, MessageId, Payload, Position, UserId};
+use tieline_proto::{ConnectionId, ErrorCode, HubName, MessageId, Payload, Position, UserId};
 use tieline_switchboard::Address;
 
 use crate::Subprotocol;
@@ -39,9 +39,7 @@ pub struct Queued {
     pub user: UserId,
     /// The message's id.
     pub message: MessageId,
-    /// The group that it was sent to; none when it was sent to the user.
-    pub group: Option<GroupName>,
-    /// Its place, in the group's log or in the user's inbox.
+    /// Its place in the user's inbox.
     pub position: Position,
     /// Who sent it, when the sender has a user.
     pub from: Option<UserId>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use smallvec::SmallVec;
-use tieline_proto::{GroupName, UserId};
+use tieline_proto::UserId;
 use tieline_switchboard::Address;
 use tokio::sync::oneshot;
 
@@ -207,7 +207,7 @@ impl Clerk {
         let route = self.node.route(&part);
         let mut known = newly_known(&route, away);
         if let (Target::User(user), true) = (&part.to[0], known.unknown > 0) {
-            self.tell_queued(&part, user, None);
+            self.tell_queued(&part, user);
             known = Outcome { unknown: 0, queued: 1, ..known };
         }
         if let Some(receipt) = receipt {
@@ -224,13 +224,12 @@ impl Clerk {
     }
 
     /// A message waits for a user who is offline.
-    fn tell_queued(&self, delivery: &Delivery, user: &UserId, group: Option<&GroupName>) {
+    fn tell_queued(&self, delivery: &Delivery, user: &UserId) {
         let (Some(events), Some(position)) = (self.node.events(), delivery.message.position) else { return };
         events.queued(Queued {
             hub: delivery.hub.name().clone(),
             user: user.clone(),
             message: delivery.message.id,
-            group: group.cloned(),
             position,
             from: delivery.message.from_user.clone(),
         });
