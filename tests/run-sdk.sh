@@ -11,7 +11,7 @@ set -euo pipefail
 binary=$1
 language=$2
 # Suites, by file.
-js=(wire.test.js recovery.test.js rest.test.js upstream.test.js)
+js=(wire.test.js recovery.test.js rest.test.js upstream.test.js inbox.test.js)
 python=(test_wire test_rest)
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -65,7 +65,7 @@ esac
 start() {
   local log=$run/$1.log
   shift
-  env -u TIELINE_A -u TIELINE_B -u TIELINE_KEY -u TIELINE_UPSTREAM "$binary" serve --listen 127.0.0.1:0 --access-key "$TIELINE_KEY" "$@" >"$log" 2>&1 &
+  env -u TIELINE_A -u TIELINE_B -u TIELINE_KEY -u TIELINE_UPSTREAM -u TIELINE_INBOX "$binary" serve --listen 127.0.0.1:0 --access-key "$TIELINE_KEY" "$@" >"$log" 2>&1 &
   nodes+=($!)
   for _ in $(seq 100); do
     address=$(sed -n 's|.*listening on \(http://[^ ]*\).*|\1|p' "$log" | head -1)
@@ -98,6 +98,10 @@ END
   peers=$(sed -n 's|.*peers on \([^ ]*\).*|\1|p' "$run/a.log" | head -1)
   start b --config "$run/nodes.toml" --node b --broker "mesh://$peers" --peer-listen 127.0.0.1:0
   export TIELINE_B=$address
+  # One by itself that keeps what it is sent for users.
+  printf '[inbox]\ncount = 1000\n' >"$run/inbox.toml"
+  start inbox --config "$run/inbox.toml" --node inbox --store "sqlite://$run/inbox.db"
+  export TIELINE_INBOX=$address
   for _ in $(seq 100); do
     ! grep -q "peer is linked" "$run/a.log" || break
     sleep 0.1

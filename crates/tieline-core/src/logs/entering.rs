@@ -419,13 +419,16 @@ impl Clerk {
             Some(bytes) if bytes > self.page_bytes => {
                 // A client that reads slowly is not one that waits for the store.
                 entrant.since = Instant::now();
+                let (address, now) = (entrant.address, entrant.since);
+                let Some((before, since)) = walk.coming.replace((bytes, now)) else {
+                    // It told so in the round in which it was given the page: by now most of that is written.
+                    return self.post(address.shard, || Command::TellLag(address, number)).await;
+                };
+                if before == bytes && since.elapsed() < STALL {
+                    walk.coming = Some((bytes, since));
+                }
                 self.lagging.push(number);
-                let (before, since) = *walk.coming.get_or_insert((bytes, entrant.since));
-                if before != bytes {
-                    walk.coming = Some((bytes, entrant.since));
-                } else if since.elapsed() >= STALL {
-                    walk.coming = None;
-                    let address = entrant.address;
+                if before == bytes && since.elapsed() >= STALL {
                     self.post(address.shard, || close_stalled(address)).await;
                 }
             }

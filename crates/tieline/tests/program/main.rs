@@ -27,6 +27,8 @@ mod proxy_protocol;
 #[cfg(test)]
 mod rest;
 #[cfg(test)]
+mod returning;
+#[cfg(test)]
 mod serve;
 #[cfg(test)]
 mod server;

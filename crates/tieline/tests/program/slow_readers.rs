@@ -23,13 +23,13 @@ const READERS: usize = 1000;
 /// allocator take beside: an outbox for each of them without a limit would be many times as much.
 const MOST_GROWTH: u64 = 48 << 20;
 
-fn request(user: &str) -> ClientRequest {
+pub(crate) fn request(user: &str) -> ClientRequest {
     let path = format!("/client/hubs/h?user={user}");
     ClientRequest::new("localhost", &path).unwrap().protocol("tieline.v1")
 }
 
 /// A connection whose kernel buffers are small, so that it is the server that has to hold what is not read.
-fn narrow(address: SocketAddr) -> TcpStream {
+pub(crate) fn narrow(address: SocketAddr) -> TcpStream {
     let socket = Raw::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&address.into()).unwrap();
@@ -48,7 +48,7 @@ fn open(address: SocketAddr) -> TcpStream {
 }
 
 /// The most memory that the process has had, in bytes.
-fn peak(process: u32) -> u64 {
+pub(crate) fn peak(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
