@@ -44,9 +44,10 @@ pub struct Operator {
     /// Groups that a client joins as it opens, and the device that it is: from its token, between `arrive` and `opened`.
     arriving: (Vec<tieline_proto::GroupName>, Option<Box<str>>),
     ticks: u64,
-    /// Connections whose inbox is opened without having been asked for, and when, the first to end first: their clients did
-    /// not ask in time, or the store did not answer.
+    /// Connections that may still ask for their inbox, and until when, the first to end first.
     silent: VecDeque<(u64, Address)>,
+    /// Those whose inbox could not be opened without having been asked for, and when that is tried again, in that order.
+    unopened: VecDeque<(u64, Address)>,
 }
 
 impl Operator {
@@ -59,6 +60,7 @@ impl Operator {
             arriving: Default::default(),
             ticks: 0,
             silent: VecDeque::new(),
+            unopened: VecDeque::new(),
         }
     }
 

@@ -18,8 +18,9 @@ use crate::logs::{Admission, Entering, Entry, KeepError, NOTHING_YET, Reader, Si
 use crate::store::{LogKey, Refusal as StoreRefusal};
 use crate::subprotocol::Subprotocol;
 
-/// When a connection is looked at again that stood still as that time was over, in milliseconds.
-const PARKED_AGAIN: u64 = 1000;
+/// When an inbox is opened again that could not be, because the connection stood still or the store did not answer, in
+/// milliseconds.
+const AGAIN: u64 = 1000;
 
 impl Operator {
     /// Lets a connection enter the logs of what it is about to do. Gives it back where there are none.
@@ -105,7 +106,8 @@ impl Operator {
             let reader = Reader { inbox, device: device.map(Arc::from) };
             session.inbox = Some(Box::new(Inbox::new(reader, at, subprotocol)));
             if subprotocol == Subprotocol::Tieline {
-                self.open_inbox_later(shard, slot);
+                let until = shard.now_ms() + self.node.limits().hello.as_millis() as u64;
+                self.silent.push_back((until, shard.address(slot)));
             } else {
                 self.open_inbox_by_itself(shard, slot);
             }
@@ -168,11 +170,6 @@ impl Operator {
         self.open_inbox(shard, slot, Then::Hear { ack_id: None, by_itself: true }, since);
     }
 
-    fn open_inbox_later(&mut self, shard: &Shard<Self>, slot: Slot) {
-        self.silent
-            .push_back((shard.now_ms() + self.node.limits().hello.as_millis() as u64, shard.address(slot)));
-    }
-
     /// A connection has what it missed of its inbox, and is given what comes.
     pub(super) fn hear(
         &mut self,
@@ -184,7 +181,9 @@ impl Operator {
     ) {
         let Some(admission) = admission else { return };
         match &admission.error {
-            Some(_) if by_itself => return self.open_inbox_later(shard, slot),
+            Some(_) if by_itself => {
+                return self.unopened.push_back((shard.now_ms() + AGAIN, shard.address(slot)));
+            }
             Some(error) => return self.refuse_kept(shard, slot, ack_id, error),
             None => {}
         }
@@ -197,7 +196,10 @@ impl Operator {
     /// Opens the inboxes of clients that did not ask for them, and those that the store did not give.
     pub(super) fn open_silent_inboxes(&mut self, shard: &mut Shard<Self>) {
         let now = shard.now_ms();
-        while let Some((_, address)) = self.silent.pop_front_if(|(until, _)| *until <= now) {
+        let is_due = |(until, _): &mut (u64, Address)| *until <= now;
+        let mut next = || self.silent.pop_front_if(is_due).or_else(|| self.unopened.pop_front_if(is_due));
+        let due: Vec<(u64, Address)> = std::iter::from_fn(&mut next).collect();
+        for (_, address) in due {
             let Some(slot) = shard.find(address) else { continue };
             let Some(session) = shard.session(slot) else { continue };
             let Some(inbox) = session.inbox.as_ref().filter(|inbox| !inbox.is_open && !inbox.has_asked)
@@ -206,7 +208,7 @@ impl Operator {
             };
             if inbox.is_asked_for() && shard.is_parked(slot) {
                 // It waits for something else, behind which it may ask.
-                self.silent.push_back((now + PARKED_AGAIN, address));
+                self.unopened.push_back((now + AGAIN, address));
             } else {
                 self.open_inbox_by_itself(shard, slot);
             }
