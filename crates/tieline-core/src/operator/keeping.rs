@@ -22,6 +22,9 @@ use crate::subprotocol::Subprotocol;
 /// milliseconds.
 const AGAIN: u64 = 1000;
 
+/// So many of them in a second: a store that comes back has other things to do as well. The others wait.
+const MOST_AGAIN: usize = 1000;
+
 impl Operator {
     /// Lets a connection enter the logs of what it is about to do. Gives it back where there are none.
     pub(super) fn enter_logs(&mut self, shard: &mut Shard<Self>, slot: Slot, then: Then) -> Option<Then> {
@@ -181,6 +184,8 @@ impl Operator {
     ) {
         let Some(admission) = admission else { return };
         match &admission.error {
+            // Without a store there is none to come.
+            Some(KeepError::NoStore) if by_itself => return,
             Some(_) if by_itself => {
                 return self.unopened.push_back((shard.now_ms() + AGAIN, shard.address(slot)));
             }
@@ -197,8 +202,9 @@ impl Operator {
     pub(super) fn open_silent_inboxes(&mut self, shard: &mut Shard<Self>) {
         let now = shard.now_ms();
         let is_due = |(until, _): &mut (u64, Address)| *until <= now;
-        let mut next = || self.silent.pop_front_if(is_due).or_else(|| self.unopened.pop_front_if(is_due));
-        let due: Vec<(u64, Address)> = std::iter::from_fn(&mut next).collect();
+        let mut due: Vec<(u64, Address)> =
+            std::iter::from_fn(|| self.unopened.pop_front_if(is_due)).take(MOST_AGAIN).collect();
+        due.extend(std::iter::from_fn(|| self.silent.pop_front_if(is_due)));
         for (_, address) in due {
             let Some(slot) = shard.find(address) else { continue };
             let Some(session) = shard.session(slot) else { continue };
