@@ -4,18 +4,18 @@ import { once } from "node:events";
 import { connect as dial, createServer } from "node:net";
 
 /**
- * Starts a proxy to the node at `url`; `url` of the result is what clients are given. It ends with the process and not
+ * Starts a proxy to the node at `url`, or wherever it is led later; `url` of the result is what clients are given. It ends with the process and not
  * with the test, because the clients that a test stops at its end must not find it gone.
  */
 export async function proxyTo(url) {
-  const { hostname, port } = new URL(url);
+  let goal = new URL(url);
   const pairs = new Set();
   let refusing = false;
   let muted = false;
 
   const server = createServer((near) => {
     if (refusing) return near.resetAndDestroy();
-    const far = dial(Number(port), hostname);
+    const far = dial(Number(goal.port), goal.hostname);
     const pair = { near, far };
     pairs.add(pair);
     for (const socket of [near, far]) {
@@ -43,5 +43,7 @@ export async function proxyTo(url) {
     }
     return present.length;
   };
-  return { url: `http://127.0.0.1:${server.address().port}`, cut, refuse: (on) => (refusing = on), mute: (on) => (muted = on) };
+  /** Leads new connections to another node. */
+  const lead = (to) => (goal = new URL(to));
+  return { url: `http://127.0.0.1:${server.address().port}`, cut, lead, refuse: (on) => (refusing = on), mute: (on) => (muted = on) };
 }

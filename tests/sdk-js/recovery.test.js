@@ -1,6 +1,6 @@
 // Connections cut in the middle of traffic, by a proxy that resets them. Needs no REST.
 //
-// The cut client and its node stay the same (the proxy leads to A); whoever talks to it is on B.
+// The proxy leads to A, where the cut client stays unless a test leads it elsewhere; whoever talks to it is on B.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -31,6 +31,34 @@ test("reliable: a subscriber cut in the middle of 200 messages misses none and g
   assert.equal(reader.connected.items.length, 1, "a recovery is not a new connection");
   assert.equal(reader.disconnected.items.length, 0);
   assert.equal(reader.id, id);
+});
+
+test("reliable: a subscriber that comes to another node after each cut misses none of 200 messages and gets none twice", async (t) => {
+  const hub = newHub();
+  const proxy = await proxyTo(A);
+  const reader = await connect(t, hub, { node: proxy.url, user: "reader" });
+  const writers = [await connect(t, hub, { node: A, user: "a" }), await connect(t, hub, { node: B, user: "b" })];
+  await reader.sdk.joinGroup("room");
+  const { id } = reader;
+  for (const n of NUMBERS) {
+    await writers[n % 2].sdk.sendToGroup("room", n, "json");
+    if (n % 40 === 20) {
+      proxy.lead(n % 80 === 20 ? B : A);
+      assert.equal(proxy.cut(), 1);
+    }
+  }
+  await reader.messages.count(200);
+  assert.deepEqual(reader.data.toSorted((a, b) => a - b), NUMBERS);
+  for (const from of [0, 1]) {
+    assert.deepEqual(reader.data.filter((n) => n % 2 === from), NUMBERS.filter((n) => n % 2 === from), "each sender's order");
+  }
+  assert.equal(reader.connected.items.length, 1, "a recovery is not a new connection");
+  assert.equal(reader.disconnected.items.length, 0);
+  assert.equal(reader.id, id);
+  // It may still do what it could, and joins where it is now.
+  await reader.sdk.joinGroup("after");
+  await writers[0].sdk.sendToGroup("after", "here", "text");
+  await reader.got("here");
 });
 
 test("reliable: a subscriber that was away finds what came meanwhile", async (t) => {

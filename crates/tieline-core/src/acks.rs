@@ -23,6 +23,24 @@ impl AckWindow {
         self.intervals.iter().rev().find(|(from, _)| *from <= id).is_some_and(|(_, to)| id <= *to)
     }
 
+    /// The ids as disjoint closed intervals, in rising order.
+    pub(crate) fn intervals(&self) -> &[(u64, u64)] {
+        &self.intervals
+    }
+
+    /// A window of these intervals; of too many, or some that are not in order, the highest.
+    pub(crate) fn of(intervals: &[(u64, u64)]) -> Self {
+        let mut kept: SmallVec<[(u64, u64); 1]> = SmallVec::new();
+        for (from, to) in intervals.iter().rev().take(MAX_INTERVALS) {
+            let is_next = kept.last().is_none_or(|above: &(u64, u64)| to.saturating_add(1) < above.0);
+            if from <= to && is_next {
+                kept.push((*from, *to));
+            }
+        }
+        kept.reverse();
+        AckWindow { intervals: kept }
+    }
+
     /// Notes that it was.
     pub(crate) fn insert(&mut self, id: u64) {
         let at = self.intervals.partition_point(|(from, _)| *from <= id);
@@ -64,6 +82,8 @@ mod tests {
                 prop_assert_eq!(window.contains(id), model.contains(&id));
                 window.insert(id);
                 model.insert(id);
+                let copy = AckWindow::of(window.intervals());
+                prop_assert_eq!(copy.intervals(), window.intervals());
                 prop_assert!(window.intervals.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
             }
         }

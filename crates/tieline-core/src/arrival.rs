@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tieline_proto::role::Roles;
-use tieline_proto::{ConnectionId, GroupName, HubName, UserId};
+use tieline_proto::{CloseCode, ConnectionId, GroupName, HubName, UserId};
 
 use crate::Subprotocol;
 use crate::events::Reservation;
@@ -16,11 +16,15 @@ pub enum Arrival {
     /// A client of the reliable protocol that wants its cut connection back. Only its reconnection token counts:
     /// the access token in its URL may have expired.
     Recovery {
+        /// The hub it asks for, which must be the connection's.
+        hub: HubName,
         /// The connection it had.
         id: ConnectionId,
         /// What it was told when it connected.
         token: String,
     },
+    /// A client whose connection cannot be had, at least now; the code tells it which.
+    Refused(CloseCode),
 }
 
 /// Who a new connection is and what it may do, as its token says, or the application.

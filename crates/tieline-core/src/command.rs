@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use tieline_proto::reply::Recovered;
 use tieline_proto::{GroupName, HubName, Position, UserId};
 use tieline_switchboard::{Address, Shard, Weigh};
+use tokio::sync::oneshot;
 
 use crate::delivery::{Delivery, Outcome};
 use crate::events::{EventAnswer, ReplyTo};
@@ -43,6 +45,15 @@ pub enum Then {
         ack_id: Option<u64>,
         /// What it saw last of the group's log, where it asked for what it missed.
         since: Option<Position>,
+    },
+    /// To be in a log again, at the place where it was on another node: that of a group, or its user's inbox.
+    Return {
+        /// Its hub.
+        hub: HubName,
+        /// The group; none for the inbox.
+        group: Option<GroupName>,
+        /// Told how it is in; dropped when the connection has ended.
+        done: oneshot::Sender<Result<Option<Recovered>, KeepError>>,
     },
     /// To get its user's inbox.
     Hear {

@@ -62,6 +62,23 @@ impl Inbox {
         Inbox { at, has_given: false, has_asked: false, is_open: false, reader, is_bound, reading }
     }
 
+    /// The numbers that are not acknowledged, each with the place that is read when it is.
+    pub(crate) fn marks(&self) -> impl Iterator<Item = (u64, Position)> {
+        let marks = if let Reading::Numbered(marks) = &self.reading { Some(marks) } else { None };
+        marks.into_iter().flatten().copied()
+    }
+
+    /// The connection's messages have other numbers now: those that it had before as `before` says, and what it was given here
+    /// is read when the last one is.
+    pub(crate) fn renumber(&mut self, before: Vec<(u64, Position)>, last: u64) {
+        let Reading::Numbered(marks) = &mut self.reading else { return };
+        let has_own = !std::mem::take(marks).is_empty();
+        marks.extend(before.into_iter().take(MOST_MARKS));
+        if has_own {
+            self.give(self.at, Some(last));
+        }
+    }
+
     /// Whether it is for its client to ask for the inbox, and to say what it has read.
     pub(crate) fn is_asked_for(&self) -> bool {
         matches!(self.reading, Reading::Said)
@@ -149,6 +166,18 @@ mod tests {
         assert_eq!(inbox.acknowledged(2), None);
         assert_eq!(inbox.acknowledged(5), Some(at(3)));
         assert_eq!(inbox.ask(0), None);
+    }
+
+    #[test]
+    fn what_it_had_elsewhere_keeps_its_numbers_and_what_came_here_is_read_with_the_last() {
+        let mut inbox = inbox(Subprotocol::AzureReliable);
+        inbox.give(at(3), Some(1));
+        inbox.give(at(4), Some(2));
+        inbox.renumber(vec![(7, at(1)), (9, at(2))], 12);
+        assert_eq!(inbox.marks().collect::<Vec<_>>(), [(7, at(1)), (9, at(2)), (12, at(4))]);
+        assert_eq!((inbox.acknowledged(11), inbox.acknowledged(12)), (Some(at(2)), Some(at(4))));
+        inbox.renumber(vec![(14, at(5))], 20);
+        assert_eq!(inbox.acknowledged(20), Some(at(5)));
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod node;
 pub mod operator;
 mod reconnection;
 pub mod records;
+mod recovery;
 pub mod registry;
 pub mod session;
 mod stamp;

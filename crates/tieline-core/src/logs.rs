@@ -234,6 +234,15 @@ impl Logs {
         tokio::time::timeout(entering::PATIENCE, receiver).await.map_err(late)?.map_err(|_| full())?
     }
 
+    /// How far logs were handed to the shards, of those that are followed here.
+    pub(crate) async fn ends(&self, logs: Vec<LogKey>) -> Vec<(LogKey, Position)> {
+        let (sender, receiver) = oneshot::channel();
+        if logs.is_empty() || self.requests.try_send(Request::Ends(logs, sender)).is_err() {
+            return Vec::new();
+        }
+        receiver.await.unwrap_or_default()
+    }
+
     /// The connection of an entrant has so many bytes coming, or is gone.
     pub(crate) fn lag(&self, entrant: u64, bytes: Option<usize>) {
         // The clerk asks again.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tieline_proto::envelope;
 use tieline_proto::reply::{self, From, Wire};
 use tieline_proto::{Data, GroupName, MessageId, Payload, Position, UserId};
-use tieline_switchboard::{Encode, Frames};
+use tieline_switchboard::{Encode, Frames, Mark};
 use tieline_websocket::Kind;
 
 use crate::subprotocol::wire;
@@ -21,6 +21,10 @@ impl Encode for Letter<'_> {
 
     fn encode(&self, number: u8, numbered: bool, out: &mut Vec<u8>) {
         write(&self.0, wire(number), numbered, out);
+    }
+
+    fn mark(&self) -> Mark {
+        self.0.id.0
     }
 }
 
@@ -131,6 +135,11 @@ impl Encode for Message {
 
     fn encode(&self, number: u8, numbered: bool, out: &mut Vec<u8>) {
         write(&self.borrow(), wire(number), numbered, out);
+    }
+
+    fn mark(&self) -> Mark {
+        // What has a place in a log is told apart by that.
+        if self.position.is_some() { 0 } else { self.id.0 }
     }
 
     fn frames(&self) -> Option<&Frames> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tieline_proto::role::Roles;
 use tieline_proto::{ConnectionId, Incarnation, MessageId, NodeId, NodeName};
 use tieline_switchboard::{Address, Counters, Full, Handle, Settings, Station, Switchboard};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::cluster::{Cluster, Nodes};
 use crate::command::{Command, Then};
@@ -17,6 +17,7 @@ use crate::limits::Limits;
 use crate::logs::{Admission, Logs};
 use crate::operator::Operator;
 use crate::reconnection::Reconnection;
+use crate::recovery::{MOVES, Settlers};
 use crate::stamp::{Stamper, unix_ms};
 use crate::subprotocol::NUMBERING;
 use crate::tally::Tally;
@@ -105,6 +106,10 @@ pub struct Node {
     keys: Arc<Keys>,
     roles: InternedRoles,
     reconnection: Reconnection,
+    /// Connections of this node whose ids name another place.
+    settlers: Settlers,
+    /// A permit for each connection that may be on its way here.
+    moves: Semaphore,
     tallies: Vec<Mutex<Tally>>,
     /// Stamps what the application sends; each shard has its own for its clients.
     stamper: Mutex<Stamper>,
@@ -171,6 +176,8 @@ impl Node {
             keys: settings.keys,
             roles: InternedRoles::default(),
             reconnection: Reconnection::new(&secret),
+            settlers: Settlers::default(),
+            moves: Semaphore::new(MOVES),
             tallies: (0..settings.shards).map(|_| Mutex::default()).collect(),
             stamper: Mutex::new(stamper),
             handle: OnceLock::new(),
@@ -210,6 +217,16 @@ impl Node {
         self.roles.share(roles)
     }
 
+    /// Connections that have come from other nodes.
+    pub(crate) fn settlers(&self) -> &Settlers {
+        &self.settlers
+    }
+
+    /// Permits for connections that come from other nodes.
+    pub(crate) fn moves(&self) -> &Semaphore {
+        &self.moves
+    }
+
     /// The reconnection tokens of this start.
     pub(crate) fn reconnection(&self) -> &Reconnection {
         &self.reconnection
@@ -241,8 +258,23 @@ impl Node {
     /// Where a connection of this node stands; `None` for another node's, or an earlier start's. Whether it
     /// is still there, and its random bits, are for its shard to check.
     pub fn address(&self, id: ConnectionId) -> Option<Address> {
+        if let Some(address) = self.settlers.find(id) {
+            return Some(address);
+        }
+        let is_elsewhere = self.cluster().is_some_and(|cluster| cluster.moved_to(id).is_some());
+        if is_elsewhere { None } else { self.first_address(id) }
+    }
+
+    /// Where the id of a connection says that it was first, if that is on this node: it may be going elsewhere.
+    pub(crate) fn first_address(&self, id: ConnectionId) -> Option<Address> {
         let here = id.incarnation() == self.id.incarnation && usize::from(id.shard()) < self.tallies.len();
         here.then(|| Address { shard: id.shard().into(), slot: id.slot(), generation: id.generation() })
+    }
+
+    /// Whether the id of a connection that stands here names another place.
+    pub(crate) fn is_settler(&self, id: ConnectionId, at: Address) -> bool {
+        let named = Address { shard: id.shard().into(), slot: id.slot(), generation: id.generation() };
+        id.incarnation() != self.id.incarnation || named != at
     }
 
     /// The id that a connection at this address has.

@@ -3,12 +3,15 @@
 //!
 //! Here is the life of a session; `operator/request.rs` reads requests, `operator/send.rs` carries messages,
 //! `operator/membership.rs` joins and leaves, `operator/keeping.rs` is for what is kept in logs, `operator/events.rs` asks and
-//! tells the application, `operator/waiting.rs` waits for the other nodes, `operator/answer.rs` writes acks and errors.
+//! tells the application, `operator/moving.rs` and `operator/ends.rs` are for connections that go to another node or come from
+//! one, `operator/waiting.rs` waits for the other nodes, `operator/answer.rs` writes acks and errors.
 
 mod answer;
+mod ends;
 mod events;
 mod keeping;
 mod membership;
+mod moving;
 mod request;
 mod send;
 mod waiting;
@@ -27,10 +30,11 @@ use crate::command::{Command, Then};
 use crate::events::Reservation;
 use crate::limits::Bucket;
 use crate::node::Node;
-use crate::session::Session;
+use crate::session::{GONE, SETTLING, Session};
 use crate::stamp::{Stamper, unix_ms};
 use crate::subprotocol::Subprotocol;
 use crate::tally::Tally;
+use ends::Ends;
 
 /// Each second one in so many slots is looked at for an expired token.
 const EXPIRY_STRIDE: u64 = 16;
@@ -44,6 +48,8 @@ pub struct Operator {
     /// Groups that a client joins as it opens, and the device that it is: from its token, between `arrive` and `opened`.
     arriving: (Vec<tieline_proto::GroupName>, Option<Box<str>>),
     ticks: u64,
+    /// Where this shard is in the logs of groups that it holds members of.
+    ends: Ends,
     /// Connections that may still ask for their inbox, and until when, the first to end first.
     silent: VecDeque<(u64, Address)>,
     /// Those whose inbox could not be opened without having been asked for, and when that is tried again, in that order.
@@ -59,6 +65,7 @@ impl Operator {
             tally: Tally::default(),
             arriving: Default::default(),
             ticks: 0,
+            ends: Ends::default(),
             silent: VecDeque::new(),
             unopened: VecDeque::new(),
         }
@@ -112,6 +119,7 @@ impl Operator {
             bucket: Bucket::default(),
             acks: AckWindow::default(),
             inbox: None,
+            taking: 0,
         };
         match self.node.address(id) {
             Some(address) if approved => Placement::Take(address, session),
@@ -165,12 +173,22 @@ impl Application for Operator {
     fn arrive(&mut self, shard: &mut Shard<Self>, arrival: Arrival) -> Placement<Session> {
         match arrival {
             Arrival::Client(client) => self.open(*client),
-            Arrival::Recovery { id, token } => {
+            Arrival::Refused(code) => {
+                self.tally.recoveries_refused += 1;
+                Placement::Refuse(code.code(), code.text())
+            }
+            Arrival::Recovery { hub, id, token } => {
                 let slot = self.find(shard, id).filter(|slot| {
-                    let reliable = |session: &Session| session.subprotocol == Subprotocol::AzureReliable;
-                    shard.session(*slot).is_some_and(reliable)
+                    let is_it = |session: &Session| {
+                        session.subprotocol == Subprotocol::AzureReliable && *session.hub.name() == hub
+                    };
+                    shard.session(*slot).is_some_and(is_it)
                 });
                 match slot {
+                    Some(slot) if shard.session(slot).is_some_and(|session| session.taking == SETTLING) => {
+                        let code = CloseCode::TryAgainLater;
+                        Placement::Refuse(code.code(), code.text())
+                    }
                     Some(slot) if self.node.reconnection().verify(id, &token) => Placement::Resume(slot),
                     _ => {
                         self.tally.recoveries_refused += 1;
@@ -198,6 +216,9 @@ impl Application for Operator {
     }
 
     fn resumed(&mut self, shard: &mut Shard<Self>, slot: Slot) {
+        if let Some(session) = shard.session_mut(slot) {
+            session.taking = 0;
+        }
         self.greet(shard, slot);
     }
 
@@ -215,12 +236,15 @@ impl Application for Operator {
     }
 
     fn closed(&mut self, shard: &mut Shard<Self>, slot: Slot, session: Session, cause: &Cause) {
-        self.tell_disconnected(&session, cause);
+        if session.taking < GONE {
+            self.tell_disconnected(&session, cause);
+        }
         // Who was not greeted yet is let go when its wait ends.
         if !session.greeted {
             return;
         }
         let (address, hub) = (shard.address(slot), &session.hub);
+        self.forget_settler(&session, address);
         hub.everyone().exit(self.shard);
         for group in &session.groups {
             hub.exit(group, self.shard);
@@ -261,6 +285,7 @@ impl Application for Operator {
         self.ticks += 1;
         self.close_expired(shard);
         self.open_silent_inboxes(shard);
+        self.ends.tidy();
         self.give_back(shard);
         self.node.publish_tally(self.shard, self.tally);
     }

@@ -46,7 +46,16 @@ pub struct Session {
     pub(crate) acks: AckWindow,
     /// Its place in its user's inbox, where users have one.
     pub(crate) inbox: Option<Box<Inbox>>,
+    /// Under which number another node is taking it over, 0 while none is; [`SETTLING`] where it comes from another node itself,
+    /// [`GONE`] when it has gone to one.
+    pub(crate) taking: u64,
 }
+
+/// A connection that has not all of what it had elsewhere: nobody may resume it, or take it on.
+pub(crate) const SETTLING: u64 = u64::MAX;
+
+/// A connection that another node has: its end here is not its end.
+pub(crate) const GONE: u64 = u64::MAX - 1;
 
 impl Session {
     /// Its id.

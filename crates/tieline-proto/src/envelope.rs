@@ -115,6 +115,8 @@ pub enum Held {
     User(UserId),
     /// A group: the node's interest in it.
     Group(GroupName),
+    /// A connection whose id does not say that it is on this node: it has come from another.
+    Connection(ConnectionId),
 }
 
 /// What a node says of itself once a beat.
@@ -170,7 +172,9 @@ pub enum Rare {
     Roster(u64, u32, Vec<(HubName, Held, u64)>),
     /// Something asked of the receiver about its connections of a hub, under a number: the ask as JSON.
     Ask(u64, HubName, String),
-    /// The answer to an ask, as JSON; none where the receiver could not carry it out.
+    /// A wish of the origin about a connection of the receiver that comes to the origin, under a number: as JSON.
+    Wish(u64, String),
+    /// The answer to an ask or a wish, as JSON; none where the receiver could not carry it out.
     Answer(u64, Option<String>),
     /// The number of the last envelope that the origin said to the receiver alone.
     Tail(u64),

@@ -206,6 +206,16 @@ impl Roles {
         }
     }
 
+    /// Whether a permission is given for everything, and the targets that are exceptions: those that it is given for, or those
+    /// that it is not given for.
+    pub fn scope(&self, permission: Permission) -> (bool, impl Iterator<Item = &str>) {
+        let (is_wide, names) = match &self.scopes[permission as usize] {
+            Scope::Only(names) => (false, names),
+            Scope::AllBut(names) => (true, names),
+        };
+        (is_wide, names.iter().map(|name| &**name))
+    }
+
     /// Whether the connection may join and leave the group.
     #[must_use]
     pub fn may_join(&self, group: &str) -> bool {

@@ -133,7 +133,7 @@ impl<A: Application> Shard<A> {
         })
     }
 
-    fn take_slot(&mut self) -> Option<Slot> {
+    pub(crate) fn take_slot(&mut self) -> Option<Slot> {
         if let Some(slot) = self.free.pop_front() {
             return Some(slot);
         }
@@ -164,6 +164,7 @@ impl<A: Application> Shard<A> {
         connection.decoder = fresh_decoder(inflate);
         if let Some(window) = &mut connection.window {
             window.rewind();
+            window.end_tape();
             if connection.format.deflate != format.deflate {
                 // What was compressed for another window size is sent plain.
                 window.forget_deflated();

@@ -8,6 +8,7 @@ use tieline_websocket::{Deflater, Kind, Opcode, server_header};
 use crate::Format;
 use crate::log::{Extent, Log, MAX_RECORD};
 use crate::numbered::{LargeBody, NUMBERED_FRAME, RECORD_HEADER, Record};
+use crate::transplant::Mark;
 
 /// A direct message below this many bytes goes uncompressed: compressing 132 bytes costs nearly as much
 /// processor time as sending them (measured: 3.85 µs against 4 µs).
@@ -20,6 +21,12 @@ pub trait Encode {
 
     /// Appends the message in encoding `wire`. For a numbered format it is the body behind the number.
     fn encode(&self, wire: u8, numbered: bool, out: &mut Vec<u8>);
+
+    /// What the message is known by on every node, so that a connection that moves between two gets it once; 0 where it
+    /// needs no such name.
+    fn mark(&self) -> Mark {
+        0
+    }
 
     /// The place where frames that were encoded on one shard wait for the next. A message that goes to several shards has
     /// one; a message for one shard need not.

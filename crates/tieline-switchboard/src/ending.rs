@@ -203,6 +203,7 @@ impl<A: Application> Shard<A> {
         connection.last_message = self.tick;
         if let Some(window) = &mut connection.window {
             window.rewind();
+            window.begin_tape();
         }
         let generation = connection.generation;
         self.counters.detached += 1;

@@ -34,6 +34,7 @@ mod settings;
 mod shard;
 mod station;
 mod switchboard;
+mod transplant;
 
 pub use application::{Application, Cause, Placement, Weigh};
 pub use connection::{Address, Format};
@@ -47,3 +48,4 @@ pub use settings::Settings;
 pub use shard::{MAX_SLOTS, Shard, Slot};
 pub use station::Station;
 pub use switchboard::{Error, Handle, MAX_SHARDS, Switchboard};
+pub use transplant::{Mark, Numbered};

@@ -11,7 +11,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::encode::Encode;
 use crate::log::{Extent, Log};
+use crate::transplant::Tape;
 
 #[cfg(test)]
 mod tests;
@@ -215,6 +217,8 @@ pub(crate) struct Window {
     end: u64,
     /// Sum of the frames' weights.
     held: usize,
+    /// What came since the connection was cut.
+    tape: Option<Box<Tape>>,
 }
 
 impl Window {
@@ -227,6 +231,39 @@ impl Window {
             ever_sent: first_sequence,
             end: first_sequence,
             held: 0,
+            tape: None,
+        }
+    }
+
+    /// The numbers of the first frame, and behind the last one.
+    pub(crate) fn bounds(&self) -> (u64, u64) {
+        (self.base, self.end)
+    }
+
+    /// All frames may have been sent elsewhere: they may be acknowledged before they are sent here.
+    pub(crate) fn count_as_sent(&mut self) {
+        self.ever_sent = self.end;
+    }
+
+    /// Writes the marks of what comes down from now on.
+    pub(crate) fn begin_tape(&mut self) {
+        self.tape = Some(Tape::from(self.end));
+    }
+
+    /// Does so no longer.
+    pub(crate) fn end_tape(&mut self) {
+        self.tape = None;
+    }
+
+    pub(crate) fn tape(&self) -> Option<&Tape> {
+        self.tape.as_deref()
+    }
+
+    /// The message of the frame that was pushed last.
+    #[inline]
+    pub(crate) fn note(&mut self, message: &dyn Encode) {
+        if let Some(tape) = &mut self.tape {
+            tape.note(message);
         }
     }
 

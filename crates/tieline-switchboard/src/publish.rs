@@ -162,9 +162,12 @@ impl<A: Application> Shard<A> {
             let Some(reference) = offer(connection, encoded, slot, &mut self.dirty) else { continue };
             references += u32::from(reference);
             reached += 1;
-            if connection.window.is_some() && !holding {
-                connection.holding = true;
-                self.holders.push(slot);
+            if let Some(window) = &mut connection.window {
+                window.note(publication.message);
+                if !holding {
+                    connection.holding = true;
+                    self.holders.push(slot);
+                }
             }
         }
         if let Some(extent) = encoded.extent() {

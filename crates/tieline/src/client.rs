@@ -14,7 +14,7 @@ use tieline_core::{Arrival, Client, Node, Operator, Subprotocol, unix_ms};
 use tieline_proto::claims::decode_segment;
 use tieline_proto::request::is_device;
 use tieline_proto::role::Roles;
-use tieline_proto::{ConnectionId, Dialect, ErrorCode, HubName, UserId};
+use tieline_proto::{CloseCode, ConnectionId, Dialect, ErrorCode, HubName, UserId};
 use tieline_websocket::Upgrade;
 
 use crate::admission::{self, Facts, MemberOrigins, Standing};
@@ -106,7 +106,7 @@ impl Endpoint for ClientEndpoint {
         if subprotocol == Subprotocol::AzureReliable
             && let (Some(id), Some(token)) = (&query.connection_id, &query.reconnection_token)
         {
-            return Ok(Verdict::Granted(welcome(subprotocol, dialect, recovery(id, token))));
+            return Ok(self.recover(dialect, &door, &query, id, token));
         }
         let (client, claims) = self.client(asked, standing, subprotocol, door, &query)?;
         match &self.upstream {
@@ -116,9 +116,7 @@ impl Endpoint for ClientEndpoint {
                     application::decide(Arc::clone(&self.node), Arc::clone(upstream), client, request);
                 Ok(Verdict::Pending(Box::pin(deciding)))
             }
-            _ => {
-                Ok(Verdict::Granted(welcome(subprotocol, dialect, (None, Arrival::Client(Box::new(client))))))
-            }
+            _ => Ok(Verdict::Granted(welcome(subprotocol, dialect, Arrival::Client(Box::new(client))))),
         }
     }
 }
@@ -133,6 +131,37 @@ impl ClientEndpoint {
             // No browser sends two, or one that is no text.
             Found::Once(None) | Found::Repeated => Standing::Foreign,
         }
+    }
+
+    /// A client that wants its connection back is always upgraded; whether it gets it back, the connection's shard decides, and
+    /// where it is on another node, it comes here first. An id that cannot be read is nobody's, and is refused like one that
+    /// was forgotten.
+    fn recover(
+        &self,
+        dialect: Option<Dialect>,
+        door: &Door<'_>,
+        query: &Query<'_>,
+        id: &str,
+        token: &str,
+    ) -> Verdict<Arrival> {
+        let hub = match door {
+            Door::Hub(hub) => hub,
+            Door::AnyHub | Door::User(_) => query.hub.as_deref().unwrap_or(DEFAULT_HUB),
+        };
+        let refused = Arrival::Refused(CloseCode::PolicyViolation);
+        let welcome = welcome(Subprotocol::AzureReliable, dialect, refused);
+        let (Ok(hub), Ok(id)) = (HubName::new(hub), id.parse::<ConnectionId>()) else {
+            return Verdict::Granted(welcome);
+        };
+        let (node, token) = (Arc::clone(&self.node), token.to_owned());
+        if let Some(address) = node.address(id) {
+            let arrival = Arrival::Recovery { hub, id, token };
+            return Verdict::Granted(Welcome { shard: Some(address.shard), arrival, ..welcome });
+        }
+        Verdict::Pending(Box::pin(async move {
+            let (shard, arrival) = node.bring(hub, id, token).await;
+            Ok(Welcome { shard, arrival, ..welcome })
+        }))
     }
 
     /// Who a new connection is and what it may do, with the claims of its token where the application is to be told.
@@ -210,24 +239,9 @@ impl ClientEndpoint {
     }
 }
 
-fn welcome(
-    subprotocol: Subprotocol,
-    dialect: Option<Dialect>,
-    (shard, arrival): (Option<u16>, Arrival),
-) -> Welcome<Arrival> {
-    Welcome { protocol: dialect.map(Dialect::subprotocol), shard, format: subprotocol.format(0), arrival }
-}
-
-/// A client that wants its connection back is always upgraded; whether it gets it back, the connection's shard decides. An id that
-/// cannot be read is nobody's, and is refused there like one that was forgotten.
-fn recovery(id: &str, token: &str) -> (Option<u16>, Arrival) {
-    match id.parse::<ConnectionId>() {
-        Ok(id) => (Some(id.shard().into()), Arrival::Recovery { id, token: token.to_owned() }),
-        Err(_) => {
-            let id = ConnectionId::from_bytes([0; ConnectionId::BYTES]);
-            (None, Arrival::Recovery { id, token: String::new() })
-        }
-    }
+fn welcome(subprotocol: Subprotocol, dialect: Option<Dialect>, arrival: Arrival) -> Welcome<Arrival> {
+    let protocol = dialect.map(Dialect::subprotocol);
+    Welcome { protocol, shard: None, format: subprotocol.format(0), arrival }
 }
 
 /// The first of the offered subprotocols that is spoken here; none when none is offered.

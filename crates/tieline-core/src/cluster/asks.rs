@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tieline_proto::envelope::Rare;
 use tieline_proto::{HubName, Incarnation};
@@ -73,7 +74,10 @@ impl Cluster {
     pub(crate) async fn ask(&self, hub: &HubName, ask: &Ask, own: Answer) -> Result<Answer, Overloaded> {
         let peers = self.peer_view();
         let nodes: Nodes = match ask.connection() {
-            Some(id) => Nodes::from_iter(peers.is_reached(id.incarnation()).then(|| id.incarnation())),
+            Some(id) => {
+                let seat = self.seat_of(id);
+                Nodes::from_iter(peers.is_reached(seat).then_some(seat))
+            }
             None => {
                 peers.all().iter().filter(|peer| peer.is_reached()).map(|peer| peer.id.incarnation).collect()
             }
@@ -107,6 +111,21 @@ impl Cluster {
             Err(_) => None,
         };
         let answer = answer.and_then(|answer| serde_json::to_string(&answer).ok());
+        let _ = self.say(To::One(origin), &Rare::Answer(number, answer).into());
+    }
+
+    /// Tells another node a wish about a connection and waits for what it makes of it; `None` when it could not, or does not
+    /// answer within `patience`.
+    pub(crate) async fn wish(&self, node: Incarnation, wish: String, patience: Duration) -> Option<String> {
+        let mut open = self.asks.open(1);
+        self.say(To::One(node), &Rare::Wish(open.number, wish).into()).ok()?;
+        tokio::time::timeout(patience, open.replies.recv()).await.ok().flatten().flatten()
+    }
+
+    /// Answers another node's wish.
+    pub(super) async fn answer_wish(&self, origin: Incarnation, number: u64, wish: String) {
+        let Some(node) = self.node.upgrade() else { return };
+        let answer = node.give(&wish).await;
         let _ = self.say(To::One(origin), &Rare::Answer(number, answer).into());
     }
 }

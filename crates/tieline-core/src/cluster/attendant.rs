@@ -54,6 +54,7 @@ pub(super) enum Word {
     RosterWanted(Incarnation),
     Roster(Incarnation, u64, u32, Vec<Stated>),
     Ask(Incarnation, u64, HubName, String),
+    Wish(Incarnation, u64, String),
     Gap(Incarnation),
     Goodbye(Incarnation),
     Wait(u64, Address, Then),
@@ -191,6 +192,13 @@ impl Attendant {
                 if self.answering.len() < ASKS {
                     let cluster = Arc::clone(&self.cluster);
                     self.answering.spawn(async move { cluster.answer_ask(node, number, hub, ask).await });
+                }
+                return;
+            }
+            Word::Wish(node, number, wish) => {
+                if self.answering.len() < ASKS {
+                    let cluster = Arc::clone(&self.cluster);
+                    self.answering.spawn(async move { cluster.answer_wish(node, number, wish).await });
                 }
                 return;
             }

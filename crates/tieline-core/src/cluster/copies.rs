@@ -53,6 +53,7 @@ impl Tables<'_> {
         match what {
             Held::User(user) => self.users.stated(hub, user, node, Some(claim)),
             Held::Group(group) => self.interest.add(hub, group, node),
+            Held::Connection(id) => self.interest.add_connection(*id, node),
         }
     }
 
@@ -60,6 +61,7 @@ impl Tables<'_> {
         match what {
             Held::User(user) => self.users.stated(hub, user, node, None),
             Held::Group(group) => self.interest.remove(hub, group, node),
+            Held::Connection(id) => self.interest.remove_connection(*id, node),
         }
     }
 }
@@ -151,8 +153,10 @@ impl Copy {
     /// Its owner is dead: its interest ends. Its users are the directory's to forget.
     pub(super) fn forget(&self, node: Incarnation, interest: &Interest) {
         for (hub, what, _) in self.roster.entries() {
-            if let Held::Group(group) = what {
-                interest.remove(&hub, &group, node);
+            match what {
+                Held::Group(group) => interest.remove(&hub, &group, node),
+                Held::Connection(id) => interest.remove_connection(id, node),
+                Held::User(_) => {}
             }
         }
     }

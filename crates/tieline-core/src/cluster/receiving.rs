@@ -195,6 +195,7 @@ impl Cluster {
                 self.tell(Word::Roster(origin, version, left, held));
             }
             Rare::Ask(number, hub, ask) => self.tell(Word::Ask(origin, number, hub, ask)),
+            Rare::Wish(number, wish) => self.tell(Word::Wish(origin, number, wish)),
             Rare::Answer(number, answer) => self.asks.answered(number, answer),
             Rare::Tail(number) => self.note_tail(origin, Channel::One, number),
             Rare::Goodbye => self.tell(Word::Goodbye(origin)),

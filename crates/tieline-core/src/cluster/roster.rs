@@ -148,11 +148,17 @@ impl Roster {
 /// node, whatever its version. Summed by exclusive or, so that the order does not matter.
 fn digest((hub, what): &Entry, claim: u64) -> u64 {
     let (kind, name) = match what {
-        Held::User(user) => (1u8, user.as_str()),
-        Held::Group(group) => (2u8, group.as_str()),
+        Held::User(user) => (1u8, user.as_bytes()),
+        Held::Group(group) => (2u8, group.as_bytes()),
+        Held::Connection(id) => (3u8, &id.to_bytes()[..]),
     };
-    let bytes =
-        hub.as_str().bytes().chain([0, kind]).chain(name.bytes()).chain([0]).chain(claim.to_le_bytes());
+    let bytes = hub
+        .as_str()
+        .bytes()
+        .chain([0, kind])
+        .chain(name.iter().copied())
+        .chain([0])
+        .chain(claim.to_le_bytes());
     let mut hash = bytes
         .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);

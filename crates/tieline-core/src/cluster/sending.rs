@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use tieline_proto::envelope::{Envelope, Header, Message};
-use tieline_proto::{HubName, Incarnation, UserId};
+use tieline_proto::{ConnectionId, HubName, Incarnation, UserId};
 
 use super::numbers::Afters;
 use super::{Cluster, Nodes, Routing, lock};
@@ -60,6 +60,17 @@ impl Cluster {
             && (self.is_broadcast() || !peers.complete() || !self.interest.of(hub, group).is_empty())
     }
 
+    /// The node that holds a connection, if it is there: one that has moved is where it was taken in, any other where its id
+    /// says.
+    pub(crate) fn seat_of(&self, id: ConnectionId) -> Incarnation {
+        self.moved_to(id).unwrap_or(id.incarnation())
+    }
+
+    /// The other node that has taken a connection in.
+    pub(crate) fn moved_to(&self, id: ConnectionId) -> Option<Incarnation> {
+        self.interest.of_connection(id)
+    }
+
     fn is_broadcast(&self) -> bool {
         self.routing == Routing::Broadcast
     }
@@ -100,8 +111,11 @@ impl Cluster {
                         unknown += u64::from(peers.complete());
                     }
                 }
-                Target::Connection(id) if peers.get(id.incarnation()).is_some() => add(id.incarnation()),
-                Target::Connection(_) => unknown += u64::from(!here(target)),
+                Target::Connection(_) if here(target) => {}
+                Target::Connection(id) => {
+                    let node = self.seat_of(*id);
+                    if peers.get(node).is_some() { add(node) } else { unknown += 1 }
+                }
             }
         }
         let mut unreachable = Nodes::new();

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tieline_proto::envelope::{Change, Held};
-use tieline_proto::{GroupName, HubName, UserId};
+use tieline_proto::{ConnectionId, GroupName, HubName, UserId};
 use tieline_switchboard::Address;
 use tokio::sync::{Notify, watch};
 
@@ -75,6 +75,16 @@ impl Statements {
         self.state(|roster| (0, roster.release(hub, Held::Group(group))));
     }
 
+    /// This node holds a connection whose id does not say so. Returns as [`Statements::claim`] does.
+    fn hold_connection(&self, hub: &HubName, id: ConnectionId) -> u64 {
+        self.state(|roster| roster.hold(hub, Held::Connection(id)))
+    }
+
+    /// It does no longer.
+    fn release_connection(&self, hub: &HubName, id: ConnectionId) {
+        self.state(|roster| (0, roster.release(hub, Held::Connection(id))));
+    }
+
     fn state(&self, change: impl FnOnce(&mut Roster) -> (u64, Option<Change>)) -> u64 {
         let mut own = lock(&self.own);
         let (version, change) = change(&mut own.roster);
@@ -134,6 +144,16 @@ impl Cluster {
     /// It is no longer.
     pub(crate) fn release_group(&self, hub: &HubName, group: GroupName) {
         self.statements.release(hub, group);
+    }
+
+    /// This node holds a connection from now on whose id names another place.
+    pub(crate) fn hold_connection(&self, hub: &HubName, id: ConnectionId) {
+        self.statements.hold_connection(hub, id);
+    }
+
+    /// It does no longer.
+    pub(crate) fn release_connection(&self, hub: &HubName, id: ConnectionId) {
+        self.statements.release_connection(hub, id);
     }
 
     fn known_at(&self, version: u64) -> Known {

@@ -58,6 +58,8 @@ pub(super) enum Request {
     Enter(Box<Entering>),
     /// To follow logs.
     Follow(Vec<LogKey>, oneshot::Sender<Result<(), KeepError>>),
+    /// To tell how far logs were handed to the shards.
+    Ends(Vec<LogKey>, oneshot::Sender<Vec<(LogKey, Position)>>),
     /// The connection of an entrant tells how much it has coming; none when it is gone.
     Lag(u64, Option<usize>),
     /// A client has read its inbox up to here.
@@ -224,6 +226,14 @@ impl Clerk {
             Request::Offer(log, position, entry) => self.offer(log, position, entry).await,
             Request::Enter(entering) => self.enter(*entering).await,
             Request::Follow(logs, done) => self.follow_all(&logs, done),
+            Request::Ends(logs, done) => {
+                let end = |log: LogKey| {
+                    let at = self.feeds.get(&log)?.feed.at()?;
+                    Some((log, at))
+                };
+                // Who asked may have given up.
+                let _ = done.send(logs.into_iter().filter_map(end).collect());
+            }
             Request::Lag(entrant, bytes) => self.lagging(entrant, bytes).await,
             Request::Read(reader, position) => self.places.note(reader, position),
             Request::Look => self.look_at_all(),

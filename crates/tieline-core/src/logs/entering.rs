@@ -389,7 +389,9 @@ impl Clerk {
         let is_all = page.last().is_none_or(|(offset, _)| *offset == end.offset);
         if let Some((last, _)) = page.last() {
             walk.at.offset = *last;
-            walk.is_full = !is_all;
+            // A connection that comes from another node has nobody yet who could read: it is given all, as if it had come while it
+            // was cut.
+            walk.is_full = !is_all && !matches!(entrant.then, Then::Return { .. });
             walk.coming = None;
             entrant.since = Instant::now();
             let address = entrant.address;
@@ -397,13 +399,17 @@ impl Clerk {
             self.logs.counters.caught_up.fetch_add(count, Ordering::Relaxed);
             let hub = self.node.hubs().get_or_make(entry::target(log).0);
             let is_inbox = matches!(log, LogKey::Inbox(..));
-            let tells_lag = (!is_all).then_some(number);
+            let tells_lag = walk.is_full.then_some(number);
+            let goes_on = !is_all && !walk.is_full;
             let entries: Arc<[Entry]> = page.into_iter().map(|(_, entry)| entry).collect();
             let command = || {
                 let (hub, entries) = (Arc::clone(&hub), Arc::clone(&entries));
                 Command::CatchUp { address, hub, entries, is_inbox, tells_lag }
             };
             self.post(address.shard, command).await;
+            if goes_on {
+                self.entrants_to_step.push(number);
+            }
         }
         if is_all {
             self.admit(number, Some(Recovered::Whole)).await;

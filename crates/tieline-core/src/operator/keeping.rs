@@ -50,7 +50,7 @@ impl Operator {
                 since = from.map_or(Since::Now, Since::After);
                 wanted.push(LogKey::Group(hub.clone(), group.clone()));
             }
-            Then::Join { .. } | Then::Hear { .. } => {}
+            Then::Join { .. } | Then::Return { .. } | Then::Hear { .. } => {}
         }
         if wanted.is_empty() {
             return Some(then);
@@ -64,7 +64,7 @@ impl Operator {
     }
 
     /// Hands a connection to the clerk. Where its client waits for the answer, it is read no further until it is in.
-    fn begin_entering(&mut self, shard: &mut Shard<Self>, slot: Slot, entering: Entering) {
+    pub(crate) fn begin_entering(&mut self, shard: &mut Shard<Self>, slot: Slot, entering: Entering) {
         let Some(logs) = self.node.logs() else { return };
         if self.holds(shard, slot, &entering.then) {
             shard.park(slot);
@@ -162,7 +162,7 @@ impl Operator {
 
     /// Opens the inbox of a connection that does not ask for it: from the place that is kept, or, where its client could have
     /// named one, from the moment at which it connected.
-    fn open_inbox_by_itself(&mut self, shard: &mut Shard<Self>, slot: Slot) {
+    pub(super) fn open_inbox_by_itself(&mut self, shard: &mut Shard<Self>, slot: Slot) {
         let Some(inbox) = shard.session(slot).and_then(|session| session.inbox.as_ref()) else { return };
         let since = if inbox.is_asked_for() {
             Since::After(inbox.at)

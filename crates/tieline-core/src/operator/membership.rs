@@ -72,6 +72,9 @@ impl Operator {
         let group = session.hub.enter(name, index);
         let id = group.id();
         session.groups.push(group);
+        if shard.group_len(id) == 0 {
+            self.ends.forget(id);
+        }
         shard.join(slot, id)
     }
 

@@ -381,6 +381,11 @@ impl Operator {
         let delivered =
             shard.publish(&Publication { message, to: &to, except: &except, only, when_lagging }) as u64;
         if let Some(position) = delivery.message.position {
+            if let [Target::Group(group)] = &delivery.to[..]
+                && let Some(group) = delivery.hub.group(group)
+            {
+                self.ends.note(&group, position);
+            }
             for slot in readers {
                 self.inbox_given(shard, slot, position);
                 self.ask_what_arrived(shard, slot);

@@ -108,6 +108,20 @@ impl Operator {
                     self.ack(shard, slot, ack_id, Self::entered(since, admission));
                 }
             }
+            Then::Return { hub, group, done } => {
+                let Some(admission) = admission else { return };
+                let entered = match &admission.error {
+                    Some(error) => Err(error.clone()),
+                    None => Ok(admission.recovered),
+                };
+                match group {
+                    Some(group) if entered.is_ok() => drop(self.admit(shard, slot, &group)),
+                    Some(group) => self.release(&hub, &group),
+                    None => self.hear(shard, slot, None, true, Some(admission)),
+                }
+                // Whoever takes the connection over may have given up.
+                let _ = done.send(entered);
+            }
             Then::Hear { ack_id, by_itself } => self.hear(shard, slot, ack_id, by_itself, admission),
         }
         drop(pass);
@@ -124,6 +138,7 @@ impl Operator {
                 groups.into_iter().for_each(|group| self.release(&hub, &group));
             }
             Then::Join { hub, group, .. } => self.release(&hub, &group),
+            Then::Return { hub, group, .. } => group.iter().for_each(|group| self.release(&hub, group)),
             Then::Hear { .. } => {}
         }
     }

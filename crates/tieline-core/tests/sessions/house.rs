@@ -328,6 +328,11 @@ impl Peer {
         }
     }
 
+    /// Ends the stream without a close frame.
+    pub(crate) fn sever(&self) {
+        self.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+
     /// Cuts the connection without a close frame.
     pub(crate) fn cut(self) {
         drop(self.stream);

@@ -174,6 +174,7 @@ fn after_a_resume_an_ack_still_moves_the_place() {
     bob.cut();
     tell(&mut alice, "bob", 4);
     let recovery = Arrival::Recovery {
+        hub: tieline_proto::HubName::new("hub").unwrap(),
         id: connected["connectionId"].as_str().unwrap().parse().unwrap(),
         token: connected["reconnectionToken"].as_str().unwrap().to_owned(),
     };

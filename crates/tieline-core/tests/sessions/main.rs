@@ -10,6 +10,7 @@ mod house;
 mod inboxes;
 mod logs;
 mod medium;
+mod moving;
 mod reliable;
 mod routing;
 mod unreachable;

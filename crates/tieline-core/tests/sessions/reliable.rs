@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 use tieline_core::{Arrival, Subprotocol};
+use tieline_proto::HubName;
 
 use crate::house::{Guest, Heard, House, Peer};
 
 pub(crate) fn recovery(connected: &Value) -> Arrival {
     Arrival::Recovery {
+        hub: HubName::new("hub").unwrap(),
         id: connected["connectionId"].as_str().unwrap().parse().unwrap(),
         token: connected["reconnectionToken"].as_str().unwrap().to_owned(),
     }
@@ -65,11 +67,17 @@ fn what_cannot_be_recovered_is_accepted_and_closed_with_1008() {
     let (mut plain, other) = house.connect(0, Guest::new(Subprotocol::Azure, "v"));
     let id = |value: &Value| value["connectionId"].as_str().unwrap().parse().unwrap();
     let token = connected["reconnectionToken"].as_str().unwrap();
+    let hub = || HubName::new("hub").unwrap();
     let forged = [
-        Arrival::Recovery { id: id(&connected), token: "forged".into() },
-        Arrival::Recovery { id: id(&connected), token: String::new() },
-        Arrival::Recovery { id: id(&other), token: token.into() },
-        Arrival::Recovery { id: "AAAAAAAAAAAAAAAAAAAAAAAAAAA".parse().unwrap(), token: token.into() },
+        Arrival::Recovery { hub: hub(), id: id(&connected), token: "forged".into() },
+        Arrival::Recovery { hub: hub(), id: id(&connected), token: String::new() },
+        Arrival::Recovery { hub: hub(), id: id(&other), token: token.into() },
+        Arrival::Recovery {
+            hub: hub(),
+            id: "AAAAAAAAAAAAAAAAAAAAAAAAAAA".parse().unwrap(),
+            token: token.into(),
+        },
+        Arrival::Recovery { hub: HubName::new("other").unwrap(), id: id(&connected), token: token.into() },
     ];
     for arrival in forged {
         let mut refused = house.adopt(0, arrival, Subprotocol::AzureReliable);

@@ -12,4 +12,5 @@ mod net;
 mod numbered;
 mod program;
 mod reserving;
+mod transplant;
 mod world;

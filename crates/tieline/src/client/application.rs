@@ -84,5 +84,6 @@ pub(super) async fn decide(
     let (subprotocol, shard) = (client.subprotocol, place.id().shard());
     client.place = Some(place);
     let arrival = Arrival::Client(Box::new(client));
-    Ok(welcome(subprotocol, subprotocol.dialect(), (Some(shard.into()), arrival)))
+    let shard = Some(shard.into());
+    Ok(Welcome { shard, ..welcome(subprotocol, subprotocol.dialect(), arrival) })
 }

@@ -21,6 +21,8 @@ mod links;
 #[cfg(test)]
 mod messages;
 #[cfg(test)]
+mod moves;
+#[cfg(test)]
 mod processes;
 #[cfg(test)]
 mod redis;

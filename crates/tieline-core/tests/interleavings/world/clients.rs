@@ -89,7 +89,8 @@ impl World {
 
     fn recovery(&self, who: Who) -> Arrival {
         let peer = &self.ledger.peers[who];
-        Arrival::Recovery { id: peer.id.parse().unwrap(), token: peer.token.clone().unwrap() }
+        let hub = HubName::new(HUBS[peer.guest.hub]).unwrap();
+        Arrival::Recovery { hub, id: peer.id.parse().unwrap(), token: peer.token.clone().unwrap() }
     }
 
     /// Somebody else's socket now: it is only told that it cannot come back.

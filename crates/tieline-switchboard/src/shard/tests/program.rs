@@ -164,6 +164,10 @@ impl Encode for Message {
         out.extend_from_slice(&self.body(wire, numbered));
     }
 
+    fn mark(&self) -> Mark {
+        u128::from(self.number) + 1
+    }
+
     fn frames(&self) -> Option<&Frames> {
         // Some messages are for one shard only.
         (!self.number.is_multiple_of(3)).then_some(&self.frames)
