@@ -264,6 +264,41 @@ fn a_cut_connection_is_recovered_by_its_own_token_alone() {
 }
 
 #[test]
+fn a_device_is_named_where_the_user_is_and_reads_for_itself() {
+    let server = Server::start("store = \"memory:\"\n[inbox]\ncount = 10\n");
+    let open = |query: &str| {
+        let mut client =
+            Socket::open(server.address, tieline(&server, &format!("/client/hubs/h?{query}"))).unwrap();
+        assert_eq!(client.json()["event"], "connected");
+        client
+    };
+    for query in ["user=bob&device=", &format!("user=bob&device={}", "x".repeat(257))] {
+        let request = tieline(&server, &format!("/client/hubs/h?{query}"));
+        assert_eq!(user(&server, request), refused(400, "InvalidRequest"), "{query}");
+    }
+    let mut alice = open("user=alice");
+    alice.send(r#"{"type":"sendToUser","user":"bob","dataType":"text","data":"hi","ackId":1}"#);
+    assert_eq!(alice.json()["queued"], 1);
+    let mut phone = open("user=bob&device=phone");
+    phone.send(r#"{"type":"hello","device":"tablet","ackId":1}"#);
+    assert_eq!(phone.json()["error"]["name"], "Forbidden");
+    // The same on every dialect; what one of them reads the other has still to read.
+    phone.send(r#"{"type":"hello","ackId":2}"#);
+    assert_eq!((phone.json()["data"].clone(), phone.json()["recovered"].clone()), ("hi".into(), true.into()));
+    phone.send(r#"{"type":"inboxAck","offset":1}"#);
+    phone.send(r#"{"type":"ping"}"#);
+    assert_eq!(phone.json()["type"], "pong");
+    let plain = |device: &str| {
+        let request = request(&server, &format!("/client/bob?hub=h&device={device}"));
+        Socket::open(server.address, request).unwrap()
+    };
+    assert_eq!(plain("tablet").json()["msg"], "hi");
+    let mut again = plain("phone");
+    alice.send(r#"{"type":"sendToUser","user":"bob","dataType":"text","data":"you","ackId":2}"#);
+    assert_eq!(again.json()["msg"], "you");
+}
+
+#[test]
 fn the_limit_of_connections_is_kept() {
     let server = Server::start("[limits]\nconnections = 2\n");
     let open = || Socket::open(server.address, tieline(&server, "/client/?user=u"));
