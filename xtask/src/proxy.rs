@@ -276,7 +276,9 @@ async fn pump(
     };
     let write = async {
         while let Some((came, bytes)) = received.recv().await {
-            if !passes(came, direction, &mut orders).await {
+            // What follows a hole never passes, also in the moment before the connection is cut for it.
+            let is_broken = holes[direction as usize].load(Ordering::Relaxed);
+            if is_broken || !passes(came, direction, &mut orders).await {
                 holes[direction as usize].store(true, Ordering::Relaxed);
                 told.lost[direction as usize].fetch_add(bytes.len() as u64, Ordering::Relaxed);
             } else if bytes.is_empty() || to.write_all(&bytes).await.is_err() {
