@@ -2,7 +2,7 @@
 //! has it, and every node delivers it to the connections it holds, in the order of the log.
 //!
 //! `Logs` is the handle that shards, the cluster and the application call from their own threads; it hands requests to one
-//! task, the [`Clerk`], and never waits. The clerk appends (`logs/publishing.rs`), keeps a [`Feed`](feed::Feed) for each log
+//! task, the `Clerk`, and never waits. The clerk appends (`logs/publishing.rs`), keeps a `Feed` for each log
 //! that this node holds connections of, and lets connections enter a log where they left it (`logs/entering.rs`). It alone
 //! hands messages of logs to shards, so the order in which it does is the order that every connection sees.
 
