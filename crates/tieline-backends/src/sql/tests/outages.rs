@@ -90,7 +90,6 @@ async fn what_was_acknowledged_outlives_the_server(mut server: Server) {
         told.refused.extend(one.refused);
         told.unknown += one.unknown;
     }
-    assert!(!told.refused.is_empty() || told.unknown > 0, "nobody noticed that the server was away");
     let mut stored = 0;
     for log in LOGS {
         let page = store.read(group(log), None, ALL).await.unwrap();
