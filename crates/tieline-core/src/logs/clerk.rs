@@ -22,7 +22,7 @@ use crate::command::Command;
 use crate::delivery::{Outcome, Receipt, Target};
 use crate::hub::Hub;
 use crate::node::Node;
-use crate::store::{Head, LogKey, Page, StoreError};
+use crate::store::{Head, LogKey, Page, Refusal, StoreError};
 
 /// How often time is looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -276,11 +276,11 @@ impl Clerk {
                 self.placed(number, place).await;
             }
             // Its connection waits in vain, and is told so.
-            Told::Place(_, Err(_)) => self.store_failed(),
+            Told::Place(_, Err(error)) => self.store_failed(&error),
             Told::Placed(reader, position, result) => {
                 match &result {
                     Ok(()) => self.store_answered(),
-                    Err(_) => self.store_failed(),
+                    Err(error) => self.store_failed(error),
                 }
                 self.places.written(reader, position, result.is_ok());
             }
@@ -294,7 +294,7 @@ impl Clerk {
 
     fn not_answered(&mut self, askers: Vec<Asker>, error: &StoreError) {
         tracing::debug!(%error, "The store did not answer for a log.");
-        self.store_failed();
+        self.store_failed(error);
         for asker in askers {
             if let Some(feed) = self.asking_feed(&asker) {
                 feed.failed();
@@ -303,9 +303,10 @@ impl Clerk {
         }
     }
 
-    /// The store did not do what it was asked.
-    pub(super) fn store_failed(&mut self) {
-        if !std::mem::replace(&mut self.is_in_trouble, true) {
+    /// The store did not do what it was asked. Where that says nothing of what it has, no log has to be looked at again.
+    pub(super) fn store_failed(&mut self, error: &StoreError) {
+        let says_nothing = matches!(error, StoreError::Refused(Refusal::QueueFull | Refusal::TooLarge));
+        if !says_nothing && !std::mem::replace(&mut self.is_in_trouble, true) {
             tracing::warn!("The store does not answer; durable messages are refused until it does.");
         }
     }

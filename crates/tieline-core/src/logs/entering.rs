@@ -320,7 +320,7 @@ impl Clerk {
             Err(error) => {
                 // They ask again with the next tick, until their time is up.
                 tracing::debug!(%error, "A page could not be read.");
-                self.store_failed();
+                self.store_failed(&error);
                 for number in wanted {
                     if let Some(Entrant { stage: Stage::Walk(walk), .. }) =
                         self.entrants.waiting.get_mut(&number)

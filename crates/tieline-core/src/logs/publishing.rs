@@ -123,7 +123,7 @@ impl Clerk {
                     if matches!(error, StoreError::Unknown(_)) {
                         self.look_at(&delivery.hub, &target);
                     }
-                    self.store_failed();
+                    self.store_failed(&error);
                     failed = Some(error);
                 }
             }
@@ -174,8 +174,8 @@ impl Clerk {
             let Some(reply) = lock(&reply).take() else { continue };
             self.logs.counters.failed.fetch_add(1, Ordering::Relaxed);
             let error = StoreError::Unknown(format!("it has not answered for {} s", PATIENCE.as_secs()));
+            self.store_failed(&error);
             self.tell(reply, Err(error.into()), false);
-            self.store_failed();
         }
     }
 
