@@ -29,6 +29,7 @@ mod reconnection;
 pub mod records;
 mod recovery;
 pub mod registry;
+pub mod ring;
 pub mod session;
 mod stamp;
 pub mod store;
