@@ -6,13 +6,16 @@
 
 mod account;
 pub(crate) mod child;
+mod java;
 mod mariadb;
+pub mod nacos;
 mod package;
 mod postgres;
 pub mod redis;
 pub mod supervisor;
 #[cfg(test)]
 mod tests;
+mod zookeeper;
 
 use std::fs;
 use std::io;
@@ -27,7 +30,7 @@ use child::Child;
 
 /// How long a server may take until it answers in its own protocol. Generous, because machines under load need
 /// several times what a quiet one does; nobody waits longer than the server needs.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(120);
 
 /// Longest wait for one answer of a server that starts.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -42,7 +45,8 @@ const PORT_ATTEMPTS: u32 = 5;
 const LOG_TAIL: usize = 20;
 
 /// Every kind of server the keeper knows.
-pub const KINDS: &[&dyn Kind] = &[&redis::Redis, &postgres::Postgres, &mariadb::MariaDb];
+pub const KINDS: &[&dyn Kind] =
+    &[&redis::Redis, &postgres::Postgres, &mariadb::MariaDb, &zookeeper::ZooKeeper, &nacos::Nacos];
 
 /// What must be known about one kind of server in order to keep an instance of it.
 pub trait Kind: Send + Sync {
@@ -59,8 +63,23 @@ pub trait Kind: Send + Sync {
     fn program(&self) -> &'static str;
 
     /// Whether the packages are there.
-    fn is_installed(&self) -> bool {
+    fn has_packages(&self) -> bool {
         package::is_there(self.program())
+    }
+
+    /// Whether that is there which no package brings.
+    fn is_fetched(&self) -> bool {
+        true
+    }
+
+    /// Gets what no package brings.
+    fn fetch(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Where its other ports are, counted from the first.
+    fn further_ports(&self) -> &'static [i32] {
+        &[]
     }
 
     /// The user who runs the server where we are root, if it refuses root.
@@ -71,6 +90,11 @@ pub trait Kind: Send + Sync {
     /// What has to be run once in an empty folder before the server can be started.
     fn preparation(&self, _folder: &Path) -> Option<Command> {
         None
+    }
+
+    /// Writes what the server reads as it starts.
+    fn configure(&self, _folder: &Path, _port: u16) -> io::Result<()> {
+        Ok(())
     }
 
     /// How an instance is started in the foreground. Its data must be in `folder`, its listener on 127.0.0.1 alone.
@@ -113,6 +137,14 @@ pub enum Error {
         reason: String,
         /// The way out.
         variable: &'static str,
+    },
+    /// What no package brings could not be had either.
+    #[error("{program} failed, which gets a server for tests:\n{said}")]
+    Fetch {
+        /// Which program.
+        program: String,
+        /// All that it said.
+        said: String,
     },
     /// The server ended, or did not answer in time.
     #[error("{name} did not become ready: {reason}\nThe end of {}:\n{tail}", log.display())]
@@ -208,6 +240,16 @@ impl Engine {
         Builder { kind: &mariadb::MariaDb }
     }
 
+    /// A private ZooKeeper.
+    pub fn zookeeper() -> Builder {
+        Builder { kind: &zookeeper::ZooKeeper }
+    }
+
+    /// A private Nacos, whose user `nacos` has a password.
+    pub fn nacos() -> Builder {
+        Builder { kind: &nacos::Nacos }
+    }
+
     /// Kills the server with SIGKILL and waits until it is gone. The port and the data stay reserved for
     /// [`Engine::restart`]. Killing a killed server changes nothing.
     pub fn kill(&mut self) -> Result<(), Error> {
@@ -262,14 +304,18 @@ impl Builder {
                     .map_err(|e| Error::io(format!("empty {}", folder.display()), e))?;
             }
             fs::create_dir_all(folder).map_err(|e| Error::io(format!("create {}", folder.display()), e))?;
-            let port = free_port()?;
+            let port = free_port(self.kind.further_ports())?;
             prepare(self.kind, folder)?;
             match start(self.kind, folder, port) {
                 Ok(child) => {
                     let own = Instance { folder: folder.to_path_buf(), port, child: Some(child) };
                     return Ok(Engine { kind: self.kind, url: self.kind.url(port), own: Some(own) });
                 }
-                Err(Error::NotReady { .. }) if attempt < PORT_ATTEMPTS && !is_free(port) => attempt += 1,
+                Err(Error::NotReady { .. })
+                    if attempt < PORT_ATTEMPTS && !are_free(port, self.kind.further_ports()) =>
+                {
+                    attempt += 1;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -308,21 +354,29 @@ fn log_of(folder: &Path) -> PathBuf {
     folder.join("server.log")
 }
 
-/// A port that nobody listens on. Somebody may take it before the server does; then another one is tried.
-fn free_port() -> Result<u16, Error> {
-    TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|e| Error::io("find a free port", e))
+/// A port that nobody listens on, nor on those so far from it. Somebody may take it before the server does; then another one is tried.
+fn free_port(further: &[i32]) -> Result<u16, Error> {
+    let any = || -> io::Result<u16> { Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port()) };
+    loop {
+        let port = any().map_err(|e| Error::io("find a free port", e))?;
+        if are_free(port, further) {
+            return Ok(port);
+        }
+    }
 }
 
-fn is_free(port: u16) -> bool {
-    TcpListener::bind(("127.0.0.1", port)).is_ok()
+fn are_free(port: u16, further: &[i32]) -> bool {
+    let is_free = |far: &i32| {
+        let port = u16::try_from(i32::from(port) + far);
+        port.is_ok_and(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+    };
+    [0].iter().chain(further).all(is_free)
 }
 
 /// Starts the server and returns when it answers.
 fn start(kind: &'static dyn Kind, folder: &Path, port: u16) -> Result<Child, Error> {
     let log = log_of(folder);
+    kind.configure(folder, port).map_err(|e| Error::io(format!("configure {}", kind.name()), e))?;
     let mut child = Child::spawn(kind.command(folder, port), &log)?;
     let deadline = Instant::now() + READY_WITHIN;
     loop {

@@ -1,4 +1,4 @@
-//! Gets a server's Debian packages when its program is not there yet.
+//! Gets a server's Debian packages when its program is not there yet, and what no package brings.
 //!
 //! Debian starts the service of a freshly installed package; `policy-rc.d` forbids that while we install, so that the
 //! only instances on the machine are private ones.
@@ -16,7 +16,7 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Makes sure that the kind's program can be started.
 pub(super) fn install(kind: &dyn Kind) -> Result<(), Error> {
-    if kind.is_installed() {
+    if kind.has_packages() && kind.is_fetched() {
         return Ok(());
     }
     // Several test processes may miss the same program at once: one installs, the others wait and look again.
@@ -25,9 +25,13 @@ pub(super) fn install(kind: &dyn Kind) -> Result<(), Error> {
     let lock = File::create(folder.join("install.lock"))
         .map_err(|e| Error::io("create the installation's lock", e))?;
     lock.lock().map_err(|e| Error::io("lock the installation", e))?;
-    if kind.is_installed() {
-        return Ok(());
+    if !kind.has_packages() {
+        install_packages(kind)?;
     }
+    if kind.is_fetched() { Ok(()) } else { kind.fetch() }
+}
+
+fn install_packages(kind: &dyn Kind) -> Result<(), Error> {
     eprintln!("installing {}", kind.packages().join(" "));
     let forbidden = Policy::forbid()?;
     let updated = apt(kind, &["update"]);

@@ -39,7 +39,7 @@ impl Kind for Postgres {
         "postgres"
     }
 
-    fn is_installed(&self) -> bool {
+    fn has_packages(&self) -> bool {
         programs().is_some()
     }
 

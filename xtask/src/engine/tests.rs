@@ -1,9 +1,10 @@
-//! The keeper against the real Redis: data that outlive a kill, nothing that outlives a drop.
+//! The keeper against real servers: data that outlive a kill, nothing that outlives a drop.
 
+use std::net::TcpListener;
 use std::path::Path;
 
 use super::redis::ask;
-use super::{Builder, Engine, Error, Kind, kind, supervisor};
+use super::{Builder, Engine, Error, Kind, are_free, free_port, kind, supervisor};
 use crate::left_out;
 
 fn is_running(pid: u32) -> bool {
@@ -37,6 +38,36 @@ fn a_killed_engine_comes_back_with_its_port_and_data() {
     drop(engine);
     assert!(!is_running(last));
     assert!(!folder.exists(), "a dropped engine leaves nothing behind");
+}
+
+#[test]
+fn a_server_of_java_is_fetched_killed_and_started_again() {
+    if std::env::var_os("TIELINE_TEST_ZOOKEEPER").is_some() {
+        left_out(
+            "xtask: a server of Java",
+            "TIELINE_TEST_ZOOKEEPER names a server, which must not be killed",
+        );
+        return;
+    }
+    let kind = kind("zookeeper").unwrap();
+    let mut engine = Engine::zookeeper().start().unwrap();
+    assert!(kind.is_fetched(), "what was fetched once is not fetched again");
+    let port = engine.own.as_ref().unwrap().port;
+    assert!(kind.is_ready(port));
+    engine.kill().unwrap();
+    assert!(!kind.is_ready(port));
+    engine.restart().unwrap();
+    assert!(kind.is_ready(port));
+}
+
+#[test]
+fn a_port_is_free_only_with_those_that_belong_to_it() {
+    let port = free_port(&[1000, -1000]).unwrap();
+    let beside = TcpListener::bind(("127.0.0.1", port + 1000)).unwrap();
+    assert!(are_free(port, &[]) && !are_free(port, &[1000]));
+    drop(beside);
+    assert!(are_free(port, &[1000]));
+    assert!(!are_free(65_000, &[1000]), "there is no such port");
 }
 
 #[test]

@@ -1,0 +1,116 @@
+//! Nacos: one server by itself with its own small database, without its console, whose users have to say who they are.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::Command;
+
+use super::java::{self, Jars};
+use super::{Error, Kind};
+
+const JARS: Jars = Jars { profile: "nacos", source: Some("RunNacos.java") };
+
+/// The library that must come before its newer self: without the old one no client hears of a change, and with the new one first
+/// the server does not start.
+const FIRST: &str = "hessian-4.0.63.jar";
+
+/// What the user `nacos` is given.
+const PASSWORD: &str = "tieline";
+
+/// What is beside the port, as the server counts: two for gRPC; and one for the consensus that a single server has with itself,
+/// which alone listens on every interface, because it cannot be told not to.
+const FURTHER: [i32; 3] = [1000, 1001, -1000];
+
+pub(super) struct Nacos;
+
+/// Sends a request of HTTP to the server, and gives the whole answer with its head.
+pub fn ask(port: u16, method: &str, path: &str, form: &str) -> io::Result<String> {
+    let mut stream = super::connect(port)?;
+    let head = "Host: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded";
+    let size = form.len();
+    write!(stream, "{method} {path} HTTP/1.1\r\n{head}\r\nContent-Length: {size}\r\n\r\n{form}")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+impl Kind for Nacos {
+    fn name(&self) -> &'static str {
+        "nacos"
+    }
+
+    fn variable(&self) -> &'static str {
+        "TIELINE_TEST_NACOS"
+    }
+
+    fn packages(&self) -> &'static [&'static str] {
+        java::PACKAGES
+    }
+
+    fn program(&self) -> &'static str {
+        "java"
+    }
+
+    fn has_packages(&self) -> bool {
+        java::has_tools()
+    }
+
+    fn is_fetched(&self) -> bool {
+        JARS.are_here()
+    }
+
+    fn fetch(&self) -> Result<(), Error> {
+        JARS.fetch()
+    }
+
+    fn further_ports(&self) -> &'static [i32] {
+        &FURTHER
+    }
+
+    fn configure(&self, folder: &Path, port: u16) -> io::Result<()> {
+        let settings = format!("nacos.server.main.port={port}\n{SETTINGS}");
+        std::fs::create_dir_all(folder.join("conf"))?;
+        std::fs::write(folder.join("conf/application.properties"), settings)
+    }
+
+    fn command(&self, folder: &Path, port: u16) -> Command {
+        let mut command = java::machine(256);
+        for name in ["nacos.home", "user.home"] {
+            command.arg(format!("-D{name}={}", folder.display()));
+        }
+        command.args(["-Dnacos.standalone=true", "-Dnacos.remote.grpc.listen.ip=127.0.0.1"]);
+        command.arg("-cp").arg(JARS.class_path(&[JARS.jars().join(FIRST), folder.join("conf")]));
+        command.args(["RunNacos", &port.to_string(), PASSWORD]).current_dir(folder);
+        command
+    }
+
+    fn is_ready(&self, port: u16) -> bool {
+        let form = format!("username=nacos&password={PASSWORD}");
+        let login = ask(port, "POST", "/nacos/v3/auth/user/login", &form);
+        let ready = ask(port, "GET", "/nacos/v3/admin/core/state/readiness", "");
+        [login, ready].into_iter().all(|answer| answer.is_ok_and(|text| text.starts_with("HTTP/1.1 200")))
+    }
+
+    fn url(&self, port: u16) -> String {
+        format!("nacos://nacos:{PASSWORD}@127.0.0.1:{port}/public")
+    }
+}
+
+/// What every instance is told beside its port. The secret signs its own tokens, and protects nothing.
+const SETTINGS: &str = "\
+nacos.server.contextPath=/nacos
+server.address=127.0.0.1
+nacos.inetutils.ip-address=127.0.0.1
+nacos.core.auth.system.type=nacos
+nacos.core.auth.enabled=true
+nacos.core.auth.admin.enabled=true
+nacos.core.auth.console.enabled=true
+nacos.core.auth.caching.enabled=true
+nacos.core.auth.server.identity.key=tieline
+nacos.core.auth.server.identity.value=tieline
+nacos.core.auth.plugin.nacos.token.expire.seconds=18000
+nacos.core.auth.plugin.nacos.token.secret.key=dGllbGluZS10ZXN0LXNlY3JldC1rZXktb2YtYXQtbGVhc3QtMzItYnl0ZXM=
+server.tomcat.accesslog.enabled=false
+server.tomcat.basedir=file:.
+management.metrics.export.elastic.enabled=false
+management.metrics.export.influx.enabled=false
+";
