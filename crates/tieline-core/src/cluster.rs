@@ -36,7 +36,7 @@ use crate::broker::{Broker, BrokerStats, Inbound};
 use crate::directory::{Directory, Replicated};
 use crate::latency::Latency;
 use crate::node::Node;
-use crate::registry::{Heartbeat, Registry};
+use crate::registry::{Heartbeat, Registration, Registry};
 use asks::Asks;
 use attendant::{Attendant, Word};
 pub use counters::ClusterCounters;
@@ -94,12 +94,14 @@ pub enum Routing {
 }
 
 /// How a node is a member.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct ClusterSettings {
     /// How long anything takes at most.
     pub times: ClusterTimes,
-    /// Where clients reach this node, as the others are told; empty where nobody knows.
-    pub client_url: String,
+    /// What the others are told of this node. How many connections it has and whether it wants more are put in as they change.
+    pub registration: Registration,
+    /// What placement goes by; none where the beats are that too. Whoever made it registers the node with it.
+    pub registry: Option<Arc<dyn Registry>>,
     /// How messages go to the others.
     pub routing: Routing,
 }
@@ -137,7 +139,7 @@ impl Cluster {
         settings: ClusterSettings,
         connect: impl FnOnce(Arc<dyn Inbound>) -> F,
     ) -> Result<(Arc<Cluster>, ClusterTask), E> {
-        let ClusterSettings { times, client_url, routing } = settings;
+        let ClusterSettings { times, registration, registry, routing } = settings;
         let (words, heard) = mpsc::channel(WORDS);
         let statements = Arc::<Statements>::default();
         let users = Arc::new(Replicated::new(node.id().incarnation, Arc::clone(&statements)));
@@ -166,12 +168,13 @@ impl Cluster {
         let id = node.id().clone();
         let heartbeat = Arc::new(Heartbeat::new(id, times.beat, times.lease, over_links, Instant::now()));
         let orders_channels = broker.orders_channels();
-        let engines =
-            Engines { broker, orders_channels, registry: Arc::clone(&heartbeat) as Arc<dyn Registry> };
+        let registry = registry.unwrap_or_else(|| Arc::clone(&heartbeat) as Arc<dyn Registry>);
+        let engines = Engines { broker, orders_channels, registry };
         cluster.engines.set(engines).ok().expect("a cluster is started once");
         node.set_cluster(Arc::clone(&cluster));
         let stop = Arc::new(Notify::new());
-        let attendant = Attendant::new(Arc::clone(&cluster), Arc::clone(&node), client_url, heartbeat, users);
+        let attendant =
+            Attendant::new(Arc::clone(&cluster), Arc::clone(&node), registration, heartbeat, users);
         let task = tokio::spawn(attendant.run(heard, Arc::clone(&stop)));
         Ok((cluster, ClusterTask { task, stop }))
     }
@@ -216,7 +219,7 @@ impl Cluster {
         self.has_namesake.load(Ordering::Relaxed)
     }
 
-    /// Which nodes live.
+    /// Which nodes live, for whoever places connections. Deliveries go by [`peers`](Cluster::peers).
     pub fn registry(&self) -> &Arc<dyn Registry> {
         &self.engines().registry
     }

@@ -1,5 +1,6 @@
 //! One running server: what its shards share, and how everybody else reaches them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tieline_proto::role::Roles;
@@ -18,6 +19,7 @@ use crate::logs::{Admission, Logs};
 use crate::operator::Operator;
 use crate::reconnection::Reconnection;
 use crate::recovery::{MOVES, Settlers};
+use crate::registry::{NodeState, Registration};
 use crate::stamp::{Stamper, unix_ms};
 use crate::subprotocol::NUMBERING;
 use crate::tally::Tally;
@@ -117,6 +119,8 @@ pub struct Node {
     cluster: OnceLock<Arc<Cluster>>,
     logs: OnceLock<Arc<Logs>>,
     max_lag: usize,
+    /// Whether it gives its clients away and takes no new ones.
+    is_draining: AtomicBool,
     /// Who is told of events, if anybody.
     events: OnceLock<Arc<dyn Events>>,
     /// Of each shard, places that were kept for connections and not taken: its next tick gives them back.
@@ -184,6 +188,7 @@ impl Node {
             cluster: OnceLock::new(),
             logs: OnceLock::new(),
             max_lag: settings.switchboard.max_lag,
+            is_draining: AtomicBool::new(false),
             events: OnceLock::new(),
             given_back: (0..settings.shards).map(|_| Mutex::default()).collect(),
         });
@@ -235,6 +240,21 @@ impl Node {
     /// What the switchboard has counted, at most a round old.
     pub fn counters(&self) -> Counters {
         self.handle().counters()
+    }
+
+    /// Says that the node takes no new clients from now on: whoever places connections is told, and goes elsewhere.
+    pub fn set_draining(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    /// What the node says of itself now: `settled`, with what changes.
+    pub fn registration(&self, settled: &Registration) -> Registration {
+        let is_draining = self.is_draining.load(Ordering::Relaxed);
+        Registration {
+            connections: self.counters().connections,
+            state: if is_draining { NodeState::Draining } else { NodeState::Up },
+            ..settled.clone()
+        }
     }
 
     /// What the sessions have counted, at most a second old.

@@ -143,6 +143,26 @@ pub struct Beat {
     /// The id of its store, where it has one: nodes share their logs only where these are equal.
     #[serde(default)]
     pub store: Option<String>,
+    /// Where other nodes reach it; empty where they do not connect to it.
+    #[serde(default)]
+    pub peer_url: String,
+    /// How many shares of the clients it is to have.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// How many connections it may hold; 0 where it does not say.
+    #[serde(default)]
+    pub capacity: u64,
+    /// The version of its program; empty from one that does not say.
+    #[serde(default)]
+    pub program: String,
+    /// Whether it gives its clients away and takes no new ones.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// The weight of a node that says nothing of it.
+fn one() -> u32 {
+    1
 }
 
 /// Anything that nodes say to each other.

@@ -8,6 +8,7 @@ use tieline_backends::{
     MeshBroker, MeshError, MeshSettings, RedisAddress, RedisBroker, RedisError, RedisSettings, Secret,
 };
 use tieline_core::broker::Inbound;
+use tieline_core::registry::Registration;
 use tieline_core::{Cluster, ClusterSettings, ClusterTask, Node, broker};
 use tieline_proto::NodeId;
 use tokio::task::JoinHandle;
@@ -58,7 +59,11 @@ impl Membership {
     ) -> Result<Option<Membership>, MembershipError> {
         // An empty address stands for none between nodes.
         let settings = ClusterSettings {
-            client_url: client_url.unwrap_or_default(),
+            registration: Registration {
+                client_url: client_url.unwrap_or_default(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                ..Registration::default()
+            },
             routing: server.routing.into(),
             ..ClusterSettings::default()
         };

@@ -157,6 +157,7 @@ pub async fn serve(
             () = failure(&switchboard) => tracing::error!("A shard has failed; the node stops."),
         }
         station.is_stopping.store(true, Ordering::Relaxed);
+        node.set_draining();
         let _ = stopping.send(true);
     };
     let (served, operated, ()) = tokio::join!(serving, operating, ending);

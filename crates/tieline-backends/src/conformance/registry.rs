@@ -21,8 +21,8 @@ pub async fn who_comes_is_seen_by_all(fabric: &dyn Fabric) {
     let refs: Vec<&Seat> = seats.iter().collect();
     all_see_each_other(&refs).await;
     for seat in &seats {
-        let members = seat.registry().members().borrow().clone();
-        for member in members.iter() {
+        let view = seat.registry().view().borrow().clone();
+        for member in &view.members {
             assert_eq!(member.registration.client_url, url(member.id.name.as_str()));
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tieline_core::broker::Broker;
 use tieline_core::directory::Directory;
-use tieline_core::registry::{Member, Members, Registry};
+use tieline_core::registry::{Member, Registration, Registry, SharedView};
 use tieline_core::token::Keys;
 use tieline_core::{
     Cluster, ClusterSettings, ClusterTask, ClusterTimes, Limits, Node, NodeSettings, Operator,
@@ -47,7 +47,8 @@ pub(super) async fn sit(fabric: &dyn Fabric, name: &str, lease: Duration) -> Sea
     let (node, switchboard) = Node::start(settings).expect("a node starts");
     let id = node.id().clone();
     let times = ClusterTimes { beat: BEAT, lease, ..ClusterTimes::default() };
-    let settings = ClusterSettings { times, client_url: url(name), ..ClusterSettings::default() };
+    let registration = Registration { client_url: url(name), ..Registration::default() };
+    let settings = ClusterSettings { times, registration, ..ClusterSettings::default() };
     let mut joined = None;
     let connect = async |inbound| {
         let broker = fabric.join(id.clone(), inbound).await;
@@ -97,20 +98,20 @@ impl Seat {
     }
 
     /// Waits until the members are as wished, and gives them.
-    pub(super) async fn until(&self, wish: &str, is_met: impl Fn(&[Member]) -> bool) -> Members {
-        let mut members = self.registry().members();
+    pub(super) async fn until(&self, wish: &str, is_met: impl Fn(&[Member]) -> bool) -> SharedView {
+        let mut view = self.registry().view();
         let waiting = async {
-            let found = members.wait_for(|members| is_met(members)).await;
+            let found = view.wait_for(|view| is_met(&view.members)).await;
             Arc::clone(&found.expect("the registry outlives its seat"))
         };
         if let Ok(found) = timeout(PATIENCE, waiting).await {
             return found;
         }
-        panic!("{} waited in vain: {wish}; it sees {:?}", self.id, self.registry().members().borrow());
+        panic!("{} waited in vain: {wish}; it sees {:?}", self.id, self.registry().view().borrow());
     }
 
     /// Waits until exactly these are members.
-    pub(super) async fn until_members(&self, wanted: &[&NodeId]) -> Members {
+    pub(super) async fn until_members(&self, wanted: &[&NodeId]) -> SharedView {
         let is_met = |members: &[Member]| {
             members.len() == wanted.len() && members.iter().all(|member| wanted.contains(&&member.id))
         };

@@ -21,7 +21,9 @@ use crate::broker::To;
 use crate::command::Then;
 use crate::directory::Replicated;
 use crate::node::Node;
-use crate::registry::{Due, Heartbeat, Member, Members, Met, Registration, Registry, Sign, Standing};
+use crate::registry::{
+    Due, Heartbeat, MAX_WEIGHT, Met, Neighbour, Neighbours, NodeState, Registration, Registry, Sign, Standing,
+};
 
 /// How often times are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -72,14 +74,15 @@ struct Wait {
 pub(super) struct Attendant {
     cluster: Arc<Cluster>,
     node: Arc<Node>,
-    client_url: String,
+    /// What this node says of itself, but for what changes.
+    registration: Registration,
     /// Whether the broker tells who is reached; otherwise beats do.
     reports_peers: bool,
     /// Whether the broker was away when that was last looked at.
     is_away: bool,
-    /// The registry, as what it is fed by: the cluster follows what it says by `members` alone.
+    /// Who is there as far as deliveries go, and what feeds it: the cluster follows what it says by `members` alone.
     heartbeat: Arc<Heartbeat>,
-    members: watch::Receiver<Members>,
+    members: watch::Receiver<Neighbours>,
     /// The directory, as what it is fed by.
     users: Arc<Replicated>,
     /// What the members state.
@@ -104,7 +107,7 @@ impl Attendant {
     pub(super) fn new(
         cluster: Arc<Cluster>,
         node: Arc<Node>,
-        client_url: String,
+        registration: Registration,
         heartbeat: Arc<Heartbeat>,
         users: Arc<Replicated>,
     ) -> Self {
@@ -112,9 +115,9 @@ impl Attendant {
             reports_peers: cluster.broker().reports_peers(),
             cluster,
             node,
-            client_url,
+            registration,
             is_away: false,
-            members: heartbeat.members(),
+            members: heartbeat.neighbours(),
             heartbeat,
             users,
             copies: HashMap::new(),
@@ -157,7 +160,7 @@ impl Attendant {
             self.show_peers();
             self.let_go_on();
         }
-        self.heartbeat.deregister();
+        drop(self.heartbeat.deregister());
         self.say_due();
         cluster.broker().close();
     }
@@ -264,7 +267,15 @@ impl Attendant {
         let name = beat.name.clone();
         let sign = Sign {
             name: beat.name,
-            registration: Registration { client_url: beat.client_url, connections: beat.connections },
+            registration: Registration {
+                client_url: beat.client_url,
+                peer_url: beat.peer_url,
+                connections: beat.connections,
+                weight: beat.weight.clamp(1, MAX_WEIGHT),
+                capacity: beat.capacity,
+                version: beat.program,
+                state: if beat.draining { NodeState::Draining } else { NodeState::Up },
+            },
             reaches: beat.reaches,
             wants_answer: beat.wants_answer,
         };
@@ -345,8 +356,7 @@ impl Attendant {
     fn tick(&mut self) {
         let times = self.cluster.times;
         let now = Instant::now();
-        let connections = self.node.counters().connections;
-        self.heartbeat.register(Registration { client_url: self.client_url.clone(), connections });
+        self.heartbeat.register(self.node.registration(&self.registration));
         if !self.reports_peers {
             let mut seen = lock(&self.cluster.seen);
             for node in self.copies.keys().filter(|node| seen.take_heard(**node)) {
@@ -400,6 +410,11 @@ impl Attendant {
         let beat = Beat {
             name: sign.name,
             client_url: sign.registration.client_url,
+            peer_url: sign.registration.peer_url,
+            weight: sign.registration.weight,
+            capacity: sign.registration.capacity,
+            program: sign.registration.version,
+            draining: sign.registration.state == NodeState::Draining,
             last_to_all: lock(&self.cluster.numbers).last(To::All),
             version,
             digest,
@@ -464,7 +479,7 @@ impl Attendant {
     fn show_peers(&mut self) {
         if std::mem::take(&mut self.peers_changed) {
             let complete = |node| self.copies.get(&node).is_some_and(|copy| copy.is_complete);
-            let peer = |member: &Member| Peer::new(member, complete(member.id.incarnation));
+            let peer = |member: &Neighbour| Peer::new(member, complete(member.id.incarnation));
             let peers = self.members.borrow().iter().map(peer).collect();
             let mut shown = self.cluster.peers.write().unwrap_or_else(PoisonError::into_inner);
             *shown = Arc::new(Peers::new(peers));

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tieline_proto::{Incarnation, NodeId};
 
-use crate::registry::{Member, Standing};
+use crate::registry::{Neighbour, Standing};
 
 /// Another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(member: &Member, complete: bool) -> Self {
+    pub(crate) fn new(member: &Neighbour, complete: bool) -> Self {
         let lost = match member.standing {
             Standing::Reached => None,
             Standing::Lost(since) | Standing::Vouched(since) => Some(since),

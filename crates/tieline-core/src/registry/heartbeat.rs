@@ -5,6 +5,9 @@
 //! is cut between two does not make either dead. Over a medium a lease runs from the last envelope. It is the node's own
 //! canary too: while the broker is away no lease runs, and when it is back everybody has a fresh one.
 //!
+//! Deliveries go by its [`neighbours`](Heartbeat::neighbours), with how each is reached; its [`View`] as a registry is the same
+//! nodes, as far as they have said who they are.
+//!
 //! Without I/O and without a clock: whoever drives it (the cluster's task) tells it what was heard and what time it is, and
 //! says what is [`Due`]. Tested below with times of its own making.
 
@@ -15,7 +18,7 @@ use std::time::{Duration, Instant};
 use tieline_proto::{Incarnation, NodeId, NodeName};
 use tokio::sync::watch;
 
-use super::{Member, Members, Registration, Registry, Standing};
+use super::{Done, Member, Neighbour, Neighbours, Registration, Registry, SharedView, Standing, View};
 use crate::broker::To;
 
 /// A sign of life, as its origin said it.
@@ -53,7 +56,7 @@ pub enum Met {
 
 /// What is known of another node.
 struct Known {
-    member: Member,
+    member: Neighbour,
     /// When anything of it was last heard.
     heard: Instant,
     /// When its last sign of life was heard.
@@ -72,8 +75,8 @@ struct State {
     next_beat: Instant,
     is_registered: bool,
     is_away: bool,
-    /// When a sign of life of another node with this one's name was last heard.
-    namesake: Option<Instant>,
+    /// Another node with this one's name, and when a sign of life of it was last heard.
+    namesake: Option<(Member, Instant)>,
     /// Whether what everybody sees is old.
     is_changed: bool,
 }
@@ -92,7 +95,8 @@ pub struct Heartbeat {
     /// Whether the broker tells of each peer.
     over_links: bool,
     state: Mutex<State>,
-    members: watch::Sender<Members>,
+    neighbours: watch::Sender<Neighbours>,
+    view: watch::Sender<SharedView>,
 }
 
 impl Heartbeat {
@@ -109,7 +113,8 @@ impl Heartbeat {
             namesake: None,
             is_changed: false,
         };
-        Heartbeat { me, beat, lease, over_links, state: Mutex::new(state), members: watch::Sender::default() }
+        let (neighbours, view) = (watch::Sender::default(), watch::Sender::default());
+        Heartbeat { me, beat, lease, over_links, state: Mutex::new(state), neighbours, view }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -119,9 +124,22 @@ impl Heartbeat {
     /// Shows what has changed.
     fn show(&self, mut state: MutexGuard<'_, State>) {
         if std::mem::take(&mut state.is_changed) {
-            let members = state.known.values().map(|known| known.member.clone()).collect();
-            self.members.send_replace(Arc::new(members));
+            let neighbours = state.known.values().map(|known| known.member.clone()).collect();
+            self.neighbours.send_replace(Arc::new(neighbours));
+            let view = state.view(&self.me.name);
+            self.view.send_if_modified(|shown| {
+                let is_news = **shown != view;
+                if is_news {
+                    *shown = Arc::new(view);
+                }
+                is_news
+            });
         }
+    }
+
+    /// The other nodes whose lease runs, with how they are reached, as of now and at each change.
+    pub fn neighbours(&self) -> watch::Receiver<Neighbours> {
+        self.neighbours.subscribe()
     }
 
     /// What this node says of itself in a beat.
@@ -143,7 +161,7 @@ impl Heartbeat {
 
     /// Whether another node with this one's name was heard within a lease.
     pub fn has_namesake(&self, now: Instant) -> bool {
-        self.lock().namesake.is_some_and(|heard| now.duration_since(heard) < self.lease)
+        self.lock().has_namesake(now, self.lease)
     }
 
     /// Over links: there is a way to a node.
@@ -170,7 +188,10 @@ impl Heartbeat {
     pub fn signed(&self, node: Incarnation, sign: Sign, now: Instant) -> Met {
         let mut state = self.lock();
         if sign.name == self.me.name {
-            state.namesake = Some(now);
+            let id = NodeId { name: sign.name.clone(), incarnation: node };
+            let member = Member { id, registration: sign.registration.clone(), is_enabled: true };
+            state.is_changed |= state.namesake.as_ref().is_none_or(|(known, _)| *known != member);
+            state.namesake = Some((member, now));
         }
         let is_younger = |known: &Known| {
             known.member.id.name == sign.name && known.member.id.incarnation > node && known.signed.is_some()
@@ -235,9 +256,11 @@ impl Heartbeat {
     /// The broker carries nothing from now on.
     pub fn away(&self, now: Instant) {
         let mut state = self.lock();
-        if !std::mem::replace(&mut state.is_away, true) && !self.over_links {
-            state.known.values_mut().for_each(|known| known.member.standing = Standing::Lost(now));
+        if !std::mem::replace(&mut state.is_away, true) {
             state.is_changed = true;
+            if !self.over_links {
+                state.known.values_mut().for_each(|known| known.member.standing = Standing::Lost(now));
+            }
         }
         self.show(state);
     }
@@ -245,12 +268,13 @@ impl Heartbeat {
     /// It carries again.
     pub fn back(&self, now: Instant) {
         let mut state = self.lock();
-        if std::mem::replace(&mut state.is_away, false) && !self.over_links {
+        let was_away = std::mem::replace(&mut state.is_away, false);
+        state.is_changed |= was_away;
+        if was_away && !self.over_links {
             for known in state.known.values_mut() {
                 known.member.standing = Standing::Reached;
                 known.heard = now;
             }
-            state.is_changed = true;
             state.next_beat = now + self.beat;
             if state.is_registered {
                 state.due.push(Due::Beat(To::All, true));
@@ -268,6 +292,10 @@ impl Heartbeat {
         }
         if !self.over_links {
             state.departed.retain(|_, departed| now.duration_since(departed.since) < self.lease);
+        }
+        if state.namesake.is_some() && !state.has_namesake(now, self.lease) {
+            state.namesake = None;
+            state.is_changed = true;
         }
         if !state.is_away {
             self.end_leases(&mut state, now);
@@ -321,9 +349,28 @@ impl Heartbeat {
 }
 
 impl State {
+    fn has_namesake(&self, now: Instant, lease: Duration) -> bool {
+        self.namesake.as_ref().is_some_and(|(_, heard)| now.duration_since(*heard) < lease)
+    }
+
+    /// The nodes that have said who they are, for whoever places connections.
+    fn view(&self, own_name: &NodeName) -> View {
+        let others = self.known.values().filter(|known| known.signed.is_some());
+        let others = others.map(|known| &known.member).filter(|member| member.id.name != *own_name);
+        let member = |known: &Neighbour| Member {
+            id: known.id.clone(),
+            registration: known.registration.clone(),
+            is_enabled: true,
+        };
+        let mut members: Vec<Member> = others.map(member).collect();
+        members.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        let namesake = self.namesake.as_ref().map(|(member, _)| member.clone());
+        View { members, is_degraded: self.is_away, namesake, strange: 0 }
+    }
+
     fn meet(&mut self, node: Incarnation, now: Instant) {
         let known = self.known.entry(node).or_insert_with(|| Known {
-            member: Member {
+            member: Neighbour {
                 // Its name comes with its first beat.
                 id: NodeId { name: unnamed(node), incarnation: node },
                 registration: Registration::default(),
@@ -359,15 +406,17 @@ impl Registry for Heartbeat {
         }
     }
 
-    fn deregister(&self) {
+    /// Whoever drives it says the goodbye.
+    fn deregister(&self) -> Done {
         let mut state = self.lock();
         if std::mem::replace(&mut state.is_registered, false) {
             state.due.push(Due::Goodbye);
         }
+        Box::pin(std::future::ready(()))
     }
 
-    fn members(&self) -> watch::Receiver<Members> {
-        self.members.subscribe()
+    fn view(&self) -> watch::Receiver<SharedView> {
+        self.view.subscribe()
     }
 }
 

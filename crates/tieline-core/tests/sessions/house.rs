@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tieline_core::broker::{Broker, MemoryExchange};
 use tieline_core::events::Reservation;
 use tieline_core::logs::{Engine, LogRules, Logs, LogsTask};
+use tieline_core::registry::Registration;
 use tieline_core::token::Keys;
 use tieline_core::{
     Arrival, Client, Cluster, ClusterSettings, ClusterTask, ClusterTimes, Limits, Node, NodeSettings,
@@ -94,7 +95,8 @@ impl House {
             std::future::ready(Ok::<_, std::convert::Infallible>(broker))
         };
         let client_url = format!("ws://{}", self.listener.local_addr().unwrap());
-        let settings = ClusterSettings { times, client_url, routing };
+        let registration = Registration { client_url, ..Registration::default() };
+        let settings = ClusterSettings { times, registration, routing, ..ClusterSettings::default() };
         let (_, task) = runtime.block_on(Cluster::start(node, settings, connect)).unwrap();
         self.membership = Some((runtime, task));
     }

@@ -56,6 +56,11 @@ fn what_is_written_reads_back_and_no_part_of_it() {
         reaches: vec![Incarnation(u64::MAX)],
         wants_answer: true,
         store: Some("00ff".into()),
+        peer_url: "mesh://127.0.0.1:2".into(),
+        weight: 4,
+        capacity: 5,
+        program: "0.1.0".into(),
+        draining: true,
     };
     for rare in [
         Rare::Changes(4, vec![Change { hub: hub(), what: user(), held: true, claim: 5 }]),
@@ -70,6 +75,17 @@ fn what_is_written_reads_back_and_no_part_of_it() {
     ] {
         round_trip(&rare.into());
     }
+}
+
+#[test]
+fn a_beat_of_an_earlier_or_a_later_program_is_read_as_far_as_it_is_known() {
+    let earlier =
+        r#"{"Beat":{"name":"n","client_url":"","last_to_all":1,"version":2,"digest":3,"connections":4"#;
+    let bare = [&[Kind::Json as u8], earlier.as_bytes(), b"}}"].concat();
+    let later = [&[Kind::Json as u8], earlier.as_bytes(), br#","later":{"a":[1]}}}"#].concat();
+    let Ok(Envelope::Rare(Rare::Beat(beat))) = Envelope::read(&bare) else { panic!("it was not read") };
+    assert_eq!((beat.weight, beat.draining, &*beat.peer_url, &*beat.program), (1, false, "", ""));
+    assert_eq!(Envelope::read(&later), Ok(Rare::Beat(beat).into()));
 }
 
 #[test]

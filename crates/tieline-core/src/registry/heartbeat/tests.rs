@@ -18,7 +18,7 @@ fn node(name: &str, incarnation: u64) -> NodeId {
 fn sign(name: &str, reaches: &[u64]) -> Sign {
     Sign {
         name: NodeName::new(name).unwrap(),
-        registration: Registration { client_url: format!("ws://{name}"), connections: 1 },
+        registration: Registration { client_url: format!("ws://{name}"), ..Registration::default() },
         reaches: reaches.iter().copied().map(Incarnation).collect(),
         wants_answer: false,
     }
@@ -54,8 +54,8 @@ impl World {
     }
 
     fn standing(&self, incarnation: u64) -> Option<Standing> {
-        let members = self.heartbeat.members().borrow().clone();
-        members.iter().find(|member| member.id.incarnation.0 == incarnation).map(|member| member.standing)
+        let neighbours = self.heartbeat.neighbours().borrow().clone();
+        neighbours.iter().find(|member| member.id.incarnation.0 == incarnation).map(|member| member.standing)
     }
 }
 
@@ -226,7 +226,40 @@ fn beats_are_due_at_once_and_then_once_a_beat_until_the_end() {
     heartbeat.tick(now + BEAT);
     heartbeat.tick(now + BEAT + BEAT / 2);
     assert_eq!(heartbeat.due(), [Due::Beat(To::All, false)]);
-    heartbeat.deregister();
+    drop(heartbeat.deregister());
     heartbeat.tick(now + BEAT * 9);
     assert_eq!(heartbeat.due(), [Due::Goodbye]);
+}
+
+#[test]
+fn its_view_is_of_those_who_have_said_who_they_are() {
+    for over_links in [true, false] {
+        let mut world = World::new(over_links);
+        let names = |world: &World| {
+            let view = world.heartbeat.view().borrow().clone();
+            view.members.iter().map(|member| member.registration.client_url.clone()).collect::<Vec<_>>()
+        };
+        if over_links {
+            for incarnation in [1, 2, 3, 99] {
+                world.heartbeat.reachable(Incarnation(incarnation), world.now);
+            }
+        }
+        assert_eq!(names(&world), [""; 0], "nobody has said anything");
+        world.signed(2, sign("b", &[]));
+        world.signed(1, sign("a", &[]));
+        world.signed(99, sign("me", &[]));
+        assert_eq!(names(&world), ["ws://a", "ws://b"]);
+        let namesake =
+            |world: &World| world.heartbeat.view().borrow().namesake.as_ref().map(|of| of.id.clone());
+        assert_eq!(namesake(&world), Some(node("me", 99)));
+        world.heartbeat.away(world.now);
+        assert!(world.heartbeat.view().borrow().is_degraded);
+        world.pass(15);
+        assert_eq!(namesake(&world), None, "it has said nothing for a lease");
+        assert_eq!(names(&world), ["ws://a", "ws://b"], "while the broker is away nobody is dropped");
+        world.heartbeat.back(world.now);
+        assert!(!world.heartbeat.view().borrow().is_degraded);
+        world.heartbeat.goodbye(Incarnation(1), world.now);
+        assert_eq!(names(&world), ["ws://b"]);
+    }
 }
