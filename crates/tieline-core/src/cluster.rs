@@ -143,6 +143,7 @@ impl Cluster {
         let (words, heard) = mpsc::channel(WORDS);
         let statements = Arc::<Statements>::default();
         let users = Arc::new(Replicated::new(node.id().incarnation, Arc::clone(&statements)));
+        node.logins().state_by(Arc::clone(&statements));
         let cluster = Arc::new(Cluster {
             node: Arc::downgrade(&node),
             id: node.id().clone(),

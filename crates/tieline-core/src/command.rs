@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::delivery::{Delivery, Outcome};
 use crate::events::{EventAnswer, ReplyTo};
 use crate::hub::Hub;
+use crate::logins::Login;
 use crate::logs::{Admission, Entry, Item, KeepError};
 use crate::operator::Operator;
 
@@ -30,6 +31,8 @@ pub enum Then {
         user: Option<UserId>,
         /// The number of its claim to that user in the cluster.
         claim: u64,
+        /// Its claim to the one place that its user has, where that has no more.
+        login: Option<Box<Login>>,
         /// The groups of its token.
         groups: Vec<GroupName>,
         /// The device of its user that it is, as its token says.

@@ -8,8 +8,10 @@ use std::cmp::Reverse;
 use smallvec::SmallVec;
 use tieline_proto::{HubName, Incarnation, UserId};
 
+mod claims;
 mod replicated;
 
+pub(crate) use claims::{Claims, Standing};
 pub use replicated::Replicated;
 
 /// A node that holds connections of a user.

@@ -38,6 +38,7 @@ pub(crate) use entry::log_of;
 pub(crate) use feed::{Item, NOTHING_YET};
 pub use history::{History, HistoryError};
 pub(crate) use publishing::{Publishing, Reply};
+pub(crate) use rules::matches;
 pub use rules::{GroupRule, LogRules};
 
 /// Requests that the clerk has not come to. When it is full a message is refused, and one of another node is left to be read

@@ -15,6 +15,7 @@ use crate::events::{EventAnswer, Events, ReplyTo, Reservation};
 use crate::hub::{Hub, LocalHubs};
 use crate::interned::InternedRoles;
 use crate::limits::Limits;
+use crate::logins::{HubRule, Logins};
 use crate::logs::{Admission, Logs};
 use crate::operator::Operator;
 use crate::reconnection::Reconnection;
@@ -38,6 +39,8 @@ pub struct NodeSettings {
     pub switchboard: Settings,
     /// The access keys that tokens are signed with; a client may renew its token on the connection.
     pub keys: Arc<Keys>,
+    /// What holds for hubs, by their names.
+    pub hubs: Vec<HubRule>,
 }
 
 impl NodeSettings {
@@ -104,6 +107,7 @@ impl Route {
 pub struct Node {
     id: NodeId,
     hubs: LocalHubs,
+    logins: Logins,
     limits: Limits,
     keys: Arc<Keys>,
     roles: InternedRoles,
@@ -176,6 +180,7 @@ impl Node {
         let node = Arc::new(Node {
             id: NodeId { name: settings.name, incarnation },
             hubs: LocalHubs::new(settings.shards),
+            logins: Logins::new(incarnation, settings.hubs),
             limits: settings.limits,
             keys: settings.keys,
             roles: InternedRoles::default(),
@@ -205,6 +210,11 @@ impl Node {
     /// The connections, users and groups it holds.
     pub fn hubs(&self) -> &LocalHubs {
         &self.hubs
+    }
+
+    /// The places of users that may have no more than one.
+    pub(crate) fn logins(&self) -> &Logins {
+        &self.logins
     }
 
     /// Limits of its sessions.

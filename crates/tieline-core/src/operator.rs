@@ -3,13 +3,14 @@
 //!
 //! Here is the life of a session; `operator/request.rs` reads requests, `operator/send.rs` carries messages,
 //! `operator/membership.rs` joins and leaves, `operator/keeping.rs` is for what is kept in logs, `operator/events.rs` asks and
-//! tells the application, `operator/moving.rs` and `operator/ends.rs` are for connections that go to another node or come from
+//! tells the application, `operator/logins.rs` keeps the one place of users that have no more, `operator/moving.rs` and `operator/ends.rs` are for connections that go to another node or come from
 //! one, `operator/waiting.rs` waits for the other nodes, `operator/answer.rs` writes acks and errors.
 
 mod answer;
 mod ends;
 mod events;
 mod keeping;
+mod logins;
 mod membership;
 mod moving;
 mod request;
@@ -29,6 +30,7 @@ use crate::arrival::{Arrival, Client};
 use crate::command::{Command, Then};
 use crate::events::Reservation;
 use crate::limits::Bucket;
+use crate::logins::PerUser;
 use crate::node::Node;
 use crate::session::{GONE, SETTLING, Session};
 use crate::stamp::{Stamper, unix_ms};
@@ -87,6 +89,7 @@ impl Operator {
         let limit = self.node.limits().connections_per_user;
         if let Some(user) = &client.user
             && limit > 0
+            && self.node.logins().per_user(&client.hub) != PerUser::One
             && hub.user_connections(user) >= limit
         {
             self.tally.errors.count(ErrorCode::TooManyConnections);
@@ -113,6 +116,7 @@ impl Operator {
             expires: client.expires.unwrap_or(0),
             greeted: false,
             claim: 0,
+            login: None,
             approved,
             state,
             faults: 0,
@@ -212,7 +216,9 @@ impl Application for Operator {
         }
         let (hub, user) = (session.hub.name().clone(), session.user.clone());
         let (known, claim) = self.hold_all(&hub, user.as_ref(), &groups);
-        self.when_known(shard, slot, known, Then::Greet { hub, user, claim, groups, device });
+        let (placed, login) = self.log_in(&hub, user.as_ref(), device.as_deref());
+        let then = Then::Greet { hub, user, claim, login, groups, device };
+        self.when_known(shard, slot, known.and(placed), then);
     }
 
     fn resumed(&mut self, shard: &mut Shard<Self>, slot: Slot) {
@@ -220,6 +226,8 @@ impl Application for Operator {
             session.taking = 0;
         }
         self.greet(shard, slot);
+        // It was not ended while it was about to move.
+        self.take_place(shard, slot);
     }
 
     fn message(&mut self, shard: &mut Shard<Self>, slot: Slot, kind: Kind, payload: &[u8]) {
@@ -252,6 +260,7 @@ impl Application for Operator {
                 self.release(hub.name(), name);
             }
         }
+        self.log_out(hub.name(), session.login.as_deref());
         if let Some(user) = session.user {
             hub.remove_user(&user, address);
             self.release_user(hub.name(), &user, session.claim);
@@ -287,6 +296,7 @@ impl Application for Operator {
         self.open_silent_inboxes(shard);
         self.ends.tidy();
         self.give_back(shard);
+        self.node.end_displaced();
         self.node.publish_tally(self.shard, self.tally);
     }
 

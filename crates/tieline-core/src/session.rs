@@ -12,6 +12,7 @@ use crate::acks::AckWindow;
 use crate::hub::{Group, Hub};
 use crate::inbox::Inbox;
 use crate::limits::Bucket;
+use crate::logins::Login;
 
 /// One connection, kept in its slot of the switchboard. Names are shared with the hub's tables, so that an idle
 /// session is small.
@@ -32,6 +33,8 @@ pub struct Session {
     pub(crate) expires: u64,
     /// The number of its claim to its user in the cluster; 0 outside of one.
     pub(crate) claim: u64,
+    /// Its claim to the one place that its user has, where that has no more.
+    pub(crate) login: Option<Box<Login>>,
     /// Whether it was told that it is connected, and so stands in its hub's tables.
     pub(crate) greeted: bool,
     /// Whether the application approved of it, and so has to hear of its end whatever becomes of it.

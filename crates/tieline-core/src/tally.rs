@@ -12,6 +12,8 @@ macro_rules! tally {
             $($(#[$doc])* pub $name: u64,)*
             /// Errors that clients were answered with, by row of the table of errors.
             pub errors: Errors,
+            /// Connections that ended because a newer one took the only place of their user.
+            pub displaced: u64,
         }
 
         impl Tally {
@@ -24,6 +26,7 @@ macro_rules! tally {
         impl AddAssign for Tally {
             fn add_assign(&mut self, other: Tally) {
                 $(self.$name += other.$name;)*
+                self.displaced += other.displaced;
                 for (mine, others) in self.errors.0.iter_mut().zip(other.errors.0) {
                     *mine += others;
                 }

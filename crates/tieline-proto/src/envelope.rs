@@ -117,6 +117,9 @@ pub enum Held {
     Group(GroupName),
     /// A connection whose id does not say that it is on this node: it has come from another.
     Connection(ConnectionId),
+    /// The one place that a user, or a device of it, has in a hub where it may have no more: the user, and the device, which is
+    /// empty where the user has one place.
+    Login(UserId, String),
 }
 
 /// What a node says of itself once a beat.

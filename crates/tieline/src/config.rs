@@ -22,6 +22,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tieline_core::HubRule;
 use tieline_core::logs::{GroupRule, LogRules};
 use tieline_core::store::Retention;
 use tieline_core::token::Keys;
@@ -32,7 +33,7 @@ pub use keeping::{History, SlowConsumer};
 pub use kind::{Broker, Demo, LogFormat, Masked, Size};
 pub use layers::Layers;
 pub use row::{Row, rows};
-pub use table::{Deflate, GroupTable, Inbox, Limits, Log, Server, Times};
+pub use table::{Deflate, GroupTable, HubTable, Inbox, Limits, Log, Server, Times};
 pub use upstream::Upstream;
 
 /// The variable that names the configuration file, where the flag `--config` does not.
@@ -49,6 +50,8 @@ pub struct Settings {
     pub times: Times,
     /// What is kept of the messages to each user.
     pub inbox: Inbox,
+    /// What holds for hubs, by their names.
+    pub hubs: Vec<HubTable>,
     /// What holds for groups, by their names.
     pub groups: Vec<GroupTable>,
     /// Compression of messages.
@@ -71,6 +74,7 @@ impl Settings {
             limits: Limits::read(layers, &mut errors),
             times: Times::read(layers, &mut errors),
             inbox: Inbox::read(layers, &mut errors),
+            hubs: HubTable::read(layers, &mut errors),
             groups: GroupTable::read(layers, &mut errors),
             deflate: Deflate::read(layers, &mut errors),
             log: Log::read(layers, &mut errors),
@@ -84,6 +88,15 @@ impl Settings {
             }
         }
         ConfigErrors::none_or(errors).map(|()| settings)
+    }
+
+    /// What holds for hubs.
+    pub fn hub_rules(&self) -> Vec<HubRule> {
+        let rule = |table: &HubTable| HubRule {
+            pattern: table.r#match.clone(),
+            per_user: table.connections_per_user,
+        };
+        self.hubs.iter().map(rule).collect()
     }
 
     /// Which messages are kept.
@@ -142,9 +155,11 @@ impl Settings {
                 .iter()
                 .for_each(|(key, value)| show_value(&mut text, key, value, layers.origin(&path(key))));
         }
-        for (table, origin) in self.groups.iter().zip(layers.tables("group")) {
-            writeln!(text, "\n[[group]] # {origin}").expect("a string takes all text");
-            for (name, value) in table.show().into_iter().filter(|(_, value)| value != kind::ABSENT) {
+        let hubs = self.hubs.iter().map(HubTable::show).zip(layers.tables("hub")).map(|of| ("hub", of));
+        let groups = self.groups.iter().map(GroupTable::show).zip(layers.tables("group"));
+        for (section, (table, origin)) in hubs.chain(groups.map(|of| ("group", of))) {
+            writeln!(text, "\n[[{section}]] # {origin}").expect("a string takes all text");
+            for (name, value) in table.into_iter().filter(|(_, value)| value != kind::ABSENT) {
                 writeln!(text, "{name} = {value}").expect("a string takes all text");
             }
         }

@@ -237,6 +237,7 @@ fn node_settings(settings: &Settings, name: NodeName, keys: Arc<Keys>) -> NodeSe
             ..defaults
         },
         keys,
+        hubs: settings.hub_rules(),
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) async fn sit(fabric: &dyn Fabric, name: &str, lease: Duration) -> Sea
         limits: Limits::default(),
         switchboard: Settings::default(),
         keys: Arc::new(Keys::new(["a key of the suite"])),
+        hubs: Vec::new(),
     };
     let (node, switchboard) = Node::start(settings).expect("a node starts");
     let id = node.id().clone();

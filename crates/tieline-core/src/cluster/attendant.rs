@@ -153,6 +153,7 @@ impl Attendant {
             }
             self.look_at_broker();
             self.follow_members();
+            self.node.end_displaced();
             self.compare_stores();
             self.say_due();
             self.tell_changes();
@@ -184,7 +185,11 @@ impl Attendant {
             }
             Word::RosterWanted(node) => return self.tell_roster(node),
             Word::Roster(node, version, left, part) => {
-                let tables = Tables { interest: &self.cluster.interest, users: &self.users };
+                let tables = Tables {
+                    interest: &self.cluster.interest,
+                    users: &self.users,
+                    logins: self.node.logins(),
+                };
                 let copy = self.copies.get_mut(&node);
                 let taken = copy.map(|copy| copy.take_part(node, (version, left), part, tables));
                 self.peers_changed = true;
@@ -232,6 +237,7 @@ impl Attendant {
         let Some(copy) = self.copies.remove(&node) else { return };
         copy.forget(node, &self.cluster.interest);
         self.cluster.directory.forget(node);
+        self.node.logins().forget(node);
         self.cluster.end_waits_of(&self.node, node);
         lock(&self.cluster.seen).forget(node);
         lock(&self.cluster.numbers).forget(node);
@@ -306,7 +312,8 @@ impl Attendant {
 
     fn changes(&mut self, node: Incarnation, version: u64, changes: &[Change]) {
         let Some(copy) = self.copies.get_mut(&node) else { return };
-        let tables = Tables { interest: &self.cluster.interest, users: &self.users };
+        let tables =
+            Tables { interest: &self.cluster.interest, users: &self.users, logins: self.node.logins() };
         let taken = copy.follow(node, version, changes, tables);
         self.taken(node, taken);
     }

@@ -8,6 +8,7 @@ use tieline_proto::{HubName, Incarnation};
 use super::interest::Interest;
 use super::roster::{Roster, Stated};
 use crate::directory::Replicated;
+use crate::logins::Logins;
 
 /// Least time between two requests for the same roster.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -46,6 +47,7 @@ pub(super) struct Copy {
 pub(super) struct Tables<'a> {
     pub(super) interest: &'a Interest,
     pub(super) users: &'a Replicated,
+    pub(super) logins: &'a Logins,
 }
 
 impl Tables<'_> {
@@ -54,6 +56,7 @@ impl Tables<'_> {
             Held::User(user) => self.users.stated(hub, user, node, Some(claim)),
             Held::Group(group) => self.interest.add(hub, group, node),
             Held::Connection(id) => self.interest.add_connection(*id, node),
+            Held::Login(user, device) => self.logins.stated(hub, user, device, node, Some(claim)),
         }
     }
 
@@ -62,6 +65,7 @@ impl Tables<'_> {
             Held::User(user) => self.users.stated(hub, user, node, None),
             Held::Group(group) => self.interest.remove(hub, group, node),
             Held::Connection(id) => self.interest.remove_connection(*id, node),
+            Held::Login(user, device) => self.logins.stated(hub, user, device, node, None),
         }
     }
 }
@@ -150,13 +154,13 @@ impl Copy {
         Taken::Followed
     }
 
-    /// Its owner is dead: its interest ends. Its users are the directory's to forget.
+    /// Its owner is dead: its interest ends. Its claims are forgotten where they are kept.
     pub(super) fn forget(&self, node: Incarnation, interest: &Interest) {
         for (hub, what, _) in self.roster.entries() {
             match what {
                 Held::Group(group) => interest.remove(&hub, &group, node),
                 Held::Connection(id) => interest.remove_connection(id, node),
-                Held::User(_) => {}
+                Held::User(_) | Held::Login(..) => {}
             }
         }
     }

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
+use tieline_proto::HubName;
 use tieline_proto::envelope::{Change, Held};
-use tieline_proto::{HubName, UserId};
 
 /// The name of an entry of a roster.
 pub(crate) type Entry = (HubName, Held);
@@ -22,7 +22,7 @@ struct Details {
     holders: u32,
     /// The version that it came with.
     version: u64,
-    /// The number of the newest claim to a user; 0 for a group.
+    /// The number of the newest claim to a user or a place; 0 for a group.
     claim: u64,
 }
 
@@ -67,10 +67,10 @@ impl Roster {
         (self.version, Some(change))
     }
 
-    /// The newest claim of this node to a user. Returns the version by which it is known that the node holds the user, and
+    /// The newest claim of this node to a user or a place. Returns the version by which it is known that the node has one, and
     /// the change to be told.
-    pub(crate) fn claim(&mut self, hub: &HubName, user: &UserId, number: u64) -> (u64, Option<Change>) {
-        let entry = (hub.clone(), Held::User(user.clone()));
+    pub(crate) fn claim(&mut self, hub: &HubName, what: Held, number: u64) -> (u64, Option<Change>) {
+        let entry = (hub.clone(), what);
         match self.entries.get(&entry) {
             Some(details) if details.claim == number => (details.version, None),
             Some(details) => {
@@ -147,16 +147,19 @@ impl Roster {
 /// FNV-1a with 64 bits (Fowler, Noll, Vo), then mixed (the finaliser of MurmurHash3, Appleby): the same on every
 /// node, whatever its version. Summed by exclusive or, so that the order does not matter.
 fn digest((hub, what): &Entry, claim: u64) -> u64 {
-    let (kind, name) = match what {
-        Held::User(user) => (1u8, user.as_bytes()),
-        Held::Group(group) => (2u8, group.as_bytes()),
-        Held::Connection(id) => (3u8, &id.to_bytes()[..]),
+    let (kind, name, device) = match what {
+        Held::User(user) => (1u8, user.as_bytes(), None),
+        Held::Group(group) => (2u8, group.as_bytes(), None),
+        Held::Connection(id) => (3u8, &id.to_bytes()[..], None),
+        Held::Login(user, device) => (4u8, user.as_bytes(), Some(device)),
     };
+    let device = device.into_iter().flat_map(|device| [0].into_iter().chain(device.bytes()));
     let bytes = hub
         .as_str()
         .bytes()
         .chain([0, kind])
         .chain(name.iter().copied())
+        .chain(device)
         .chain([0])
         .chain(claim.to_le_bytes());
     let mut hash = bytes
@@ -169,16 +172,16 @@ fn digest((hub, what): &Entry, claim: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tieline_proto::GroupName;
+    use tieline_proto::{GroupName, UserId};
 
     use super::*;
 
     fn held(n: u8) -> Held {
-        let name = format!("{}", n / 2);
-        if n.is_multiple_of(2) {
-            Held::User(UserId::new(&name).unwrap())
-        } else {
-            Held::Group(GroupName::new(&name).unwrap())
+        let name = format!("{}", n / 3);
+        match n % 3 {
+            0 => Held::User(UserId::new(&name).unwrap()),
+            1 => Held::Group(GroupName::new(&name).unwrap()),
+            _ => Held::Login(UserId::new(&name).unwrap(), "phone".into()),
         }
     }
 
@@ -192,9 +195,9 @@ mod tests {
             let mut counts = [0u32; 12];
             for (hold, n, luck) in steps {
                 let change = match held(n) {
-                    Held::User(user) if hold => {
+                    what @ (Held::User(_) | Held::Login(..)) if hold => {
                         counts[usize::from(n)] = 1;
-                        own.claim(&hub, &user, u64::from(luck % 3) + 1).1
+                        own.claim(&hub, what, u64::from(luck % 3) + 1).1
                     }
                     what if hold => {
                         counts[usize::from(n)] += 1;
@@ -228,8 +231,16 @@ mod tests {
         let hub = |name| HubName::new(name).unwrap();
         let group = |name| Held::Group(GroupName::new(name).unwrap());
         let user = |name| Held::User(UserId::new(name).unwrap());
-        let entries =
-            [(hub("a"), group("b")), (hub("a"), user("b")), (hub("ab"), group("c")), (hub("a"), group("bc"))];
+        let login = |name, device: &str| Held::Login(UserId::new(name).unwrap(), device.into());
+        let entries = [
+            (hub("a"), group("b")),
+            (hub("a"), user("b")),
+            (hub("ab"), group("c")),
+            (hub("a"), group("bc")),
+            (hub("a"), login("b", "")),
+            (hub("a"), login("b", "c")),
+            (hub("a"), login("bc", "")),
+        ];
         let digests: std::collections::HashSet<u64> =
             entries.iter().flat_map(|entry| [digest(entry, 0), digest(entry, 1)]).collect();
         assert_eq!(digests.len(), entries.len() * 2);

@@ -54,15 +54,18 @@ impl Known {
 }
 
 impl Statements {
-    /// The newest claim of this node to a user. Returns the version by which the others know that it holds the user, 0
+    /// The newest claim of this node to a user, or to a place. Returns the version by which the others know that it has one, 0
     /// where those that are reached know already.
-    pub(crate) fn claim(&self, hub: &HubName, user: &UserId, number: u64) -> u64 {
-        self.state(|roster| roster.claim(hub, user, number))
+    pub(crate) fn claim(&self, hub: &HubName, what: Held, number: u64) -> u64 {
+        self.state(|roster| roster.claim(hub, what, number))
     }
 
-    /// This node holds a user no longer.
-    pub(crate) fn unclaim(&self, hub: &HubName, user: &UserId) {
-        self.state(|roster| (0, roster.release(hub, Held::User(user.clone()))));
+    /// A claim of this node is gone, and this is the newest that is left.
+    pub(crate) fn restate(&self, hub: &HubName, what: Held, newest: Option<u64>) {
+        match newest {
+            Some(newest) => drop(self.claim(hub, what, newest)),
+            None => drop(self.state(|roster| (0, roster.release(hub, what)))),
+        }
     }
 
     /// One more connection of this node is in a group. Returns as [`Statements::claim`] does.
@@ -156,7 +159,8 @@ impl Cluster {
         self.statements.release_connection(hub, id);
     }
 
-    fn known_at(&self, version: u64) -> Known {
+    /// When the others have read a version of what this node states.
+    pub(crate) fn known_at(&self, version: u64) -> Known {
         if version == 0 || self.peer_view().is_alone() { Known::Yes } else { Known::At(version) }
     }
 

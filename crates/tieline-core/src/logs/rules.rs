@@ -47,7 +47,7 @@ impl LogRules {
 }
 
 /// Whether a text is what a pattern says. Takes time of at most the product of both lengths.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut seen) = (0, 0);
     // Where to go on when what follows the last `*` does not fit: one byte later.

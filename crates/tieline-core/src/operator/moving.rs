@@ -77,7 +77,8 @@ impl Operator {
             marks: inbox.marks().collect(),
         });
         let (user, roles) = (session.user.clone(), roles(&session.roles));
-        Some(Given::Head(Head { taking, user, roles, groups: groups.collect(), inbox, base, end }))
+        let device = session.login.as_ref().map(|login| login.place.device.to_string());
+        Some(Given::Head(Head { taking, user, device, roles, groups: groups.collect(), inbox, base, end }))
     }
 
     fn taken(&self, shard: &Shard<Self>, id: ConnectionId, taking: u64) -> Option<Slot> {
@@ -135,9 +136,11 @@ impl Operator {
         roles: Arc<Roles>,
         live: Vec<GroupName>,
         inbox: Option<Place>,
+        device: Option<String>,
     ) -> Option<Address> {
         let (name, subprotocol) = (hub.name().clone(), Subprotocol::AzureReliable);
         let (_, claim) = self.hold_all(&name, user.as_ref(), &live);
+        let (_, login) = self.log_in(&name, user.as_ref(), device.as_deref());
         let keeps_inboxes = self.node.keeps_inboxes();
         let inbox = user.as_ref().zip(inbox).filter(|_| keeps_inboxes).map(|(user, place)| {
             let device = place.device.map(Arc::from);
@@ -155,6 +158,7 @@ impl Operator {
             groups: SmallVec::new(),
             expires: 0,
             claim,
+            login: login.clone(),
             greeted: true,
             approved: false,
             state: None,
@@ -167,6 +171,7 @@ impl Operator {
         let Some(slot) = shard.plant(session, subprotocol.format(0)) else {
             live.iter().for_each(|group| self.release(&name, group));
             user.iter().for_each(|user| self.release_user(&name, user, claim));
+            self.log_out(&name, login.as_deref());
             return None;
         };
         let address = shard.address(slot);
@@ -236,6 +241,8 @@ impl Operator {
             // It was not given all that is kept before it moved.
             self.open_inbox_by_itself(shard, slot);
         }
+        // The place of its user may have been taken meanwhile.
+        self.take_place(shard, slot);
         true
     }
 

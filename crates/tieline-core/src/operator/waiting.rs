@@ -80,10 +80,11 @@ impl Operator {
         };
         let holds = self.holds(shard, slot, &then);
         match then {
-            Then::Greet { user, claim, groups, device, .. } => {
+            Then::Greet { user, claim, login, groups, device, .. } => {
                 let Some(session) = shard.session_mut(slot) else { return };
                 session.greeted = true;
                 session.claim = claim;
+                session.login = login;
                 let hub = Arc::clone(&session.hub);
                 if let Some(user) = &user {
                     hub.add_user(user, address);
@@ -98,6 +99,7 @@ impl Operator {
                 if let Some(admission) = admission {
                     self.greeted(shard, slot, &admission, device);
                 }
+                self.take_place(shard, slot);
             }
             Then::Join { hub, group, ack_id, since } => {
                 if let Some(error) = admission.as_ref().and_then(|admission| admission.error.as_ref()) {
@@ -133,7 +135,8 @@ impl Operator {
     /// The connection ended while it waited.
     fn take_back(&self, then: Then) {
         match then {
-            Then::Greet { hub, user, claim, groups, .. } => {
+            Then::Greet { hub, user, claim, login, groups, .. } => {
+                self.log_out(&hub, login.as_deref());
                 user.into_iter().for_each(|user| self.release_user(&hub, &user, claim));
                 groups.into_iter().for_each(|group| self.release(&hub, &group));
             }

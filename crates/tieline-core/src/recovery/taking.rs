@@ -108,9 +108,9 @@ impl Node {
         let keeps = |group: &GroupName| self.keeps(&Target::Group(group.clone()));
         let live = head.groups.iter().map(|group| group.name.clone()).filter(|name| !keeps(name)).collect();
         let roles = self.share_roles(read_roles(&head.roles));
-        let (user, inbox) = (head.user.clone(), head.inbox.clone());
+        let (user, inbox, device) = (head.user.clone(), head.inbox.clone(), head.device.clone());
         let settle = move |operator: &mut Operator, shard: &mut Shard<Operator>| {
-            operator.settle_down(shard, id, &hub, user, roles, live, inbox)
+            operator.settle_down(shard, id, &hub, user, roles, live, inbox, device)
         };
         self.ask(shard as u16, settle).await?.ok_or(Lost::ForNow)
     }

@@ -61,6 +61,9 @@ pub(crate) struct Head {
     pub(crate) taking: u64,
     /// Its user.
     pub(crate) user: Option<UserId>,
+    /// The device that its place is for, where its user has one place for each.
+    #[serde(default)]
+    pub(crate) device: Option<String>,
     /// What it may do, as [`roles`] writes it.
     pub(crate) roles: Vec<String>,
     /// Its groups.

@@ -89,6 +89,7 @@ impl World {
             limits: Limits { messages_per_second: 0, ..Limits::default() },
             switchboard: Settings::default(),
             keys: Arc::new(Keys::new(["a key of the run"])),
+            hubs: Vec::new(),
         };
         let is_known =
             |node: &Node| self.nodes.iter().any(|known| known.id().incarnation == node.id().incarnation);

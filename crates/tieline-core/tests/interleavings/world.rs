@@ -105,6 +105,7 @@ impl World {
             limits: self.climate.limits.clone(),
             switchboard: self.climate.switchboard.clone(),
             keys: Arc::new(Keys::new(["a key of the run"])),
+            hubs: Vec::new(),
         };
         // Of two nodes that start in the same millisecond one in 65,536 has the other's incarnation: in a long run some.
         let is_known =

@@ -13,8 +13,8 @@ use tieline_core::logs::{Engine, LogRules, Logs, LogsTask};
 use tieline_core::registry::Registration;
 use tieline_core::token::Keys;
 use tieline_core::{
-    Arrival, Client, Cluster, ClusterSettings, ClusterTask, ClusterTimes, Limits, Node, NodeSettings,
-    Operator, Routing, Subprotocol,
+    Arrival, Client, Cluster, ClusterSettings, ClusterTask, ClusterTimes, HubRule, Limits, Node,
+    NodeSettings, Operator, PerUser, Routing, Subprotocol,
 };
 use tieline_proto::role::Roles;
 use tieline_proto::{GroupName, HubName, NodeName, UserId};
@@ -29,6 +29,12 @@ pub(crate) struct House {
     logs: Option<(Runtime, LogsTask)>,
     switchboard: Option<Switchboard<Operator>>,
     listener: TcpListener,
+}
+
+/// In the hub `single` a user has one place, in `devices` one for each of its devices.
+fn rules_of_hubs() -> Vec<HubRule> {
+    let rule = |pattern: &str, per_user| HubRule { pattern: pattern.into(), per_user };
+    vec![rule("single", PerUser::One), rule("devices", PerUser::OnePerDevice)]
 }
 
 impl House {
@@ -64,6 +70,7 @@ impl House {
             limits,
             switchboard,
             keys: Arc::new(Keys::new(["a key of the house"])),
+            hubs: rules_of_hubs(),
         };
         let (node, switchboard) = Node::start(settings).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

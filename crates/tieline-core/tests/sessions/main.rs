@@ -8,6 +8,7 @@ mod cluster;
 mod events;
 mod house;
 mod inboxes;
+mod logins;
 mod logs;
 mod medium;
 mod moving;

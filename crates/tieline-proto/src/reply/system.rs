@@ -1,9 +1,6 @@
 //! System events: what the server says about the connection itself.
 
-use crate::{
-    id::{ConnectionId, Position},
-    json_text,
-};
+use crate::id::{ConnectionId, Position};
 
 use super::{push_count, push_member};
 
@@ -62,12 +59,7 @@ pub fn gap(out: &mut Vec<u8>, group: Option<&str>, position: Option<Position>) {
     out.push(b'}');
 }
 
-/// Appends the notice that the user's newer connection took this one's place (`tieline.v1`).
-pub fn displaced(out: &mut Vec<u8>, by: Option<ConnectionId>) {
-    out.extend_from_slice(b"{\"type\":\"system\",\"event\":\"displaced\"");
-    if let Some(by) = by {
-        out.extend_from_slice(b",\"by\":");
-        json_text::push_string(out, std::str::from_utf8(&by.to_text()).expect("base64 is ASCII"));
-    }
-    out.push(b'}');
+/// Appends the notice that a newer connection of the user took this one's place (`tieline.v1`).
+pub fn displaced(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"system\",\"event\":\"displaced\"}");
 }

@@ -19,7 +19,7 @@ In a variable, the values of a list have commas between them; a flag of a list i
 ";
 
 /// The introduction of each section.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 9] = [
     (
         "",
         "Above the first section of the file. Each of these is also a flag: `access_key` is `--access-key`.",
@@ -29,6 +29,10 @@ const SECTIONS: [(&str, &str); 8] = [
     (
         "inbox",
         "Messages to users that are kept, whether the user is connected or not. What that promises is in [store.md](store.md).",
+    ),
+    (
+        "hub",
+        "What holds for hubs, by their names. In the file alone, as often as needed: the first table that fits a hub counts.",
     ),
     (
         "group",

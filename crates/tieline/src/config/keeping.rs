@@ -1,7 +1,8 @@
-//! Settings of what is kept: the store, histories, and what slow readers are treated like. Tested by `config/tests.rs`.
+//! Settings of what is kept: the store, histories, what slow readers are treated like, and how many connections of a user are kept. Tested by `config/tests.rs`.
 
 use std::time::Duration;
 
+use tieline_core::PerUser;
 use tieline_core::store::Retention;
 
 use super::kind::{ABSENT, Kind, Size, quote, text, without_password};
@@ -55,6 +56,27 @@ impl Kind for Option<History> {
                 format!("{{ count = {}, age = {age}, bytes = {bytes} }}", kept.count)
             },
         )
+    }
+}
+
+impl Kind for PerUser {
+    const TAKES: &'static str = "\"many\", \"one\" or \"one-per-device\"";
+
+    fn read(written: &Written) -> Option<Self> {
+        match text(written)? {
+            "many" => Some(PerUser::Many),
+            "one" => Some(PerUser::One),
+            "one-per-device" => Some(PerUser::OnePerDevice),
+            _ => None,
+        }
+    }
+
+    fn write(&self) -> String {
+        quote(match self {
+            PerUser::Many => "many",
+            PerUser::One => "one",
+            PerUser::OnePerDevice => "one-per-device",
+        })
     }
 }
 

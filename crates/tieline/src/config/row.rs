@@ -1,6 +1,6 @@
 //! The table of settings as data: what flags, the document, and the search for unknown keys are made from.
 
-use super::table::{Deflate, GroupTable, Inbox, Limits, Log, Server, Times};
+use super::table::{Deflate, GroupTable, HubTable, Inbox, Limits, Log, Server, Times};
 use super::upstream::Upstream;
 
 /// One setting.
@@ -43,6 +43,7 @@ pub fn rows() -> Vec<Row> {
     rows.extend(Limits::rows());
     rows.extend(Times::rows());
     rows.extend(Inbox::rows());
+    rows.extend(HubTable::rows());
     rows.extend(GroupTable::rows());
     rows.extend(Deflate::rows());
     rows.extend(Log::rows());

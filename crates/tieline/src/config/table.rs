@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tieline_core::PerUser;
 use tieline_proto::NodeName;
 
 use super::error::{ConfigError, Origin};
@@ -239,6 +240,15 @@ section! {
     age: Duration = Duration::from_secs(24 * 3600), "duration", "a duration from \"1s\"" |time| time.as_secs() >= 1;
     /// Bytes of each user's messages that are kept.
     bytes: Size = Size(16 << 20), "bytes", "a size from \"1KiB\"" |size| size.0 >= 1 << 10;
+}
+
+tables! {
+    /// What holds for the hubs of a pattern.
+    pub HubTable "hub"
+    /// The hubs it is for: a name, in which `*` stands for any text. The first table that fits counts.
+    r#match: String, "pattern", "a pattern that is not empty" |pattern| !pattern.is_empty();
+    /// How many connections a user may have in such a hub, in the whole cluster: `many`, `one`, where a newer takes the place of an older one, which is closed with 4409; or `one-per-device`, where those that name no device count as one.
+    connections_per_user: PerUser = PerUser::Many, "rule";
 }
 
 tables! {

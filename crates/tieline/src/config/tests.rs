@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use tieline_core::PerUser;
+
 use super::kind::Kind;
 use super::layers::Written;
 use super::tables::tables;
@@ -347,6 +349,27 @@ fn the_document_is_what_the_table_prints() {
         document == markdown(),
         "docs/configuration.md is not what the table prints; write it with TIELINE_WRITE_DOCS=1"
     );
+}
+
+#[test]
+fn hubs_have_rules() {
+    let file = "[[hub]]\nmatch = \"chat\"\nconnections_per_user = \"one\"\n\
+        [[hub]]\nmatch = \"*\"\nconnections_per_user = \"one-per-device\"\n";
+    let (settings, layers) = read(file, &[], &[]).unwrap();
+    let rule = |pattern: &str, per_user| HubRule { pattern: pattern.into(), per_user };
+    assert_eq!(settings.hub_rules(), [rule("chat", PerUser::One), rule("*", PerUser::OnePerDevice)]);
+    let (again, _) = read(&settings.show(&layers), &[], &[]).unwrap();
+    assert_eq!(again.hub_rules(), settings.hub_rules());
+    for (file, error) in [
+        ("[[hub]]\nconnections_per_user = \"one\"", "line 1: `hub.match` has to be given"),
+        (
+            "[[hub]]\nmatch = \"a\"\nconnections_per_user = 1",
+            "`hub.connections_per_user` takes \"many\", \"one\" or \"one-per-device\", not 1",
+        ),
+    ] {
+        let errors = read(file, &[], &[]).unwrap_err().to_string();
+        assert!(errors.contains(error), "{errors}");
+    }
 }
 
 #[test]

@@ -122,6 +122,12 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     own("connections_closed_total", Counter, "Connections ended, for whatever cause.", switchboard!(closed)),
     own(
+        "connections_displaced_total",
+        Counter,
+        "Connections that ended because a newer one took the only place of their user.",
+        |view, samples| samples.value(view.tally.displaced),
+    ),
+    own(
         "connections_ended_total",
         Counter,
         "Connections that the server ended, by reason.",

@@ -19,6 +19,8 @@ mod joins;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
+mod logins;
+#[cfg(test)]
 mod messages;
 #[cfg(test)]
 mod moves;

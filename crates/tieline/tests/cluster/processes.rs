@@ -190,13 +190,19 @@ impl TestCluster {
 
     /// The same with a proxy between each two nodes. No node is where it says that it is, so there is no way around them.
     pub(crate) fn start_with_proxies(count: usize) -> TestCluster {
+        TestCluster::start_behind_proxies(count, &[])
+    }
+
+    /// The same with more variables for each node.
+    pub(crate) fn start_behind_proxies(count: usize, variables: &[(&str, &str)]) -> TestCluster {
         let mut cluster = TestCluster { nodes: Vec::new(), links: HashMap::new() };
         for index in 0..count {
             for (lower, node) in cluster.nodes.iter().enumerate() {
                 cluster.links.insert((index, lower), Proxy::before(node.peers));
             }
             let (name, seeds) = (format!("n{index}"), cluster.proxies(index));
-            cluster.nodes.push(Process::start(&name, any(), any(), &seeds, &BEHIND_PROXIES, &[]));
+            let node = Process::start(&name, any(), any(), &seeds, &BEHIND_PROXIES, variables);
+            cluster.nodes.push(node);
         }
         cluster.wait_for_all();
         cluster

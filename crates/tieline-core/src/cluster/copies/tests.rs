@@ -8,7 +8,8 @@ use tieline_proto::UserId;
 
 use super::*;
 use crate::cluster::Statements;
-use crate::directory::{Claimed, Directory, Holder};
+use crate::directory::{Claimed, Directory, Holder, Standing};
+use crate::logins::{HubRule, Login, Logins, PerUser};
 
 /// Nodes, and users that they claim.
 const NODES: usize = 3;
@@ -19,10 +20,14 @@ struct Side {
     me: Incarnation,
     statements: Arc<Statements>,
     users: Replicated,
+    /// Of a hub where each user has one place.
+    logins: Logins,
     interest: Interest,
     copies: BTreeMap<usize, Copy>,
     /// Its connections: user and claim.
     live: Vec<(usize, u64)>,
+    /// Its connections in the other hub.
+    logged_in: Vec<Login>,
     /// What is on its way to it: from whom, and to which version.
     mail: VecDeque<(usize, u64, Vec<Change>)>,
 }
@@ -31,6 +36,9 @@ struct Side {
 enum Step {
     Claim(usize, usize),
     Release(usize, usize),
+    /// A user logs in where it has one place.
+    LogIn(usize, usize),
+    LogOut(usize, usize),
     /// What a node has stated so far leaves for the others.
     Tell(usize),
     /// A node takes in the next word.
@@ -47,6 +55,11 @@ fn hub() -> HubName {
     HubName::new("hub").unwrap()
 }
 
+/// The hub where each user has one place.
+fn single() -> HubName {
+    HubName::new("single").unwrap()
+}
+
 fn user(n: usize) -> UserId {
     UserId::new(&format!("u{n}")).unwrap()
 }
@@ -55,14 +68,32 @@ impl Side {
     fn new(incarnation: u64) -> Self {
         let statements = Arc::<Statements>::default();
         let me = Incarnation(incarnation);
+        let rules = vec![HubRule { pattern: "single".into(), per_user: PerUser::One }];
+        let logins = Logins::new(me, rules);
+        logins.state_by(Arc::clone(&statements));
         Side {
             me,
+            logins,
             users: Replicated::new(me, Arc::clone(&statements)),
             statements,
             interest: Interest::default(),
             copies: BTreeMap::new(),
             live: Vec::new(),
+            logged_in: Vec::new(),
             mail: VecDeque::new(),
+        }
+    }
+
+    /// Ends the connections that have lost their place, as the shards do.
+    fn end_displaced(&mut self) {
+        for (hub, place) in self.logins.take_lost() {
+            let is_lost = |login: &Login| {
+                login.place == place && self.logins.standing(&hub, login) == Standing::Outranked
+            };
+            let (lost, kept) = self.logged_in.drain(..).partition(is_lost);
+            self.logged_in = kept;
+            let lost: Vec<Login> = lost;
+            lost.iter().for_each(|login| self.logins.release(&hub, login));
         }
     }
 
@@ -86,11 +117,14 @@ fn whole(sides: &mut [Side], to: usize, from: usize) {
     let told = |roster: &Roster| (roster.version(), roster.entries().collect::<Vec<_>>());
     let (version, entries) = sides[from].statements.when_told(told).unwrap();
     let node = sides[from].me;
-    let Side { copies, users, interest, .. } = &mut sides[to];
+    let Side { copies, users, logins, interest, .. } = &mut sides[to];
     let copy = copies.entry(from).or_default();
     // A roster that is older than what was read came late; it is never asked for.
     if copy.version() <= version {
-        assert_eq!(copy.take_part(node, (version, 0), entries, Tables { interest, users }), Taken::Followed);
+        assert_eq!(
+            copy.take_part(node, (version, 0), entries, Tables { interest, users, logins }),
+            Taken::Followed
+        );
     }
 }
 
@@ -112,12 +146,35 @@ fn step(sides: &mut [Side], step: &Step, next: &mut u64) {
                 sides[at].users.release(&hub(), &user(n), number);
             }
         }
+        Step::LogIn(at, n) => {
+            let side = &mut sides[at];
+            let place = side.logins.place(&single(), &user(n), None).unwrap();
+            let Claimed { number, .. } = side.logins.claim(&single(), &place);
+            let login = Login { place, number };
+            assert_ne!(side.logins.standing(&single(), &login), Standing::Outranked);
+            side.logged_in.push(login.clone());
+            if side.logins.standing(&single(), &login) == Standing::Newest {
+                side.logins.lose(&single(), login.place);
+            }
+        }
+        Step::LogOut(at, which) => {
+            let side = &mut sides[at];
+            if !side.logged_in.is_empty() {
+                let login = side.logged_in.swap_remove(which % side.logged_in.len());
+                side.logins.release(&single(), &login);
+            }
+        }
         Step::Tell(from) => tell(sides, from),
         Step::Read(to) => {
             let Some((from, version, changes)) = sides[to].mail.pop_front() else { return };
             let node = sides[from].me;
-            let Side { copies, users, interest, .. } = &mut sides[to];
-            copies.entry(from).or_default().follow(node, version, &changes, Tables { interest, users });
+            let Side { copies, users, logins, interest, .. } = &mut sides[to];
+            copies.entry(from).or_default().follow(
+                node,
+                version,
+                &changes,
+                Tables { interest, users, logins },
+            );
         }
         Step::Lose(to) => drop(sides[to].mail.pop_front()),
         Step::Whole(to, from) if to != from => whole(sides, to, from),
@@ -131,16 +188,25 @@ fn step(sides: &mut [Side], step: &Step, next: &mut u64) {
                     copy.forget(gone, &side.interest);
                 }
                 side.users.forget(gone);
+                side.logins.forget(gone);
                 side.mail.retain(|(from, ..)| *from != at);
             }
         }
     }
 }
 
+/// Connections of each user in the hub where it has one place.
+fn logged_in_all(sides: &[Side]) -> [usize; USERS] {
+    let all = || sides.iter().flat_map(|side| &side.logged_in);
+    std::array::from_fn(|n| all().filter(|login| login.place.user == user(n)).count())
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (0..NODES, 0..USERS).prop_map(|(at, n)| Step::Claim(at, n)),
         3 => (0..NODES, any::<usize>()).prop_map(|(at, which)| Step::Release(at, which)),
+        4 => (0..NODES, 0..USERS).prop_map(|(at, n)| Step::LogIn(at, n)),
+        2 => (0..NODES, any::<usize>()).prop_map(|(at, which)| Step::LogOut(at, which)),
         4 => (0..NODES).prop_map(Step::Tell),
         6 => (0..NODES).prop_map(Step::Read),
         1 => (0..NODES).prop_map(Step::Lose),
@@ -155,11 +221,35 @@ proptest! {
     fn after_an_exchange_all_have_one_order_and_no_live_claim_is_missing(steps in steps()) {
         let mut sides: Vec<Side> = (0..NODES).map(|n| Side::new(n as u64 + 1)).collect();
         let mut next = NODES as u64;
+        let (mut has_come, mut has_ended) = ([false; USERS], [false; USERS]);
         for one in &steps {
+            let before = logged_in_all(&sides);
             step(&mut sides, one, &mut next);
+            let after = logged_in_all(&sides);
+            // Who ends by itself may be the newest; what displaces an older one never ends.
+            for n in 0..USERS {
+                has_ended[n] |= after[n] < before[n];
+                has_come[n] |= after[n] > before[n];
+            }
+            sides.iter_mut().for_each(Side::end_displaced);
         }
         for to in 0..NODES {
             (0..NODES).filter(|from| *from != to).for_each(|from| whole(&mut sides, to, from));
+        }
+        sides.iter_mut().for_each(Side::end_displaced);
+        for n in 0..USERS {
+            let left = logged_in_all(&sides)[n];
+            prop_assert!(left <= 1, "user {} has {} places", n, left);
+            prop_assert!(left == 1 || has_ended[n] || !has_come[n], "user {} was displaced by nobody", n);
+        }
+        // What was released last is not told yet.
+        for to in 0..NODES {
+            (0..NODES).filter(|from| *from != to).for_each(|from| whole(&mut sides, to, from));
+        }
+        for n in 0..USERS {
+            let newest: Vec<_> = sides.iter().map(|side| side.logins.newest(&single(), &user(n))).collect();
+            prop_assert!(newest.iter().all(|one| one == &newest[0]), "{:?}", newest);
+            prop_assert_eq!(newest[0].is_some(), logged_in_all(&sides)[n] == 1);
         }
         for n in 0..USERS {
             let mut expected: Vec<Holder> = Vec::new();
