@@ -8,6 +8,8 @@
 //! What frames mean is the business of an [`Application`], one value per shard, which is called on the shard's
 //! thread. To the switchboard users and groups are numbers.
 //!
+//! [`Pipes`] is the same for sockets that are only joined to each other, as a proxy's are.
+//!
 //! [`Shard`] itself does no I/O: bytes and time go in, writes come out. So all rules (order, limits, fairness)
 //! are tested by properties, thousands of interleavings a second; see `shard/tests.rs`.
 
@@ -27,6 +29,7 @@ mod mailbox;
 mod numbered;
 mod parking;
 mod pending;
+mod pipes;
 mod publish;
 mod reactor;
 mod retire;
@@ -43,6 +46,7 @@ pub use encode::{Encode, Frames};
 pub use flush::Sockets;
 pub use group::GroupId;
 pub use mailbox::{Adoption, Full};
+pub use pipes::{Pair, PipeCounters, PipeSettings, Pipes, PipesHandle};
 pub use publish::{Only, Publication, Recipients, WhenLagging};
 pub use settings::Settings;
 pub use shard::{MAX_SLOTS, Shard, Slot};
