@@ -1,9 +1,9 @@
 //! The HTTP edge: accepts sockets, reads requests, turns those for a WebSocket into connections of the switchboard, and
 //! gives the others to a router.
 //!
-//! What a request for a WebSocket is worth is decided by an [`Endpoint`], nearly always at once; then the socket leaves for
-//! its shard, with the bytes that were read behind the handshake. `tieline serve` and `tieline echo` differ in their endpoint
-//! alone. Tested against real listeners, in `tests/` of this crate.
+//! What becomes of a request for a WebSocket is the business of a [`Reception`]. That of a node is [`Shards`]: an [`Endpoint`]
+//! decides what the request is worth, nearly always at once; then the socket leaves for its shard, with the bytes that were read
+//! behind the handshake. `tieline serve` and `tieline echo` differ in their endpoint alone. Tested against real listeners, in `tests/` of this crate.
 
 mod connect_rate;
 mod endpoint;
@@ -14,8 +14,10 @@ mod listener;
 mod preface;
 mod proxy_protocol;
 mod query;
+mod reception;
 mod refusal;
 mod rewound;
+mod shards;
 mod tally;
 
 use std::future::Future;
@@ -40,7 +42,9 @@ pub use listener::bind;
 pub use proxy_protocol::HeaderError;
 pub(crate) use query::decode_form;
 pub use query::{Query, QueryError};
+pub use reception::{Deciding, Judgement, Reception};
 pub use refusal::Refusal;
+pub use shards::Shards;
 pub use tally::HttpTally;
 
 use crate::config::{Deflate, Limits, Settings};
@@ -86,12 +90,10 @@ impl EdgeSettings {
 }
 
 /// The edge of one listener.
-pub struct Edge<E: Endpoint> {
-    endpoint: E,
+pub struct Edge<R: Reception> {
+    reception: R,
     /// Takes what asks for no WebSocket.
     router: Router,
-    /// Takes the sockets.
-    switchboard: Handle<E::Application>,
     /// Reads requests; its limits are set once.
     http: http1::Builder,
     /// The address that was bound.
@@ -101,12 +103,26 @@ pub struct Edge<E: Endpoint> {
     settings: EdgeSettings,
 }
 
-impl<E: Endpoint> Edge<E> {
-    /// An edge for a listener that is bound to `address`.
+impl<E: Endpoint> Edge<Shards<E>> {
+    /// The edge of a node, for a listener that is bound to `address`.
     pub fn new(
         endpoint: E,
         router: Router,
         switchboard: Handle<E::Application>,
+        address: SocketAddr,
+        settings: EdgeSettings,
+        tally: Arc<HttpTally>,
+    ) -> Self {
+        let shards = Shards { endpoint, switchboard, deflate: settings.deflate };
+        Edge::with(shards, router, address, settings, tally)
+    }
+}
+
+impl<R: Reception> Edge<R> {
+    /// An edge for a listener that is bound to `address`.
+    pub fn with(
+        reception: R,
+        router: Router,
         address: SocketAddr,
         settings: EdgeSettings,
         tally: Arc<HttpTally>,
@@ -118,11 +134,11 @@ impl<E: Endpoint> Edge<E> {
             .max_header_size(settings.max_header)
             .max_buf_size(settings.max_header.max(8 << 10));
         let connect_rate = ConnectRate::new(settings.connect_rate.0, settings.connect_rate.1);
-        Edge { endpoint, router, switchboard, http, address, connect_rate, tally, settings }
+        Edge { reception, router, http, address, connect_rate, tally, settings }
     }
 
     /// Serves until `stop` is ready; then accepts nothing more, and returns when the last request is answered or its
-    /// grace is over. Connections of the switchboard are not its business.
+    /// grace is over. Connections that were given away are not its business.
     ///
     /// # Errors
     /// When the runtime cannot watch the listener.

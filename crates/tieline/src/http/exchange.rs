@@ -21,9 +21,9 @@ use tokio::sync::watch;
 use tower::Service as _;
 
 use super::Edge;
-use super::endpoint::Endpoint;
-use super::grant::{Granted, Judgement, host};
+use super::grant::{self, host};
 use super::head::Head;
+use super::reception::{Judgement, Reception};
 use super::refusal::Refusal;
 use super::rewound::Rewound;
 
@@ -50,24 +50,24 @@ pub struct Caller {
 }
 
 /// Answers the requests of one socket.
-struct Exchange<E: Endpoint> {
-    edge: Arc<Edge<E>>,
+struct Exchange<R: Reception> {
+    edge: Arc<Edge<R>>,
     peer: SocketAddr,
-    granted: Outcome<E>,
+    granted: Outcome<R::Granted>,
 }
 
 /// Set by the request that is granted, which is the last one.
-struct Outcome<E: Endpoint>(Arc<Mutex<Option<Granted<E>>>>);
+struct Outcome<G>(Arc<Mutex<Option<G>>>);
 
-impl<E: Endpoint> Outcome<E> {
-    fn lock(&self) -> MutexGuard<'_, Option<Granted<E>>> {
+impl<G> Outcome<G> {
+    fn lock(&self) -> MutexGuard<'_, Option<G>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-impl<E: Endpoint> Service<Request<Incoming>> for Exchange<E> {
+impl<R: Reception> Service<Request<Incoming>> for Exchange<R> {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Answer;
@@ -75,7 +75,7 @@ impl<E: Endpoint> Service<Request<Incoming>> for Exchange<E> {
     fn call(&self, mut request: Request<Incoming>) -> Answer {
         let head = Head::of(&request);
         let result = match host(&head) {
-            Ok(_) if self.edge.endpoint.owns(head.path()) => Granted::judge(&self.edge, &head, self.peer),
+            Ok(_) if self.edge.reception.owns(&head) => grant::judge(&self.edge, &head, self.peer),
             Ok(_) => {
                 request.extensions_mut().insert(Caller {
                     peer: self.peer,
@@ -121,14 +121,14 @@ impl<E: Endpoint> Service<Request<Incoming>> for Exchange<E> {
 }
 
 /// Counts a refusal. Nothing that the client sent is logged.
-pub(super) fn note<E: Endpoint>(edge: &Edge<E>, peer: SocketAddr, refusal: &Refusal) {
+pub(super) fn note<R: Reception>(edge: &Edge<R>, peer: SocketAddr, refusal: &Refusal) {
     edge.tally.count_refused(refusal.code);
     tracing::debug!(%peer, code = %refusal.code, "A request for a WebSocket was refused.");
 }
 
 /// Speaks HTTP on a socket, of which `early` was read already, until it becomes a WebSocket, which goes to its shard, or ends.
-pub(super) async fn converse<E: Endpoint>(
-    edge: Arc<Edge<E>>,
+pub(super) async fn converse<R: Reception>(
+    edge: Arc<Edge<R>>,
     stream: TcpStream,
     early: Vec<u8>,
     peer: SocketAddr,
@@ -168,7 +168,7 @@ pub(super) async fn converse<E: Endpoint>(
             let mut leftover = parts.read_buf.to_vec();
             leftover.extend_from_slice(&unread);
             match stream.into_std() {
-                Ok(stream) => granted.hand_over(&edge, stream, leftover),
+                Ok(stream) => grant::hand_over(&edge, granted, stream, leftover),
                 Err(error) => tracing::error!(%error, "A socket could not be taken from the runtime."),
             }
         }

@@ -18,12 +18,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Edge;
-use super::endpoint::Endpoint;
 use super::exchange;
-use super::grant::{Granted, Judgement};
+use super::grant;
 use super::head::Head;
 use super::preface::Preface;
 use super::proxy_protocol::{self, HeaderError};
+use super::reception::{Judgement, Reception};
 use super::refusal::Refusal;
 
 /// How long accepting rests when the system has no descriptor left: a socket has to be closed first.
@@ -54,8 +54,8 @@ pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 }
 
 /// Accepts sockets for ever. Those above the limit wait in the kernel's queue.
-pub(super) async fn accept<E: Endpoint>(
-    edge: &Arc<Edge<E>>,
+pub(super) async fn accept<R: Reception>(
+    edge: &Arc<Edge<R>>,
     listener: &AsyncFd<mio::net::TcpListener>,
     handshakes: &Arc<Semaphore>,
     stopped: &watch::Receiver<bool>,
@@ -100,8 +100,8 @@ async fn accept_one(listener: &AsyncFd<mio::net::TcpListener>) -> io::Result<(Tc
 
 /// Reads what a new socket has sent already, and grants it if that is a request for a WebSocket. Everything else is for a task of
 /// its own, which holds the permit.
-fn greet<E: Endpoint>(
-    edge: &Arc<Edge<E>>,
+fn greet<R: Reception>(
+    edge: &Arc<Edge<R>>,
     mut stream: TcpStream,
     mut peer: SocketAddr,
     buffer: &mut [u8],
@@ -124,17 +124,17 @@ fn greet<E: Endpoint>(
             Err(error) => return refuse_header(edge, peer, error),
         }
     }
-    let request = Head::parse(early).filter(|(head, _)| edge.endpoint.owns(head.path()));
+    let request = Head::parse(early).filter(|(head, _)| edge.reception.owns(head));
     let refusal = match request {
-        Some((head, length)) => match Granted::judge(edge, &head, peer) {
+        Some((head, length)) => match grant::judge(edge, &head, peer) {
             Ok(Judgement::Granted(granted)) => {
-                return granted.hand_over(edge, stream, early[length..].to_vec());
+                return grant::hand_over(edge, granted, stream, early[length..].to_vec());
             }
             Ok(Judgement::Pending(pending)) => {
                 let (edge, early) = (Arc::clone(edge), early[length..].to_vec());
                 tokio::spawn(async move {
                     match pending.await {
-                        Ok(granted) => granted.hand_over(&edge, stream, early),
+                        Ok(granted) => grant::hand_over(&edge, granted, stream, early),
                         Err(refusal) => refuse(&edge, stream, peer, &refusal).await,
                     }
                     drop(permit);
@@ -165,8 +165,8 @@ fn greet<E: Endpoint>(
 }
 
 /// Answers a request that is refused.
-async fn refuse<E: Endpoint>(
-    edge: &Edge<E>,
+async fn refuse<R: Reception>(
+    edge: &Edge<R>,
     stream: std::net::TcpStream,
     peer: SocketAddr,
     refusal: &Refusal,
@@ -179,8 +179,8 @@ async fn refuse<E: Endpoint>(
 }
 
 /// Waits for the rest of a balancer's header, and for what the client then asks. The header has as much time as a request's head.
-fn await_header<E: Endpoint>(
-    edge: &Arc<Edge<E>>,
+fn await_header<R: Reception>(
+    edge: &Arc<Edge<R>>,
     stream: TcpStream,
     peer: SocketAddr,
     early: Vec<u8>,
@@ -211,7 +211,7 @@ fn await_header<E: Endpoint>(
 
 /// Counts a connection that is closed at its first bytes. The first one for each reason is told to the operator, whose balancer
 /// may be set up otherwise than the node; its address is the socket's own.
-fn refuse_header<E: Endpoint>(edge: &Edge<E>, peer: SocketAddr, error: HeaderError) {
+fn refuse_header<R: Reception>(edge: &Edge<R>, peer: SocketAddr, error: HeaderError) {
     if edge.tally.count_header(error) {
         tracing::warn!(%peer, "A connection was closed: {error}. Others like it are counted, and not logged.");
     }
