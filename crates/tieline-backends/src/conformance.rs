@@ -1,11 +1,13 @@
 //! What every broker must do, as functions that take any: the suite that all engines pass.
-//! [`registry`] and [`directory`] are the suites of the traits beside it, over any broker.
+//! [`heartbeat`] and [`directory`] are the suites of the traits beside it, over any broker; [`registry`] is that of registries with
+//! a server.
 //!
 //! A test gives a [`Fabric`] of its engine and awaits [`broker`]. A failure is a panic that says what was missing. There are no
 //! sleeps: each step waits for what it wants to see, at most [`PATIENCE`]. An engine with a server of its own also awaits what is
 //! in [`outage`].
 
 pub mod directory;
+pub mod heartbeat;
 pub mod outage;
 pub mod registry;
 mod seat;
@@ -441,9 +443,9 @@ mod tests {
 
     #[tokio::test]
     async fn registries_over_links_and_over_a_medium() {
-        registry::suite(MemoryExchange::links).await;
-        registry::suite(MemoryExchange::medium).await;
-        registry::suite(MemoryExchange::crossing).await;
+        heartbeat::suite(MemoryExchange::links).await;
+        heartbeat::suite(MemoryExchange::medium).await;
+        heartbeat::suite(MemoryExchange::crossing).await;
     }
 
     #[tokio::test]

@@ -25,6 +25,8 @@ pub mod sqlite;
 pub use mesh::{MeshBroker, MeshError, MeshSettings, Secret};
 pub use pause::pause;
 #[cfg(feature = "redis")]
+pub use redis::registry::{RedisRegistry, RedisRegistrySettings};
+#[cfg(feature = "redis")]
 pub use redis::store::{RedisStore, RedisStoreError, RedisStoreSettings};
 #[cfg(feature = "redis")]
 pub use redis::{RedisAddress, RedisBroker, RedisError, RedisSettings};

@@ -31,6 +31,8 @@
 
 mod channels;
 mod connection;
+mod link;
+pub mod registry;
 mod resp;
 mod session;
 mod settings;

@@ -14,10 +14,12 @@ use std::time::Instant;
 use tieline_proto::NodeId;
 use tokio::sync::watch;
 
+mod fixed;
 mod heartbeat;
 mod view;
 pub mod words;
 
+pub use fixed::{Fixed, FixedError};
 pub use heartbeat::{Due, Heartbeat, Met, Sign};
 pub use view::{HOLD, Keeping, MAX_MEMBERS};
 

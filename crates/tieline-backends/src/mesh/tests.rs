@@ -83,7 +83,7 @@ async fn conforms() {
 
 #[tokio::test]
 async fn the_registry_over_it_passes_its_suite() {
-    conformance::registry::suite(Line::default).await;
+    conformance::heartbeat::suite(Line::default).await;
 }
 
 #[tokio::test]

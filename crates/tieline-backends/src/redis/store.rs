@@ -35,10 +35,10 @@ use write::{Reply, Write};
 
 mod fault;
 mod known;
-mod link;
 mod opening;
 mod queue;
 mod reads;
+mod scripts;
 mod session;
 mod settings;
 #[cfg(test)]

@@ -91,7 +91,7 @@ async fn conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_registry_over_it_passes_its_suite() {
     let engine = Engine::redis().start().unwrap();
-    conformance::registry::suite(|| Cluster(settings(engine.url()))).await;
+    conformance::heartbeat::suite(|| Cluster(settings(engine.url()))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -112,8 +112,8 @@ pub fn read(cluster: &str, bytes: &[u8]) -> Result<Member, Strange> {
     }
     let checks = [
         ("incarnation", words.incarnation.0 > 0),
-        ("client_url", is_url(&words.client_url, &["ws", "wss", "http", "https"])),
-        ("peer_url", is_url(&words.peer_url, &["mesh"])),
+        ("client_url", is_client_url(&words.client_url)),
+        ("peer_url", is_peer_url(&words.peer_url)),
         ("weight", (1..=MAX_WEIGHT).contains(&words.weight)),
         ("version", words.version.len() <= MAX_VERSION && words.version.bytes().all(is_plain)),
     ];
@@ -131,6 +131,16 @@ pub fn read(cluster: &str, bytes: &[u8]) -> Result<Member, Strange> {
     };
     let id = NodeId { name: words.name, incarnation: words.incarnation };
     Ok(Member { id, registration, is_enabled: true })
+}
+
+/// Whether a text is nothing, or where clients reach a node.
+pub(super) fn is_client_url(text: &str) -> bool {
+    is_url(text, &["ws", "wss", "http", "https"])
+}
+
+/// Whether a text is nothing, or where other nodes reach a node.
+pub(super) fn is_peer_url(text: &str) -> bool {
+    is_url(text, &["mesh"])
 }
 
 /// Whether a text is nothing, or a scheme of these with a host, perhaps a port, and nothing behind.

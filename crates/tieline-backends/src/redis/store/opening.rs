@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tieline_core::store::StoreId;
 
 use super::super::connection::Dialler;
+use super::super::link::{Link, shown};
 use super::super::resp::Answer;
 use super::super::{MAX_QUOTE, Trouble};
-use super::link::{Link, shown};
 use super::settings::RedisStoreSettings;
 
 /// How the keys of a store are laid out; raised with every change that older programs would not understand.

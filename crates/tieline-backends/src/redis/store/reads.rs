@@ -10,11 +10,12 @@ use tieline_proto::{MessageId, Position};
 use tokio::time::timeout;
 
 use super::super::Trouble;
+use super::super::link::{Link, Words, shown};
 use super::super::resp::Answer;
 use super::fault;
 use super::known::Last;
-use super::link::{LIST, Link, PAGE, Words, shown};
 use super::queue::Bounds;
+use super::scripts::{LIST, PAGE};
 use super::session::{LIMIT, Shared};
 use super::write::{Reply, numbers, record};
 

@@ -7,10 +7,10 @@ use tieline_proto::Position;
 use tieline_proto::id::MAX_EXACT;
 use tokio::sync::oneshot;
 
+use super::super::link::{Words, shown};
 use super::super::resp::Answer;
 use super::fault;
 use super::known::{Known, Last};
-use super::link::{Words, shown};
 
 /// Bytes of a record before its value: the version.
 const VERSION: usize = 8;

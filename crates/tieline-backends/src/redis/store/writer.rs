@@ -12,10 +12,11 @@ use tieline_core::store::{Refusal, StoreError, fresh_epoch};
 use tokio::time::{sleep_until, timeout};
 
 use super::super::Trouble;
+use super::super::link::{Link, Words, shown};
 use super::super::resp::Answer;
 use super::fault;
-use super::link::{APPLY, Link, Words, shown};
 use super::queue::Bounds;
+use super::scripts::APPLY;
 use super::session::{LIMIT, Shared};
 use super::write::{Write, numbers};
 

@@ -1,15 +1,15 @@
-//! [`Link`]: a connection that asks and is answered, and [`Script`]: what it has the server run. What is asked is in
-//! `writer.rs`, `reads.rs` and `opening.rs`. Tested by the store's suites, and with a server that forgets its scripts.
+//! [`Link`]: a connection that asks and is answered, and [`Script`]: what it has the server run. What is asked is the business
+//! of the store and the registry. Tested by the store's suites, and with a server that forgets its scripts.
 
 use std::io;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::io::AsyncWriteExt;
 
-use super::super::Trouble;
-use super::super::connection::{Connection, Dialler};
-use super::super::resp::{self, Answer};
+use super::Trouble;
+use super::connection::{Connection, Dialler};
+use super::resp::{self, Answer};
 
 /// Room for commands that is kept while there are none.
 const KEPT: usize = 256 * 1024;
@@ -21,15 +21,8 @@ pub(super) struct Script {
     hash: String,
 }
 
-/// Changes.
-pub(super) static APPLY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("apply.lua")));
-/// A part of a log.
-pub(super) static PAGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("page.lua")));
-/// A part of the records.
-pub(super) static LIST: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("list.lua")));
-
 impl Script {
-    fn new(text: &'static str) -> Self {
+    pub(super) fn new(text: &'static str) -> Self {
         let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
         Script { text, hash: hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect() }
     }
