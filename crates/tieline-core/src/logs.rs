@@ -11,6 +11,7 @@ mod counters;
 mod entering;
 mod entry;
 mod feed;
+mod health;
 mod history;
 mod pages;
 mod places;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tieline_proto::{ErrorCode, HubName, Position};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::command::Then;
 use crate::delivery::{Delivery, Target};
@@ -36,6 +38,7 @@ pub(crate) use entering::{Entering, Since};
 pub use entry::Entry;
 pub(crate) use entry::log_of;
 pub(crate) use feed::{Item, NOTHING_YET};
+use health::Health;
 pub use history::{History, HistoryError};
 pub(crate) use publishing::{Publishing, Reply};
 pub(crate) use rules::matches;
@@ -100,6 +103,8 @@ pub struct Logs {
     is_divided: AtomicBool,
     requests: mpsc::Sender<Request>,
     counters: LogCounters,
+    /// How the store is.
+    health: Health,
 }
 
 /// The clerk's task. Whoever started it stops and joins it, after the cluster and before the shards.
@@ -122,8 +127,9 @@ impl Logs {
     /// Starts what a node needs for durable messages. To be called before clients and other nodes are.
     pub fn start(node: &Arc<Node>, rules: LogRules, engine: Option<Engine>) -> LogsTask {
         let (requests, asked) = mpsc::channel(REQUESTS);
-        let counters = LogCounters::default();
-        let logs = Arc::new(Logs { rules, engine, is_divided: AtomicBool::new(false), requests, counters });
+        let (counters, health) = (LogCounters::default(), Health::default());
+        let is_divided = AtomicBool::new(false);
+        let logs = Arc::new(Logs { rules, engine, is_divided, requests, counters, health });
         node.set_logs(Arc::clone(&logs));
         let stop = Arc::new(Notify::new());
         let task = tokio::spawn(Clerk::new(logs, Arc::clone(node)).run(asked, Arc::clone(&stop)));
@@ -138,6 +144,12 @@ impl Logs {
     /// Its store, if it has one.
     pub fn store(&self) -> Option<&Arc<dyn Store>> {
         self.engine.as_ref().map(|engine| &engine.store)
+    }
+
+    /// Whether the store, where there is one, does what it is asked: it answers, and took the last message that it was given, or
+    /// was not given any for a minute.
+    pub fn is_store_up(&self) -> Option<bool> {
+        self.engine.as_ref().map(|_| self.health.is_up(Instant::now()))
     }
 
     /// What was counted.

@@ -80,6 +80,12 @@ pub enum Failure {
     /// The runtime could not be started, or cannot watch a listener.
     #[error("the runtime fails: {0}")]
     Runtime(#[source] io::Error),
+    /// What the nodes of `dev` are to keep messages in is no store.
+    #[error("--store: {0}")]
+    DevStore(#[source] store::StoreUrlError),
+    /// There is no place for what the nodes of `dev` keep.
+    #[error("a folder for the store cannot be made: {0}")]
+    Folder(#[source] io::Error),
     /// Nobody reads what is printed.
     #[error("the standard output cannot be written to: {0}")]
     Output(#[source] io::Error),
@@ -93,7 +99,7 @@ impl Failure {
     /// What the program's caller is told: 2 for mistakes in what it was asked, 1 for all else.
     fn exit_code(&self) -> ExitCode {
         match self {
-            Failure::Config(_) => ExitCode::from(2),
+            Failure::Config(_) | Failure::DevStore(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }

@@ -66,6 +66,9 @@ struct Health {
     /// Other nodes that there is no way to, though they may live.
     #[serde(skip_serializing_if = "Option::is_none")]
     peers_lost: Option<usize>,
+    /// Whether the store does what it is asked, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_up: Option<bool>,
 }
 
 /// The routes of the listener for clients.
@@ -102,6 +105,7 @@ async fn is_alive(State(station): State<Arc<Station>>) -> Response {
             broker_up: None,
             name_taken: None,
             peers_lost: None,
+            store_up: None,
         },
     )
 }
@@ -111,17 +115,25 @@ async fn is_ready(State(station): State<Arc<Station>>) -> Response {
     let peers_lost = cluster.map(|cluster| cluster.peers().iter().filter(|peer| !peer.is_reached()).count());
     let broker_up = cluster.map(|cluster| cluster.is_broker_up());
     let name_taken = cluster.is_some_and(|cluster| cluster.has_namesake()).then_some(true);
+    let store_up = station.node.logs().and_then(|logs| logs.is_store_up());
+    let is_degraded = peers_lost.is_some_and(|lost| lost > 0)
+        || broker_up == Some(false)
+        || store_up == Some(false)
+        || name_taken.is_some();
     let (status, word) = if station.is_stopping.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping")
-    } else if peers_lost.is_some_and(|lost| lost > 0) || broker_up == Some(false) || name_taken.is_some() {
-        // It serves its own clients, and those of the nodes it reaches.
+    } else if is_degraded {
+        // It serves its own clients, and those of the nodes it reaches; without its store, what is live.
         (StatusCode::OK, "degraded")
     } else {
         (StatusCode::OK, "ok")
     };
     let node = station.node.id().to_string();
     let broker = Some(station.broker.name());
-    health_response(status, Health { status: word, node, broker, broker_up, name_taken, peers_lost })
+    health_response(
+        status,
+        Health { status: word, node, broker, broker_up, name_taken, peers_lost, store_up },
+    )
 }
 
 fn health_response(status: StatusCode, health: Health) -> Response {

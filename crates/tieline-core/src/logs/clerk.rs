@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::entering::{Admitting, Entering, Entrants};
 use super::feed::{Feed, FeedPage, Question};
+use super::health::Health;
 use super::places::Places;
 use super::publishing::{Pending, Publishing, Stored};
 use super::{Entry, KeepError, Logs, Reader, entry};
@@ -22,7 +23,7 @@ use crate::command::Command;
 use crate::delivery::{Outcome, Receipt, Target};
 use crate::hub::Hub;
 use crate::node::Node;
-use crate::store::{Head, LogKey, Page, Refusal, StoreError};
+use crate::store::{Head, LogKey, Page, StoreError};
 
 /// How often time is looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -305,8 +306,11 @@ impl Clerk {
 
     /// The store did not do what it was asked. Where that says nothing of what it has, no log has to be looked at again.
     pub(super) fn store_failed(&mut self, error: &StoreError) {
-        let says_nothing = matches!(error, StoreError::Refused(Refusal::QueueFull | Refusal::TooLarge));
-        if !says_nothing && !std::mem::replace(&mut self.is_in_trouble, true) {
+        if !Health::is_told_by(error) {
+            return;
+        }
+        self.logs.health.unanswered();
+        if !std::mem::replace(&mut self.is_in_trouble, true) {
             tracing::warn!("The store does not answer; durable messages are refused until it does.");
         }
     }
@@ -314,6 +318,7 @@ impl Clerk {
     /// It does again: whether it still has what it had is looked at before anything else of it is delivered.
     pub(super) fn store_answered(&mut self) {
         if std::mem::take(&mut self.is_in_trouble) {
+            self.logs.health.answered();
             tracing::info!("The store answers again.");
             for (log, followed) in &mut self.feeds {
                 followed.feed.doubt();

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::clerk::Clerk;
 use super::entry::{Entry, body};
+use super::health::Health;
 use super::{KeepError, log_of};
 use crate::cluster::Nodes;
 use crate::command::Command;
@@ -124,11 +125,17 @@ impl Clerk {
                         self.look_at(&delivery.hub, &target);
                     }
                     self.store_failed(&error);
+                    if Health::is_told_by(&error) {
+                        logs.health.refused(Instant::now());
+                    }
                     failed = Some(error);
                 }
             }
         }
         let is_kept = failed.is_none();
+        if is_kept {
+            logs.health.took();
+        }
         // Said again, what is live has been sent: that is at most once.
         let live: SmallVec<[Target; 1]> = if fresh.is_empty() {
             SmallVec::new()

@@ -294,6 +294,15 @@ pub(super) const FAMILIES: &[Family] = &[
             samples.value(u64::from(view.node.logs().is_some_and(|logs| logs.is_missing())));
         },
     ),
+    own(
+        "log_store_up",
+        Gauge,
+        "Whether the store does what it is asked: 1, also where there is none, or 0 while it does not answer, and when it did not take a message: until it takes one, or for a minute.",
+        |view, samples| {
+            let is_up = view.node.logs().and_then(|logs| logs.is_store_up());
+            samples.value(u64::from(is_up.unwrap_or(true)));
+        },
+    ),
     own("log_append_seconds", Seconds, "How long the store took for a durable message.", |view, samples| {
         if let Some(logs) = view.node.logs() {
             samples.latency(&[], &logs.counters().append_wait);

@@ -52,6 +52,16 @@ impl Client {
         ack
     }
 
+    /// The same, or `None` when the node dies meanwhile.
+    pub(crate) fn try_ask(&mut self, mut frame: Value) -> Option<Value> {
+        self.last_ack += 1;
+        frame["ackId"] = self.last_ack.into();
+        self.socket.try_send(&frame.to_string()).ok()?;
+        let ack = self.next_within(PATIENCE)?;
+        assert_eq!((&ack["type"], &ack["ackId"]), (&json!("ack"), &json!(self.last_ack)), "{ack}");
+        Some(ack)
+    }
+
     /// Joins a group and waits for the ack.
     pub(crate) fn join(&mut self, group: &str) {
         let ack = self.ask(json!({"type": "joinGroup", "group": group}));

@@ -15,7 +15,11 @@ mod deaths;
 #[cfg(test)]
 mod dialects;
 #[cfg(test)]
+mod disks;
+#[cfg(test)]
 mod joins;
+#[cfg(test)]
+mod keepers;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
@@ -39,3 +43,5 @@ mod strangers;
 mod support;
 #[cfg(test)]
 mod talkers;
+#[cfg(test)]
+mod torn;

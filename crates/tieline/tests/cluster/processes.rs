@@ -61,7 +61,12 @@ impl Process {
     }
 
     /// Starts a node by a command.
-    pub(crate) fn spawn(name: &str, mut command: Command) -> Process {
+    pub(crate) fn spawn(name: &str, command: Command) -> Process {
+        Process::try_spawn(name, command).unwrap_or_else(|log| panic!("{name} does not start: {log}"))
+    }
+
+    /// The same; the error is what a node logged that ended before it listened.
+    pub(crate) fn try_spawn(name: &str, mut command: Command) -> Result<Process, String> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -72,15 +77,24 @@ impl Process {
             let mut line = String::new();
             stdout.read_line(&mut line).unwrap();
             match line.trim_end().strip_prefix(label) {
-                Some(address) => address.parse().unwrap(),
-                None => panic!("{line:?} in place of {label:?}: {:?}", log.iter().collect::<Vec<_>>()),
+                Some(address) => Ok(address.parse().unwrap()),
+                None => {
+                    // A node that goes on although it did not say so would never end its log.
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    Err(format!(
+                        "{line:?} in place of {label:?}: {}",
+                        log.iter().collect::<Vec<_>>().join("\n")
+                    ))
+                }
             }
         };
         let has = |flag: &str| command.get_args().any(|argument| argument == flag);
-        let clients = address("listening on http://");
-        let operators = if has("--admin-listen") { address("operators on http://") } else { clients };
-        let peers = if has("--peer-listen") { address("peers on ") } else { any() };
-        Process { name: name.to_owned(), address: clients, operators, peers, child, log, logged: Vec::new() }
+        let clients = address("listening on http://")?;
+        let operators = if has("--admin-listen") { address("operators on http://")? } else { clients };
+        let peers = if has("--peer-listen") { address("peers on ")? } else { any() };
+        let logged = Vec::new();
+        Ok(Process { name: name.to_owned(), address: clients, operators, peers, child, log, logged })
     }
 
     /// Waits for a line of the log that contains a text.
@@ -145,7 +159,14 @@ impl Process {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
-    fn kill(&mut self) {
+    /// Ends it well.
+    pub(crate) fn end(&mut self) {
+        self.signal(Signal::SIGTERM);
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    /// Ends it without a word, as by SIGKILL.
+    pub(crate) fn kill(&mut self) {
         // A process that has ended already is as good as killed.
         let _ = self.child.kill();
         self.child.wait().unwrap();

@@ -15,6 +15,8 @@ mod command;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod dev;
+#[cfg(test)]
 mod echo;
 #[cfg(test)]
 mod member;
