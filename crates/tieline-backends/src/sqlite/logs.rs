@@ -6,7 +6,7 @@
 //! told when a transaction ends in failure: it is then made anew. Tested by the conformance suite and in `sqlite/tests`.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Result, Row, Statement};
 use tieline_core::store::{Append, Appended, Cut, Head, LogKey, Retention, fresh_epoch};
@@ -105,7 +105,6 @@ pub(super) enum More {
 #[derive(Clone, Copy, Debug)]
 struct Slots {
     present: i64,
-    since_ms: u64,
     /// The last key of the slot before, which gets no more of them: a key behind it is not there. Most are behind it,
     /// as most keys are ids of messages and begin with a time.
     last_before: Option<[u8; 16]>,
@@ -116,6 +115,8 @@ pub(super) struct Logs<'c> {
     window: Duration,
     logs: HashMap<LogKey, Log>,
     slots: Option<Slots>,
+    /// The last slot that was the present one when this process looked, and when it first was.
+    seen: Option<(i64, Instant)>,
     /// The file's version as of the last transaction: another one means that somebody else has written.
     version: Option<i64>,
     /// The keys of logs that the transaction touched.
@@ -154,6 +155,7 @@ impl<'c> Logs<'c> {
             window,
             logs: HashMap::new(),
             slots: None,
+            seen: None,
             version: None,
             touched: Vec::new(),
             appended: 0,
@@ -183,20 +185,20 @@ impl<'c> Logs<'c> {
                 "SELECT slot, key, log FROM appends WHERE slot < ? ORDER BY slot, key, log LIMIT ?",
             )?,
             forget_appends: prepare("DELETE FROM appends WHERE (slot, key, log) <= (?, ?, ?)")?,
-            slots_now: prepare("SELECT slot, since_ms FROM store")?,
+            slots_now: prepare("SELECT slot FROM store")?,
             turn_slot: prepare("UPDATE store SET slot = ?, since_ms = ?")?,
         })
     }
 
     /// At the begin of each transaction: drops what it knows if somebody else has written since.
-    pub(super) fn begin(&mut self, now_ms: u64) -> Result<()> {
+    pub(super) fn begin(&mut self, now: Instant, now_ms: u64) -> Result<()> {
         let version = self.data_version.query_row([], |row| row.get(0))?;
         if self.version != Some(version) || self.logs.len() > KEPT_LOGS {
             self.logs.clear();
             self.slots = None;
             self.version = Some(version);
         }
-        self.turn_slot(now_ms)
+        self.turn_slot(now, now_ms)
     }
 
     /// After a transaction that was not committed: what it knows is not in the file.
@@ -206,27 +208,26 @@ impl<'c> Logs<'c> {
         self.appended = 0;
     }
 
-    /// Turns to the next slot after each window. A clock that leaps turns it by one, so nothing is forgotten early by
-    /// more than a leap forward of the clock within one window can do; one that goes back makes the window longer.
-    fn turn_slot(&mut self, now_ms: u64) -> Result<()> {
-        let slots = match self.slots {
+    /// Turns to the next slot when this process has seen the present one for a window. Wall clocks have no say: they leap, and
+    /// those of two processes may differ by more than a window.
+    fn turn_slot(&mut self, now: Instant, now_ms: u64) -> Result<()> {
+        let mut slots = match self.slots {
             Some(slots) => slots,
             None => {
-                let row = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64));
-                let (present, since_ms) = self.slots_now.query_row([], row)?;
-                Slots { present, since_ms, last_before: self.last_key(present - 1)? }
+                let present: i64 = self.slots_now.query_row([], |row| row.get(0))?;
+                Slots { present, last_before: self.last_key(present - 1)? }
             }
         };
-        let is_over = now_ms >= slots.since_ms.saturating_add(self.window.as_millis() as u64);
-        if is_over || now_ms < slots.since_ms {
-            let present = slots.present + i64::from(is_over);
-            self.turn_slot.execute((present, now_ms as i64))?;
-            let last_before = if is_over { self.last_key(slots.present)? } else { slots.last_before };
-            self.slots = Some(Slots { present, since_ms: now_ms, last_before });
-            self.has_old_slots |= is_over;
-        } else {
-            self.slots = Some(slots);
+        let seen = self.seen.filter(|(slot, _)| *slot == slots.present).map_or(now, |(_, since)| since);
+        self.seen = Some((slots.present, seen));
+        if now.duration_since(seen) >= self.window {
+            let last_before = self.last_key(slots.present)?;
+            slots = Slots { present: slots.present + 1, last_before };
+            self.turn_slot.execute((slots.present, now_ms as i64))?;
+            self.seen = Some((slots.present, now));
+            self.has_old_slots = true;
         }
+        self.slots = Some(slots);
         Ok(())
     }
 

@@ -131,7 +131,7 @@ impl<'c> Writer<'c> {
         }
         let now_ms = unix_ms();
         let done = self.begin.execute([]).and_then(|_| {
-            self.logs.begin(now_ms)?;
+            self.logs.begin(Instant::now(), now_ms)?;
             work(self, now_ms)?;
             self.logs.finish(now_ms)
         });

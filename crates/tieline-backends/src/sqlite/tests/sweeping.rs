@@ -73,7 +73,7 @@ fn an_append_after_a_sweep_goes_on_from_what_is_left() {
     let mut logs = Logs::new(&connection, Duration::from_secs(300)).unwrap();
     let mut transact = |now_ms, work: &dyn Fn(&mut Logs<'_>)| {
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-        logs.begin(now_ms).unwrap();
+        logs.begin(std::time::Instant::now(), now_ms).unwrap();
         work(&mut logs);
         logs.finish(now_ms).unwrap();
         connection.execute_batch("COMMIT").unwrap();
