@@ -9,7 +9,7 @@ pub(crate) mod child;
 mod java;
 mod mariadb;
 pub mod nacos;
-mod package;
+pub(crate) mod package;
 mod postgres;
 pub mod redis;
 pub mod supervisor;

@@ -4,6 +4,7 @@
 //! removed by one piece of code. Nothing here is part of the product.
 
 pub mod chaos;
+pub mod clock;
 pub mod docs;
 pub mod engine;
 mod left_out;

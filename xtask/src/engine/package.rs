@@ -19,23 +19,40 @@ pub(super) fn install(kind: &dyn Kind) -> Result<(), Error> {
     if kind.has_packages() && kind.is_fetched() {
         return Ok(());
     }
-    // Several test processes may miss the same program at once: one installs, the others wait and look again.
+    let _lock = only_installer()?;
+    if !kind.has_packages() {
+        let packages = kind.packages();
+        let failed =
+            |reason| Error::Install { packages: packages.join(" "), reason, variable: kind.variable() };
+        get(packages).map_err(failed)?;
+    }
+    if kind.is_fetched() { Ok(()) } else { kind.fetch() }
+}
+
+/// Gets a package that is no server's, where what it brings is missing. The error says why it cannot be had.
+pub(crate) fn install_once(package: &str, is_there: impl Fn() -> bool) -> Result<(), String> {
+    if is_there() {
+        return Ok(());
+    }
+    let _lock = only_installer().map_err(|error| error.to_string())?;
+    if is_there() { Ok(()) } else { get(&[package]) }
+}
+
+/// Several test processes may miss the same program at once: one installs, the others wait and look again.
+fn only_installer() -> Result<File, Error> {
     let folder = super::folder();
     fs::create_dir_all(&folder).map_err(|e| Error::io(format!("create {}", folder.display()), e))?;
     let lock = File::create(folder.join("install.lock"))
         .map_err(|e| Error::io("create the installation's lock", e))?;
     lock.lock().map_err(|e| Error::io("lock the installation", e))?;
-    if !kind.has_packages() {
-        install_packages(kind)?;
-    }
-    if kind.is_fetched() { Ok(()) } else { kind.fetch() }
+    Ok(lock)
 }
 
-fn install_packages(kind: &dyn Kind) -> Result<(), Error> {
-    eprintln!("installing {}", kind.packages().join(" "));
-    let forbidden = Policy::forbid()?;
-    let updated = apt(kind, &["update"]);
-    let outcome = apt(kind, &[&["install", "-y", "--no-install-recommends"], kind.packages()].concat());
+fn get(packages: &[&str]) -> Result<(), String> {
+    eprintln!("installing {}", packages.join(" "));
+    let forbidden = Policy::forbid().map_err(|error| error.to_string())?;
+    let updated = apt(&["update"]);
+    let outcome = apt(&[&["install", "-y", "--no-install-recommends"], packages].concat());
     drop(forbidden);
     // Stale lists are often good enough, so a failed update only matters when the installation failed too.
     outcome.map_err(|error| updated.err().unwrap_or(error))
@@ -46,20 +63,15 @@ pub(super) fn is_there(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-fn apt(kind: &dyn Kind, arguments: &[&str]) -> Result<(), Error> {
-    let failed =
-        |reason| Error::Install { packages: kind.packages().join(" "), reason, variable: kind.variable() };
+fn apt(arguments: &[&str]) -> Result<(), String> {
     let output = Command::new("apt-get")
         .args(["-q", "-o", "DPkg::Lock::Timeout=300"])
         .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| failed(format!("apt-get: {error}")))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()))
+        .map_err(|error| format!("apt-get: {error}"))?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
 
 /// While this lives, installing a package starts no service. A policy that was there before is left alone.

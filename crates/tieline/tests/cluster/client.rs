@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tieline_websocket::ClientRequest;
 
 use crate::support::PATIENCE;
+use crate::support::http::Answer;
 use crate::support::socket::{Frame, Socket};
 
 /// An open connection.
@@ -21,14 +22,19 @@ pub(crate) struct Client {
 impl Client {
     /// Connects as a user and waits for `connected`.
     pub(crate) fn connect(node: SocketAddr, hub: &str, user: &str) -> Client {
-        let path = format!("/client/hubs/{hub}?user={user}");
+        Client::enter(node, hub, &format!("user={user}")).unwrap_or_else(|answer| panic!("{answer:?}"))
+    }
+
+    /// The same with any query, by a token say; an answer other than 101 is the error.
+    pub(crate) fn enter(node: SocketAddr, hub: &str, query: &str) -> Result<Client, Answer> {
+        let path = format!("/client/hubs/{hub}?{query}");
         let request = ClientRequest::new(&node.to_string(), &path).unwrap().protocol("tieline.v1");
-        let socket = Socket::open(node, request).unwrap_or_else(|answer| panic!("{answer:?}"));
+        let socket = Socket::open(node, request)?;
         let mut client = Client { id: String::new(), socket, last_ack: 0, gaps: None };
         let connected = client.next();
         assert_eq!(connected["event"], "connected");
         client.id = connected["connectionId"].as_str().unwrap().to_owned();
-        client
+        Ok(client)
     }
 
     /// Sends a frame as it is.

@@ -11,6 +11,8 @@ mod chaos;
 #[cfg(test)]
 mod client;
 #[cfg(test)]
+mod clocks;
+#[cfg(test)]
 mod deaths;
 #[cfg(test)]
 mod dialects;

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
+
 use crate::support::PATIENCE;
 
 /// A request that came.
@@ -80,6 +82,27 @@ impl Reply {
 
 type Answerer = dyn Fn(&Post) -> Reply + Send + Sync;
 
+/// An address at which nobody listens yet, and nobody else can: connections are refused until it is opened.
+pub(crate) struct Closed {
+    socket: Socket,
+    pub(crate) address: SocketAddr,
+}
+
+impl Closed {
+    pub(crate) fn new() -> Closed {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().expect("it is bound to one");
+        Closed { socket, address }
+    }
+
+    /// Listens from now on.
+    pub(crate) fn open(self) -> TcpListener {
+        self.socket.listen(64).unwrap();
+        self.socket.into()
+    }
+}
+
 /// A running endpoint; its threads end with the test's process.
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
@@ -128,8 +151,13 @@ impl Endpoint {
 
     /// The next request but those that ask for permission.
     pub(crate) fn next(&self) -> Post {
+        self.next_within(PATIENCE)
+    }
+
+    /// The same with more patience.
+    pub(crate) fn next_within(&self, limit: Duration) -> Post {
         loop {
-            let post = self.posts.recv_timeout(PATIENCE).expect("the endpoint is sent nothing");
+            let post = self.posts.recv_timeout(limit).expect("the endpoint is sent nothing");
             if post.method != "OPTIONS" {
                 return post;
             }

@@ -1,13 +1,17 @@
 //! Events that nobody waits for: sent until they are taken, in their order.
 
-use std::net::TcpListener;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use serde_json::json;
 
+use super::endpoint::Closed;
 use super::*;
 use crate::support::http::call;
 use crate::support::metrics::{metrics, sample};
+use crate::support::program::start;
+use crate::support::socket::Frame;
 
 const TOLD: &str = "user_events = []\nsystem_events = [\"connected\", \"disconnected\"]";
 
@@ -48,9 +52,8 @@ fn what_an_endpoint_refuses_is_not_sent_again() {
 
 #[test]
 fn an_endpoint_that_was_away_gets_everything_when_it_is_back() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let closed = Closed::new();
+    let address = closed.address;
     let server = Server::start(&format!(
         "access_key = [\"{}\"]\n[[upstream]]\nurl = \"http://{address}/\"\n{TOLD}",
         KEYS[0]
@@ -66,7 +69,7 @@ fn an_endpoint_that_was_away_gets_everything_when_it_is_back() {
     {
         std::thread::yield_now();
     }
-    let endpoint = Endpoint::on(TcpListener::bind(address).unwrap(), |_| Reply::allow("*"));
+    let endpoint = Endpoint::on(closed.open(), |_| Reply::allow("*"));
     let mut told: Vec<(String, String)> = (0..6)
         .map(|_| endpoint.next())
         .map(|post| (post.header("ce-connectionid").to_owned(), post.event().to_owned()))
@@ -103,9 +106,8 @@ fn a_node_that_stops_tells_of_every_connection_before_its_end() {
 
 #[test]
 fn a_node_that_is_started_again_goes_on_with_what_its_store_has() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let closed = Closed::new();
+    let address = closed.address;
     let file = std::env::temp_dir().join(format!("tieline-events-{}.db", std::process::id()));
     let start = || {
         Server::start(&format!(
@@ -123,7 +125,7 @@ fn a_node_that_is_started_again_goes_on_with_what_its_store_has() {
         std::thread::yield_now();
     }
     first.stop();
-    let endpoint = Endpoint::on(TcpListener::bind(address).unwrap(), |_| Reply::allow("*"));
+    let endpoint = Endpoint::on(closed.open(), |_| Reply::allow("*"));
     let second = start();
     for event in ["connected", "disconnected"] {
         let post = endpoint.next();
@@ -136,6 +138,71 @@ fn a_node_that_is_started_again_goes_on_with_what_its_store_has() {
     for ending in ["", "-wal", "-shm", "-lock"] {
         let _ = std::fs::remove_file(format!("{}{ending}", file.display()));
     }
+}
+
+/// Longer than a dead node's lease and the time until others look for its events.
+const TAKEOVER: Duration = Duration::from_secs(45);
+
+#[test]
+fn the_events_of_a_killed_node_are_sent_by_another_one_of_its_store() {
+    let endpoint = Endpoint::start(|_| Reply::status(503));
+    let folder = std::env::temp_dir().join(format!("tieline-takeover-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let node = |name: &str| {
+        let file = folder.join(format!("{name}.toml"));
+        let config = format!(
+            "listen = \"127.0.0.1:0\"\nshards = 1\nnode = \"{name}\"\naccess_key = [\"{}\"]\nstore = \"sqlite://{}/s.db\"\n\
+             [[upstream]]\nurl = \"{}\"\n{TOLD}",
+            KEYS[0],
+            folder.display(),
+            endpoint.url()
+        );
+        std::fs::write(&file, config).unwrap();
+        start(&["serve", "--config", file.to_str().unwrap()], &[])
+    };
+    let (mut dying, address) = node("dying");
+    let (mut other, _) = node("other");
+    // Thirty connections, of which ten end.
+    let mut due = HashMap::new();
+    let mut sockets = Vec::new();
+    for number in 0..30 {
+        let path = format!("/client/hubs/chat?access_token={}", token(Some("alice")));
+        let request = ClientRequest::new(&address.to_string(), &path).unwrap().protocol("tieline.v1");
+        let mut socket = Socket::open(address, request).unwrap();
+        let id = socket.json()["connectionId"].as_str().unwrap().to_owned();
+        let ends = number % 3 == 0;
+        if ends {
+            socket.close(1000);
+            while !matches!(socket.next(), Frame::End) {}
+        }
+        due.insert(id, if ends { vec!["connected", "disconnected"] } else { vec!["connected"] });
+        sockets.push(socket);
+    }
+    // What is in the store is not lost with the node.
+    let asked = |name: &str| sample(&metrics(address), name);
+    while asked("upstream_events_waiting") > 0.0
+        || asked("upstream_events_total{event=\"connected\",outcome=\"retried\"}") == 0.0
+    {
+        std::thread::yield_now();
+    }
+    dying.kill().unwrap();
+    dying.wait().unwrap();
+    // Those that were refused do not count.
+    drop(endpoint.so_far());
+    endpoint.answer(|_| Reply::status(200));
+    let mut told: HashMap<String, Vec<String>> = HashMap::new();
+    while !due.iter().all(|(id, events)| told.get(id).is_some_and(|told| told == events)) {
+        let post = endpoint.next_within(TAKEOVER);
+        assert!(!post.header("ce-id").is_empty());
+        let events = told.entry(post.header("ce-connectionid").to_owned()).or_default();
+        // At least once: the same one again is no other event.
+        if !events.iter().any(|event| event == post.event()) {
+            events.push(post.event().to_owned());
+        }
+    }
+    other.kill().unwrap();
+    other.wait().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
