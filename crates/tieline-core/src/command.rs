@@ -13,6 +13,7 @@ use crate::hub::Hub;
 use crate::logins::Login;
 use crate::logs::{Admission, Entry, Item, KeepError};
 use crate::operator::Operator;
+use crate::store::LogKey;
 
 /// Bytes that a command without a payload of its own counts for in a mailbox.
 const SMALL: usize = 128;
@@ -35,6 +36,8 @@ pub enum Then {
         login: Option<Box<Login>>,
         /// The groups of its token.
         groups: Vec<GroupName>,
+        /// Those that its user is to be a stored member of.
+        joins: Vec<GroupName>,
         /// The device of its user that it is, as its token says.
         device: Option<Box<str>>,
     },
@@ -48,6 +51,15 @@ pub enum Then {
         ack_id: Option<u64>,
         /// What it saw last of the group's log, where it asked for what it missed.
         since: Option<Position>,
+    },
+    /// To know what its user is a stored member of.
+    List,
+    /// To be in the groups that its user is a stored member of: in this one, or, without one, in whichever is the next.
+    Attend(Option<GroupName>),
+    /// To be told that its user is a member of a group no longer.
+    Leave {
+        /// The ack that it wants.
+        ack_id: Option<u64>,
     },
     /// To be in a log again, at the place where it was on another node: that of a group, or its user's inbox.
     Return {
@@ -88,10 +100,10 @@ pub enum Command {
         address: Address,
         /// Its hub.
         hub: Arc<Hub>,
-        /// In the order of their log.
+        /// Their log.
+        log: LogKey,
+        /// In the order of the log.
         entries: Arc<[Entry]>,
-        /// Whether they are of its user's inbox.
-        is_inbox: bool,
         /// To whom of the clerk's entrants it is to tell how much it has coming then.
         tells_lag: Option<u64>,
     },

@@ -39,7 +39,7 @@ pub struct Queued {
     pub user: UserId,
     /// The message's id.
     pub message: MessageId,
-    /// Its place in the user's inbox.
+    /// Its place in the user's inbox, or in the log of a group that the user is a stored member of.
     pub position: Position,
     /// Who sent it, when the sender has a user.
     pub from: Option<UserId>,

@@ -1,233 +1,50 @@
-//! [`Inbox`]: a connection's place in its user's inbox, and how it is known how far its client has read.
-//!
-//! Clients of `tieline.v1` say so themselves. Those of the reliable protocol acknowledge numbers, so each message's number is
-//! remembered until it is. The others say nothing: a WebSocket ping behind the messages names the place, and its pong says that
-//! they have arrived. Without I/O; tested below, and on real sockets in `tests/sessions/inboxes.rs`.
+//! [`Inbox`]: a connection's place in its user's inbox, which is read like other logs ([`Reading`]), and may be asked for by its
+//! client. Tested on real sockets in `tests/sessions/inboxes.rs`.
 
-use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
 
 use tieline_proto::Position;
 
 use crate::logs::Reader;
+use crate::reading::Reading;
 use crate::subprotocol::Subprotocol;
-
-/// Messages whose numbers are remembered until they are acknowledged. Past it the last place moves on with each message, and is
-/// read when the newest of them is.
-const MOST_MARKS: usize = 64;
-
-/// How long an answer to a ping is waited for before another one is sent, in milliseconds: a peer may leave out the answer to all
-/// pings but the last, and then never answers the one that named a place.
-const PONG: u64 = 5000;
 
 /// A connection's place in its user's inbox.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    /// The last message that it was given, or what it begins behind.
-    pub(crate) at: Position,
-    /// Whether it was given a message of the inbox, which then is at `at`.
-    pub(crate) has_given: bool,
+    reading: Reading,
     /// Whether its client has asked for it: then it is told of every failure, and given nothing by itself.
     pub(crate) has_asked: bool,
     /// Whether it is given what comes.
     pub(crate) is_open: bool,
-    /// Whose place in the inbox it moves.
-    pub(crate) reader: Reader,
     /// Whether the device of the reader is that of the token, and not for the client to choose.
     pub(crate) is_bound: bool,
-    reading: Reading,
-}
-
-/// How it is known what the client has read.
-#[derive(Debug)]
-enum Reading {
-    /// It says so itself.
-    Said,
-    /// By numbers: those that are not acknowledged, each with the place that is read when it is.
-    Numbered(VecDeque<(u64, Position)>),
-    /// By pings: the last place that one has named, if any, when that was, and the last one whose pong came.
-    Pinged { asked: Option<Position>, at_ms: u64, answered: Option<Position> },
 }
 
 impl Inbox {
     /// A connection's place that is not known yet, or, where the client is to say it, is behind `at` unless it does.
     pub(crate) fn new(reader: Reader, at: Position, subprotocol: Subprotocol) -> Self {
-        let reading = match subprotocol {
-            Subprotocol::Tieline => Reading::Said,
-            Subprotocol::AzureReliable => Reading::Numbered(VecDeque::new()),
-            Subprotocol::Azure | Subprotocol::Plain => {
-                Reading::Pinged { asked: None, at_ms: 0, answered: None }
-            }
-        };
         let is_bound = reader.device.is_some();
-        Inbox { at, has_given: false, has_asked: false, is_open: false, reader, is_bound, reading }
+        let reading = Reading::new(reader, at, subprotocol);
+        Inbox { reading, has_asked: false, is_open: false, is_bound }
     }
 
-    /// The numbers that are not acknowledged, each with the place that is read when it is.
-    pub(crate) fn marks(&self) -> impl Iterator<Item = (u64, Position)> {
-        let marks = if let Reading::Numbered(marks) = &self.reading { Some(marks) } else { None };
-        marks.into_iter().flatten().copied()
-    }
-
-    /// The connection's messages have other numbers now: those that it had before as `before` says, and what it was given here
-    /// is read when the last one is.
-    pub(crate) fn renumber(&mut self, before: Vec<(u64, Position)>, last: u64) {
-        let Reading::Numbered(marks) = &mut self.reading else { return };
-        let has_own = !std::mem::take(marks).is_empty();
-        marks.extend(before.into_iter().take(MOST_MARKS));
-        if has_own {
-            self.give(self.at, Some(last));
-        }
-    }
-
-    /// Whether it is for its client to ask for the inbox, and to say what it has read.
+    /// Whether it is for its client to ask for the inbox.
     pub(crate) fn is_asked_for(&self) -> bool {
-        matches!(self.reading, Reading::Said)
-    }
-
-    /// The connection was given the message at `position`, as the last of its numbered ones, where they are numbered.
-    pub(crate) fn give(&mut self, position: Position, sequence: Option<u64>) {
-        self.at = position;
-        self.has_given = true;
-        let Reading::Numbered(marks) = &mut self.reading else { return };
-        let mark = (sequence.unwrap_or(0), position);
-        if marks.len() >= MOST_MARKS {
-            marks.pop_back();
-        }
-        marks.push_back(mark);
-    }
-
-    /// All numbers up to this one are acknowledged. Returns the place that has been read by that.
-    pub(crate) fn acknowledged(&mut self, sequence: u64) -> Option<Position> {
-        let Reading::Numbered(marks) = &mut self.reading else { return None };
-        let mut read = None;
-        while let Some((_, position)) = marks.pop_front_if(|(number, _)| *number <= sequence) {
-            read = Some(position);
-        }
-        read
-    }
-
-    /// The place that a ping is to name now: one at a time, unless the answer does not come.
-    pub(crate) fn ask(&mut self, now_ms: u64) -> Option<[u8; 16]> {
-        let Reading::Pinged { asked, at_ms, answered } = &mut self.reading else { return None };
-        let is_waiting = asked != answered && now_ms.saturating_sub(*at_ms) < PONG;
-        if !self.has_given || *asked == Some(self.at) || is_waiting {
-            return None;
-        }
-        (*asked, *at_ms) = (Some(self.at), now_ms);
-        let mut payload = [0; 16];
-        payload[..8].copy_from_slice(&self.at.epoch.to_be_bytes());
-        payload[8..].copy_from_slice(&self.at.offset.to_be_bytes());
-        Some(payload)
-    }
-
-    /// A pong came. Returns the place that has been read by that: none where the payload names no place that was asked for.
-    pub(crate) fn answered(&mut self, payload: &[u8]) -> Option<Position> {
-        let Reading::Pinged { asked: Some(asked), answered, .. } = &mut self.reading else { return None };
-        let (epoch, rest) = payload.split_first_chunk()?;
-        let (offset, rest) = rest.split_first_chunk()?;
-        let position = Position { epoch: u64::from_be_bytes(*epoch), offset: u64::from_be_bytes(*offset) };
-        // Places of earlier pings are behind that of the last one, and their pongs may be late.
-        let was_asked = rest.is_empty() && position.epoch == asked.epoch && position.offset <= asked.offset;
-        let is_new = answered
-            .is_none_or(|answered| answered.epoch != position.epoch || answered.offset < position.offset);
-        if !was_asked || !is_new {
-            return None;
-        }
-        *answered = Some(position);
-        Some(position)
+        self.is_said()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use tieline_proto::{HubName, UserId};
+impl Deref for Inbox {
+    type Target = Reading;
 
-    use super::*;
-    use crate::store::LogKey;
-
-    fn inbox(subprotocol: Subprotocol) -> Inbox {
-        let inbox = LogKey::Inbox(HubName::new("hub").unwrap(), UserId::new("bob").unwrap());
-        Inbox::new(Reader { inbox, device: None }, at(0), subprotocol)
+    fn deref(&self) -> &Reading {
+        &self.reading
     }
+}
 
-    fn at(offset: u64) -> Position {
-        Position { epoch: 7, offset }
-    }
-
-    #[test]
-    fn what_a_number_covers_is_read() {
-        let mut inbox = inbox(Subprotocol::AzureReliable);
-        assert_eq!(inbox.acknowledged(9), None);
-        // 2 and 4 were messages of groups.
-        for (sequence, offset) in [(1, 1), (3, 2), (5, 3)] {
-            inbox.give(at(offset), Some(sequence));
-        }
-        assert_eq!(inbox.acknowledged(2), Some(at(1)));
-        assert_eq!(inbox.acknowledged(2), None);
-        assert_eq!(inbox.acknowledged(5), Some(at(3)));
-        assert_eq!(inbox.ask(0), None);
-    }
-
-    #[test]
-    fn what_it_had_elsewhere_keeps_its_numbers_and_what_came_here_is_read_with_the_last() {
-        let mut inbox = inbox(Subprotocol::AzureReliable);
-        inbox.give(at(3), Some(1));
-        inbox.give(at(4), Some(2));
-        inbox.renumber(vec![(7, at(1)), (9, at(2))], 12);
-        assert_eq!(inbox.marks().collect::<Vec<_>>(), [(7, at(1)), (9, at(2)), (12, at(4))]);
-        assert_eq!((inbox.acknowledged(11), inbox.acknowledged(12)), (Some(at(2)), Some(at(4))));
-        inbox.renumber(vec![(14, at(5))], 20);
-        assert_eq!(inbox.acknowledged(20), Some(at(5)));
-    }
-
-    #[test]
-    fn many_numbers_are_bounded_and_never_read_too_early() {
-        let mut inbox = inbox(Subprotocol::AzureReliable);
-        for number in 1..=10_000 {
-            inbox.give(at(number), Some(number));
-        }
-        let Reading::Numbered(marks) = &inbox.reading else { panic!() };
-        assert_eq!(marks.len(), MOST_MARKS);
-        assert_eq!(inbox.acknowledged(9_999), Some(at(MOST_MARKS as u64 - 1)));
-        assert_eq!(inbox.acknowledged(10_000), Some(at(10_000)));
-    }
-
-    #[test]
-    fn one_ping_is_out_at_a_time_and_its_pong_moves_the_place() {
-        let mut inbox = inbox(Subprotocol::Azure);
-        assert_eq!(inbox.ask(0), None, "nothing was given");
-        inbox.give(at(1), None);
-        let first = inbox.ask(0).unwrap();
-        inbox.give(at(2), None);
-        assert_eq!(inbox.ask(PONG - 1), None);
-        assert_eq!(inbox.answered(&first), Some(at(1)));
-        let second = inbox.ask(PONG - 1).unwrap();
-        assert_eq!(inbox.answered(&first), None);
-        assert_eq!((inbox.answered(&second), inbox.ask(1 << 40)), (Some(at(2)), None));
-    }
-
-    #[test]
-    fn a_pong_that_does_not_come_is_asked_for_again_and_counts_when_it_is_late() {
-        let mut inbox = inbox(Subprotocol::Plain);
-        inbox.give(at(1), None);
-        let first = inbox.ask(0).unwrap();
-        inbox.give(at(2), None);
-        let second = inbox.ask(PONG).unwrap();
-        assert_eq!((inbox.answered(&first), inbox.answered(&second)), (Some(at(1)), Some(at(2))));
-    }
-
-    #[test]
-    fn a_pong_that_names_no_asked_place_is_nothing() {
-        let mut inbox = inbox(Subprotocol::Plain);
-        let named = |epoch: u64, offset: u64| [epoch.to_be_bytes(), offset.to_be_bytes()].concat();
-        inbox.give(at(1), None);
-        assert_eq!(inbox.answered(&named(7, 1)), None, "nothing was asked");
-        inbox.ask(0).unwrap();
-        inbox.give(at(2), None);
-        let longer = [named(7, 1), vec![0]].concat();
-        for payload in [vec![], vec![0; 8], named(7, 2), named(8, 1), named(0, 0), longer] {
-            assert_eq!(inbox.answered(&payload), None, "{payload:?}");
-        }
-        assert_eq!(inbox.answered(&named(7, 1)), Some(at(1)));
+impl DerefMut for Inbox {
+    fn deref_mut(&mut self) -> &mut Reading {
+        &mut self.reading
     }
 }

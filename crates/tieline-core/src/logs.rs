@@ -6,8 +6,10 @@
 //! that this node holds connections of, and lets connections enter a log where they left it (`logs/entering.rs`). It alone
 //! hands messages of logs to shards, so the order in which it does is the order that every connection sees.
 
+mod audience;
 mod clerk;
 mod counters;
+mod enrolling;
 mod entering;
 mod entry;
 mod feed;
@@ -21,7 +23,7 @@ mod rules;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tieline_proto::{ErrorCode, HubName, Position};
+use tieline_proto::{ErrorCode, GroupName, HubName, Position, UserId};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -31,8 +33,10 @@ use crate::delivery::{Delivery, Target};
 use crate::node::Node;
 use crate::records::Records;
 use crate::store::{LogKey, Refusal, Retention, Store, StoreError};
+pub use audience::Membership;
 use clerk::{Clerk, Request};
 pub use counters::LogCounters;
+pub(crate) use enrolling::{Enrolment, Wish};
 pub use entering::Admission;
 pub(crate) use entering::{Entering, Since};
 pub use entry::Entry;
@@ -77,6 +81,12 @@ pub enum KeepError {
         "messages to this target are kept, and the nodes of this cluster have different stores: start every node with the same --store, which a file of one machine or a server can be"
     )]
     OtherStores,
+    /// The user is a stored member of as many groups as one may be.
+    #[error("the user is in as many groups with stored members as a user may be: {}", audience::MOST_GROUPS)]
+    TooManyGroups,
+    /// The group has as many stored members as it may have.
+    #[error("the group has as many stored members as a group may have: {}", audience::MOST_MEMBERS)]
+    TooManyMembers,
     /// The store said no, or nothing.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -88,6 +98,8 @@ impl KeepError {
     pub fn code(&self) -> ErrorCode {
         match self {
             KeepError::NoStore | KeepError::OtherStores => ErrorCode::StoreMissing,
+            KeepError::TooManyGroups => ErrorCode::TooManyGroups,
+            KeepError::TooManyMembers => ErrorCode::TooManyMembers,
             KeepError::Store(StoreError::Refused(Refusal::TooLarge)) => ErrorCode::MessageTooLarge,
             KeepError::Store(StoreError::Refused(_)) => ErrorCode::StoreUnavailable,
             KeepError::Store(StoreError::Unknown(_)) => ErrorCode::StoreUnknown,
@@ -262,7 +274,7 @@ impl Logs {
         let _ = self.requests.try_send(Request::Lag(entrant, bytes));
     }
 
-    /// A client has read its inbox up to here.
+    /// A client has read a log up to here.
     pub(crate) fn read(&self, reader: Reader, position: Position) {
         // The next one says it as well.
         let _ = self.requests.try_send(Request::Read(reader, position));
@@ -274,11 +286,25 @@ impl Logs {
     }
 }
 
-/// Whose place in an inbox it is: a user's, or that of one of its devices.
+/// Whose place in a log it is: that of a user, or of one of its devices, in the inbox, or that of a stored member in a group's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Reader {
-    /// The hub and the user.
-    pub(crate) inbox: LogKey,
-    /// Which device, where the user has several that read for themselves.
+    /// The user's inbox, or the group's log.
+    pub(crate) log: LogKey,
+    /// Who the member is, in a group's log.
+    pub(crate) member: Option<UserId>,
+    /// Which device, where the user has several that read the inbox for themselves.
     pub(crate) device: Option<Arc<str>>,
+}
+
+impl Reader {
+    /// A user, or one of its devices, in the inbox.
+    pub(crate) fn of_inbox(hub: HubName, user: UserId, device: Option<Arc<str>>) -> Self {
+        Reader { log: LogKey::Inbox(hub, user), member: None, device }
+    }
+
+    /// A member of a group.
+    pub(crate) fn of_member(hub: HubName, group: GroupName, user: UserId) -> Self {
+        Reader { log: LogKey::Group(hub, group), member: Some(user), device: None }
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tieline_proto::role::Roles;
-use tieline_proto::{ConnectionId, Incarnation, MessageId, NodeId, NodeName};
+use tieline_proto::{ConnectionId, Incarnation, MessageId, NodeId, NodeName, UserId};
 use tieline_switchboard::{Address, Counters, Full, Handle, Settings, Station, Switchboard};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -444,6 +444,12 @@ impl Node {
             Target::User(user) => hub.user_connections(user) > 0,
             Target::Connection(id) => self.address(*id).is_some(),
         }
+    }
+
+    /// Whether no node holds a user, as far as is known.
+    pub(crate) fn is_offline(&self, hub: &Hub, user: &UserId) -> bool {
+        hub.user_connections(user) == 0
+            && self.cluster().is_none_or(|cluster| cluster.is_held_by_nobody_else(hub.name(), user))
     }
 
     /// Where a message has to go.

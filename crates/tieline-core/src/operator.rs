@@ -2,11 +2,13 @@
 //! shard's own thread, without ever waiting.
 //!
 //! Here is the life of a session; `operator/request.rs` reads requests, `operator/send.rs` carries messages,
-//! `operator/membership.rs` joins and leaves, `operator/keeping.rs` is for what is kept in logs, `operator/events.rs` asks and
-//! tells the application, `operator/logins.rs` keeps the one place of users that have no more, `operator/moving.rs` and `operator/ends.rs` are for connections that go to another node or come from
+//! `operator/membership.rs` joins and leaves, `operator/keeping.rs` is for what is kept in logs and `operator/attending.rs` for
+//! groups whose members are stored, `operator/events.rs` asks and tells the application, `operator/logins.rs` keeps the one place
+//! of users that have no more, `operator/moving.rs` and `operator/ends.rs` are for connections that go to another node or come from
 //! one, `operator/waiting.rs` waits for the other nodes, `operator/answer.rs` writes acks and errors.
 
 mod answer;
+mod attending;
 mod ends;
 mod events;
 mod keeping;
@@ -56,6 +58,8 @@ pub struct Operator {
     silent: VecDeque<(u64, Address)>,
     /// Those whose inbox could not be opened without having been asked for, and when that is tried again, in that order.
     unopened: VecDeque<(u64, Address)>,
+    /// Those that the store did not let into groups of their user, and when that is tried again, in that order.
+    unattended: VecDeque<(u64, Address)>,
 }
 
 impl Operator {
@@ -70,6 +74,7 @@ impl Operator {
             ends: Ends::default(),
             silent: VecDeque::new(),
             unopened: VecDeque::new(),
+            unattended: VecDeque::new(),
         }
     }
 
@@ -123,6 +128,7 @@ impl Operator {
             bucket: Bucket::default(),
             acks: AckWindow::default(),
             inbox: None,
+            memberships: None,
             taking: 0,
         };
         match self.node.address(id) {
@@ -215,9 +221,10 @@ impl Application for Operator {
             session.id = id;
         }
         let (hub, user) = (session.hub.name().clone(), session.user.clone());
+        let (groups, joins) = self.part(user.as_ref(), groups);
         let (known, claim) = self.hold_all(&hub, user.as_ref(), &groups);
         let (placed, login) = self.log_in(&hub, user.as_ref(), device.as_deref());
-        let then = Then::Greet { hub, user, claim, login, groups, device };
+        let then = Then::Greet { hub, user, claim, login, groups, joins, device };
         self.when_known(shard, slot, known.and(placed), then);
     }
 
@@ -235,7 +242,7 @@ impl Application for Operator {
     }
 
     fn pong(&mut self, shard: &mut Shard<Self>, slot: Slot, payload: &[u8]) {
-        self.inbox_arrived(shard, slot, payload);
+        self.arrived(shard, slot, payload);
     }
 
     fn cut(&mut self, _shard: &mut Shard<Self>, _slot: Slot, _cause: &Cause) -> bool {
@@ -261,6 +268,9 @@ impl Application for Operator {
             }
         }
         self.log_out(hub.name(), session.login.as_deref());
+        for membership in session.coming() {
+            self.release(hub.name(), &membership.group);
+        }
         if let Some(user) = session.user {
             hub.remove_user(&user, address);
             self.release_user(hub.name(), &user, session.claim);
@@ -276,8 +286,8 @@ impl Application for Operator {
                 }
             }
             Command::GoOn(address, then, admission) => self.go_on(shard, address, then, admission),
-            Command::CatchUp { address, hub, entries, is_inbox, tells_lag } => {
-                self.catch_up(shard, address, &hub, &entries, is_inbox);
+            Command::CatchUp { address, hub, log, entries, tells_lag } => {
+                self.catch_up(shard, address, &hub, &log, &entries);
                 if let Some(entrant) = tells_lag {
                     self.tell_lag(shard, address, entrant);
                 }
@@ -294,6 +304,7 @@ impl Application for Operator {
         self.ticks += 1;
         self.close_expired(shard);
         self.open_silent_inboxes(shard);
+        self.attend_again(shard);
         self.ends.tidy();
         self.give_back(shard);
         self.node.end_displaced();

@@ -13,6 +13,10 @@ use crate::hub::{Group, Hub};
 use crate::inbox::Inbox;
 use crate::limits::Bucket;
 use crate::logins::Login;
+use crate::logs::Membership;
+use crate::memberships::Memberships;
+use crate::reading::Reading;
+use crate::store::LogKey;
 
 /// One connection, kept in its slot of the switchboard. Names are shared with the hub's tables, so that an idle
 /// session is small.
@@ -49,6 +53,8 @@ pub struct Session {
     pub(crate) acks: AckWindow,
     /// Its place in its user's inbox, where users have one.
     pub(crate) inbox: Option<Box<Inbox>>,
+    /// Its share in what its user is a stored member of, where groups have such members.
+    pub(crate) memberships: Option<Box<Memberships>>,
     /// Under which number another node is taking it over, 0 while none is; [`SETTLING`] where it comes from another node itself,
     /// [`GONE`] when it has gone to one.
     pub(crate) taking: u64,
@@ -76,9 +82,31 @@ impl Session {
         self.inbox.as_ref()?.reader.device.as_deref()
     }
 
+    /// The logs of which it is noted how far its client has read them: its user's inbox, and those of groups that the user is a
+    /// stored member of.
+    pub(crate) fn readings(&mut self) -> impl Iterator<Item = &mut Reading> {
+        let inbox = self.inbox.as_mut().map(|inbox| &mut ***inbox);
+        let groups = self.memberships.as_mut().map(|memberships| memberships.readings());
+        inbox.into_iter().chain(groups.into_iter().flatten())
+    }
+
+    /// One of these.
+    pub(crate) fn reading(&mut self, log: &LogKey) -> Option<&mut Reading> {
+        match log {
+            LogKey::Inbox(..) => self.inbox.as_mut().map(|inbox| &mut ***inbox),
+            LogKey::Group(_, group) => self.memberships.as_mut()?.reading(group),
+            LogKey::Events(..) => None,
+        }
+    }
+
     /// Its hub.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
+    }
+
+    /// Groups of its user that it is about to be in.
+    pub(crate) fn coming(&self) -> impl Iterator<Item = &Membership> {
+        self.memberships.iter().flat_map(|memberships| &memberships.coming)
     }
 
     /// The groups it is in.

@@ -178,6 +178,13 @@ pub enum Request<'a> {
         /// The last offset read, in the inbox's current epoch.
         offset: u64,
     },
+    /// The log of a group whose members are stored was read up to here (`tieline.v1`).
+    GroupAck {
+        /// The group's name.
+        group: Cow<'a, str>,
+        /// The last offset read, in the log's current epoch.
+        offset: u64,
+    },
     /// Who is here: asks for one page of a snapshot (`tieline.v1`).
     Presence {
         /// Of which group; of the whole hub without one.
@@ -283,6 +290,7 @@ impl Request<'_> {
             Request::Ping
             | Request::SequenceAck { .. }
             | Request::InboxAck { .. }
+            | Request::GroupAck { .. }
             | Request::Invoke { .. }
             | Request::CancelInvocation { .. }
             | Request::StreamStart { .. }

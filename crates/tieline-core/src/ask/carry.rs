@@ -272,7 +272,9 @@ fn page(shard: &Shard<Operator>, group: GroupId, after: Option<ConnectionId>, li
 
 fn leave_all(operator: &mut Operator, shard: &mut Shard<Operator>, slot: Slot) {
     let Some(session) = shard.session(slot) else { return };
-    let groups: Vec<GroupName> = session.groups().iter().filter_map(|group| group.name().cloned()).collect();
+    let mut groups: Vec<GroupName> =
+        session.groups().iter().filter_map(|group| group.name().cloned()).collect();
+    groups.extend(session.coming().map(|membership| membership.group.clone()));
     for group in groups {
         operator.exit(shard, slot, &group);
     }

@@ -43,6 +43,11 @@ impl Cluster {
             && (self.is_broadcast() || !peers.complete() || self.elsewhere(hub, user).next().is_some())
     }
 
+    /// Whether no other node holds a user. Nobody knows where what a node holds is not known whole.
+    pub(crate) fn is_held_by_nobody_else(&self, hub: &HubName, user: &str) -> bool {
+        self.peer_view().complete() && self.elsewhere(hub, user).next().is_none()
+    }
+
     /// The other nodes that hold a user.
     fn elsewhere(&self, hub: &HubName, user: &str) -> impl Iterator<Item = Incarnation> {
         let me = self.id.incarnation;

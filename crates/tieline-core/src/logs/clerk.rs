@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tieline_proto::Position;
+use tieline_proto::{Position, UserId};
+use tieline_switchboard::Address;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::enrolling::{Asked, Enrolled, Enrolment, Rolls};
 use super::entering::{Admitting, Entering, Entrants};
 use super::feed::{Feed, FeedPage, Question};
 use super::health::Health;
@@ -63,7 +65,11 @@ pub(super) enum Request {
     Ends(Vec<LogKey>, oneshot::Sender<Vec<(LogKey, Position)>>),
     /// The connection of an entrant tells how much it has coming; none when it is gone.
     Lag(u64, Option<usize>),
-    /// A client has read its inbox up to here.
+    /// To let a connection in no longer that is entering this log.
+    StopEntering(Address, LogKey),
+    /// To make or end stored memberships.
+    Enrol(Box<Enrolment>, oneshot::Sender<Result<(), KeepError>>),
+    /// A client has read a log up to here.
     Read(Reader, Position),
     /// To compare the ends of logs.
     Look,
@@ -82,6 +88,9 @@ pub(super) enum Told {
     Page(LogKey, Position, Result<Page, StoreError>),
     Place(u64, Result<Option<Position>, StoreError>),
     Placed(Reader, Position, Result<(), StoreError>),
+    Enrolled(Asked, Enrolment, Result<Enrolled, KeepError>),
+    /// The stored members of a group.
+    Listed(LogKey, Result<Vec<UserId>, StoreError>),
 }
 
 /// Somebody's answer on its way.
@@ -148,6 +157,7 @@ pub(super) struct Clerk {
     /// Bytes of a page for a connection.
     pub(super) page_bytes: usize,
     pub(super) places: Places,
+    pub(super) rolls: Rolls,
     /// Logs whose heads are wanted.
     heads: Vec<Asker>,
     /// Logs to be looked at again because the store did not answer.
@@ -175,6 +185,7 @@ impl Clerk {
             lagging: Vec::new(),
             page_bytes,
             places: Places::default(),
+            rolls: Rolls::default(),
             heads: Vec::new(),
             again: HashSet::new(),
             watched: VecDeque::new(),
@@ -216,7 +227,7 @@ impl Clerk {
         let writing = async { while self.asking.next().await.is_some() {} };
         if tokio::time::timeout(ENDING, writing).await.is_err() {
             tracing::warn!(
-                "The store did not take how far inboxes were read; clients are given some of them again."
+                "The store did not take how far clients have read; they are given some of it again."
             );
         }
     }
@@ -236,6 +247,13 @@ impl Clerk {
                 let _ = done.send(logs.into_iter().filter_map(end).collect());
             }
             Request::Lag(entrant, bytes) => self.lagging(entrant, bytes).await,
+            Request::StopEntering(address, log) => self.stop_entering(address, &log).await,
+            Request::Enrol(enrolment, waiter) => {
+                if let Err((error, Asked::Waiter(waiter))) = self.enrol(*enrolment, Asked::Waiter(waiter)) {
+                    // Who asked may have given up.
+                    let _ = waiter.send(Err(error));
+                }
+            }
             Request::Read(reader, position) => self.places.note(reader, position),
             Request::Look => self.look_at_all(),
         }
@@ -285,6 +303,8 @@ impl Clerk {
                 }
                 self.places.written(reader, position, result.is_ok());
             }
+            Told::Enrolled(asked, enrolment, result) => self.enrolled(asked, enrolment, result).await,
+            Told::Listed(log, members) => self.listed(&log, members),
         }
     }
 
@@ -528,6 +548,7 @@ impl Clerk {
         }
         if now.duration_since(self.compared) >= COMPARE {
             self.compared = now;
+            self.rolls.tend();
             let node = &self.node;
             self.feeds.retain(|_, followed| {
                 let is_wanted = !followed.waiting.is_empty() || now.duration_since(followed.since) < COMPARE;
@@ -547,7 +568,7 @@ impl Clerk {
     fn write_places(&mut self) {
         let Some(engine) = &self.logs.engine else { return };
         for (reader, position) in self.places.take() {
-            let written = Places::write(&*engine.records, &reader, position);
+            let written = Places::write(engine, &reader, position);
             self.asking.push(Box::pin(async move { Told::Placed(reader, position, written.await) }));
         }
     }

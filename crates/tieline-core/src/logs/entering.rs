@@ -13,14 +13,16 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tieline_proto::reply::Recovered;
-use tieline_proto::{CloseCode, Position};
+use tieline_proto::{CloseCode, HubName, Position, UserId};
 use tieline_switchboard::{Address, Slot};
 use tokio::time::Instant;
 
+use super::audience::Membership;
 use super::clerk::{Clerk, Told};
+use super::enrolling::{Asked, Enrolled};
 use super::feed::{Item, NOTHING_YET};
 use super::pages::{self, Pages};
-use super::{Entry, KeepError, Reader, entry, places};
+use super::{Enrolment, Entry, KeepError, Reader, Wish, entry, places};
 use crate::command::{Command, Then};
 use crate::store::{Gap, LogKey, Page, PageLimit, Refusal, StoreError};
 
@@ -62,6 +64,19 @@ pub(crate) enum Since {
         /// What the connection has already.
         behind: Option<Position>,
     },
+    /// The same, where that place was listed: this one, if nothing newer is known here.
+    Listed {
+        /// Whose place it is.
+        reader: Reader,
+        /// The place.
+        place: Position,
+    },
+    /// From the place of the membership that its [`Entering::enrolment`] makes or finds.
+    Membership {
+        /// Whether one that is found is given back, in [`Admission::memberships`], in place of entering: by a connection whose
+        /// client waits until it is in.
+        comes_later: bool,
+    },
 }
 
 /// A connection that wants to be in logs.
@@ -75,6 +90,9 @@ pub(crate) struct Entering {
     pub(crate) logs: SmallVec<[LogKey; 1]>,
     /// From where on.
     pub(crate) since: Since,
+    /// What is to be done about its user's stored memberships before that. Where memberships are listed, and cannot be, the
+    /// connection goes on without.
+    pub(crate) enrolment: Option<Enrolment>,
 }
 
 /// How a connection is in.
@@ -84,6 +102,8 @@ pub struct Admission {
     pub(crate) recovered: Option<Recovered>,
     /// What it has, or need not have, of the first log.
     pub(crate) position: Option<Position>,
+    /// The stored memberships that it asked for.
+    pub(crate) memberships: Option<Vec<Membership>>,
     /// Why it is not in.
     pub(crate) error: Option<KeepError>,
     /// Until this is dropped, which is when the connection's shard knows that it is in.
@@ -93,7 +113,7 @@ pub struct Admission {
 impl Admission {
     /// It is not in.
     pub(crate) fn refused(error: KeepError) -> Self {
-        Admission { recovered: None, position: None, error: Some(error), pass: None }
+        Admission { recovered: None, position: None, memberships: None, error: Some(error), pass: None }
     }
 }
 
@@ -171,8 +191,30 @@ pub(super) struct Entrant {
     then: Then,
     logs: SmallVec<[LogKey; 1]>,
     stage: Stage,
+    /// The memberships that it waits for, and what is wished to come of them.
+    enrolling: Enrolling,
+    /// Whether it has just become a stored member, and so has missed nothing and asked for nothing.
+    is_new_member: bool,
     /// When it last got ahead.
     since: Instant,
+}
+
+/// How far an entrant is with its enrolment.
+#[derive(Debug)]
+enum Enrolling {
+    /// It has none.
+    No,
+    /// The store was asked.
+    Asked {
+        /// Whether it is entering from the place of the membership.
+        is_from_place: bool,
+        /// See [`Since::Membership`].
+        comes_later: bool,
+        /// Whether memberships are listed, rather than made or ended.
+        lists: bool,
+    },
+    /// These were listed.
+    Listed(Vec<Membership>),
 }
 
 /// All of them, and the pages that they wait for.
@@ -191,15 +233,27 @@ pub(super) struct Entrants {
 
 impl Clerk {
     pub(super) async fn enter(&mut self, entering: Entering) {
-        let Entering { address, then, logs, since } = entering;
+        let Entering { address, then, logs, since, enrolment } = entering;
         if self.logs.engine.is_none() {
             // Nobody would ever answer.
             return self.let_go(address, then, Admission::refused(KeepError::NoStore)).await;
         }
         self.entrants.last += 1;
         let number = self.entrants.last;
+        let enrolling = match &enrolment {
+            None => Enrolling::No,
+            Some(Enrolment { wish, .. }) => Enrolling::Asked {
+                is_from_place: matches!(since, Since::Membership { .. }),
+                comes_later: matches!(since, Since::Membership { comes_later: true }),
+                lists: matches!(wish, Wish::List(_)),
+            },
+        };
         let stage = match since {
-            Since::Now => Stage::Begin,
+            Since::Now | Since::Membership { .. } => Stage::Begin,
+            Since::Listed { reader, place } => {
+                let place = self.places.latest(&reader, Some(place)).unwrap_or(place);
+                Stage::Walk(Walk::from(place, true))
+            }
             Since::After(at) => Stage::Walk(Walk::from(at, false)),
             Since::Kept { reader, behind } => {
                 self.read_place(number, &reader);
@@ -209,9 +263,73 @@ impl Clerk {
         for log in &logs {
             self.follow(log, Some(number));
         }
-        let entrant = Entrant { address, then, logs, stage, since: Instant::now() };
+        let (is_new_member, since) = (false, Instant::now());
+        let entrant = Entrant { address, then, logs, stage, enrolling, is_new_member, since };
         self.entrants.waiting.insert(number, entrant);
+        if let Some(enrolment) = enrolment
+            && let Err((error, _)) = self.enrol(enrolment, Asked::Entrant(number))
+        {
+            return self.not_enrolled(number, error).await;
+        }
         self.step(number).await;
+    }
+
+    /// An entrant's memberships are what it wished, or cannot be.
+    pub(super) async fn entrant_enrolled(
+        &mut self,
+        number: u64,
+        hub: &HubName,
+        user: &UserId,
+        result: Result<Enrolled, KeepError>,
+    ) {
+        let Enrolled { mut memberships, is_new, .. } = match result {
+            Ok(enrolled) => enrolled,
+            Err(error) => return self.not_enrolled(number, error).await,
+        };
+        let Some(entrant) = self.entrants.waiting.get_mut(&number) else { return };
+        let Enrolling::Asked { is_from_place, comes_later, lists } = entrant.enrolling else { return };
+        entrant.since = Instant::now();
+        entrant.enrolling = Enrolling::No;
+        if lists {
+            memberships.retain(|membership| self.logs.rules().stores_members(&membership.group));
+            for membership in &memberships {
+                // It enters them one after the other; that they end somewhere is asked at once.
+                self.follow(&LogKey::Group(hub.clone(), membership.group.clone()), None);
+            }
+            if let Some(entrant) = self.entrants.waiting.get_mut(&number) {
+                entrant.enrolling = Enrolling::Listed(memberships);
+            }
+        } else if comes_later && !is_new {
+            let memberships = Some(memberships);
+            let admission =
+                Admission { recovered: None, position: None, memberships, error: None, pass: None };
+            return self.end(number, admission).await;
+        } else if let Some(membership) = memberships.pop().filter(|_| is_from_place) {
+            let reader = Reader::of_member(hub.clone(), membership.group, user.clone());
+            let place = self.places.latest(&reader, Some(membership.place)).unwrap_or(membership.place);
+            entrant.stage = Stage::Walk(Walk::from(place, true));
+            entrant.is_new_member = is_new;
+        }
+        self.step(number).await;
+    }
+
+    async fn not_enrolled(&mut self, number: u64, error: KeepError) {
+        let Some(entrant) = self.entrants.waiting.get_mut(&number) else { return };
+        if matches!(entrant.enrolling, Enrolling::Asked { lists: true, .. }) {
+            entrant.enrolling = Enrolling::No;
+            return self.step(number).await;
+        }
+        self.end(number, Admission::refused(error)).await;
+    }
+
+    /// Lets a connection into a log no longer: it gets nothing more of what it missed.
+    pub(super) async fn stop_entering(&mut self, address: Address, log: &LogKey) {
+        let is_it = |entrant: &Entrant| entrant.address == address && entrant.logs.first() == Some(log);
+        let waiting = self.entrants.waiting.iter().filter(|(_, entrant)| is_it(entrant));
+        let numbers: Vec<u64> = waiting.map(|(number, _)| *number).collect();
+        for number in numbers {
+            self.end(number, Admission::refused(KeepError::Store(Refusal::Closed.into()))).await;
+        }
     }
 
     /// A connection's place was read.
@@ -228,6 +346,9 @@ impl Clerk {
     /// Looks whether a connection can go on.
     pub(super) async fn step(&mut self, number: u64) {
         let Some(entrant) = self.entrants.waiting.get_mut(&number) else { return };
+        if matches!(entrant.enrolling, Enrolling::Asked { .. }) {
+            return;
+        }
         let Some(log) = entrant.logs.first().cloned() else { return self.admit(number, None).await };
         if entrant
             .logs
@@ -398,13 +519,12 @@ impl Clerk {
             let count = page.len() as u64;
             self.logs.counters.caught_up.fetch_add(count, Ordering::Relaxed);
             let hub = self.node.hubs().get_or_make(entry::target(log).0);
-            let is_inbox = matches!(log, LogKey::Inbox(..));
             let tells_lag = walk.is_full.then_some(number);
             let goes_on = !is_all && !walk.is_full;
             let entries: Arc<[Entry]> = page.into_iter().map(|(_, entry)| entry).collect();
             let command = || {
                 let (hub, entries) = (Arc::clone(&hub), Arc::clone(&entries));
-                Command::CatchUp { address, hub, entries, is_inbox, tells_lag }
+                Command::CatchUp { address, hub, log: log.clone(), entries, tells_lag }
             };
             self.post(address.shard, command).await;
             if goes_on {
@@ -447,12 +567,16 @@ impl Clerk {
 
     /// Lets a connection in. What follows in its logs goes to it as well from now on.
     async fn admit(&mut self, number: u64, recovered: Option<Recovered>) {
-        let Some(entrant) = self.entrants.waiting.get(&number) else { return };
+        let Some(entrant) = self.entrants.waiting.get_mut(&number) else { return };
+        let memberships = match std::mem::replace(&mut entrant.enrolling, Enrolling::No) {
+            Enrolling::Listed(memberships) => Some(memberships),
+            _ => None,
+        };
         let recovered = match &entrant.stage {
             Stage::Walk(Walk { lacks: Some(lacks), .. }) if recovered == Some(Recovered::Whole) => {
                 Some(*lacks)
             }
-            _ => recovered,
+            _ => recovered.filter(|_| !entrant.is_new_member),
         };
         let first = entrant.logs.first();
         let position = first.and_then(|log| self.feeds.get(log)).and_then(|followed| followed.feed.at());
@@ -462,7 +586,8 @@ impl Clerk {
                 followed.admitting.push(Admitting { shard, is_in: Arc::clone(&is_in) });
             }
         }
-        self.end(number, Admission { recovered, position, error: None, pass: Some(Pass(is_in)) }).await;
+        let pass = Some(Pass(is_in));
+        self.end(number, Admission { recovered, position, memberships, error: None, pass }).await;
     }
 
     async fn end(&mut self, number: u64, admission: Admission) {
@@ -489,8 +614,13 @@ impl Clerk {
             }
         }
         for number in late {
-            let error = KeepError::Store(Refusal::Failed("it does not answer".into()).into());
-            self.end(number, Admission::refused(error)).await;
+            let enrolling = self.entrants.waiting.get(&number).map(|entrant| &entrant.enrolling);
+            let silence = "it does not answer".to_owned();
+            let error = match enrolling {
+                Some(Enrolling::Asked { lists: false, .. }) => StoreError::Unknown(silence),
+                _ => Refusal::Failed(silence).into(),
+            };
+            self.end(number, Admission::refused(error.into())).await;
         }
         for number in std::mem::take(&mut self.lagging) {
             if let Some(address) = self.entrants.waiting.get(&number).map(|entrant| entrant.address) {

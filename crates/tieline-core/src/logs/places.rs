@@ -1,5 +1,6 @@
-//! [`Places`]: how far users, or each of their devices, have read their inboxes. Kept as records, written once a second for
-//! all that moved; what was not written yet when a node dies is read again by its client.
+//! [`Places`]: how far users, or each of their devices, have read their inboxes, and stored members the logs of their groups.
+//! Kept as records, written once a second for all that moved; what was not written yet when a node dies is read again by its
+//! client. Those of members are part of their memberships, which `logs/audience.rs` keeps.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,10 +8,11 @@ use std::time::Duration;
 use tieline_proto::Position;
 use tokio::time::Instant;
 
-use super::Reader;
+use super::audience::{Audience, Membership};
 use super::clerk::Coming;
+use super::{Engine, Reader};
 use crate::records::{Change, Expect, RecordKey, Records, Value};
-use crate::store::{AppendKey, StoreError};
+use crate::store::{AppendKey, LogKey, StoreError};
 
 /// How often they are written.
 const EVERY: Duration = Duration::from_secs(1);
@@ -47,14 +49,21 @@ impl Places {
         moved
     }
 
-    /// The store has one, or has not; then it is to be written again.
+    /// The store has one, or has not; then it is to be written again, unless it was forgotten meanwhile.
     pub(super) fn written(&mut self, reader: Reader, position: Position, is_written: bool) {
+        let is_known = self.writing.contains_key(&reader);
         if self.writing.get(&reader) == Some(&position) {
             self.writing.remove(&reader);
         }
-        if !is_written {
+        if !is_written && is_known {
             self.note(reader, position);
         }
+    }
+
+    /// A member has left: what it has read is of no account any more.
+    pub(super) fn forget(&mut self, reader: &Reader) {
+        self.moved.remove(reader);
+        self.writing.remove(reader);
     }
 
     /// Where a reader is whose place the store has given, or has none of: what has moved here meanwhile is newer.
@@ -81,17 +90,23 @@ impl Places {
 
     /// Writes one.
     pub(super) fn write(
-        records: &dyn Records,
+        engine: &Engine,
         reader: &Reader,
         position: Position,
     ) -> Coming<Result<(), StoreError>> {
+        if let (LogKey::Group(hub, group), Some(user)) = (&reader.log, &reader.member) {
+            let (audience, hub, user) = (Audience::new(engine), hub.clone(), user.clone());
+            let membership = Membership { group: group.clone(), place: position };
+            return Box::pin(async move { audience.note(&hub, &user, &membership).await });
+        }
         // Behind the numbers stands whose it is, for people who look into the store.
         let mut bytes = Vec::with_capacity(64);
         bytes.extend_from_slice(&position.epoch.to_le_bytes());
         bytes.extend_from_slice(&position.offset.to_le_bytes());
-        bytes.extend_from_slice(reader.inbox.to_text().as_bytes());
+        bytes.extend_from_slice(reader.log.to_text().as_bytes());
         let to = Some(Value { bytes: bytes.into(), lives: Some(LIVES) });
-        let answer = records.compare_and_set(Change { key: key(reader), expect: Expect::Anything, to });
+        let answer =
+            engine.records.compare_and_set(Change { key: key(reader), expect: Expect::Anything, to });
         Box::pin(async move { answer.await.map(drop) })
     }
 }
@@ -108,6 +123,6 @@ pub(super) fn later(first: Option<Position>, second: Option<Position>) -> Option
 
 fn key(reader: &Reader) -> RecordKey {
     let device = reader.device.as_deref().unwrap_or_default();
-    let AppendKey(hash) = AppendKey::of(&[&reader.inbox.to_text(), device]);
+    let AppendKey(hash) = AppendKey::of(&[&reader.log.to_text(), device]);
     RecordKey::new(&format!("place/{hash:032x}")).expect("a prefix and digits are a key")
 }

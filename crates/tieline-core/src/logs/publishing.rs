@@ -11,6 +11,7 @@ use tieline_switchboard::Address;
 use tokio::sync::oneshot;
 
 use super::clerk::Clerk;
+use super::enrolling::Uncounted;
 use super::entry::{Entry, body};
 use super::health::Health;
 use super::{KeepError, log_of};
@@ -217,10 +218,22 @@ impl Clerk {
             self.tell_queued(&part, user);
             known = Outcome { unknown: 0, queued: 1, ..known };
         }
+        let counts = self.counts_offline(&part, receipt);
         if let Some(receipt) = receipt {
-            // One by this node's feed, where it follows the log, and one by what is known now.
-            receipt.await_more(route.elsewhere.nodes.len() + 2);
+            // One by this node's feed, where it follows the log, one by what is known now, and one by who counts.
+            receipt.await_more(route.elsewhere.nodes.len() + 2 + usize::from(counts));
             self.add(receipt, known);
+        }
+        if counts {
+            let uncounted = Uncounted {
+                hub: Arc::clone(&part.hub),
+                message: part.message.id,
+                position: appended.position,
+                from: part.message.from_user.clone(),
+                users: part.users.clone(),
+                receipt: receipt.cloned(),
+            };
+            self.count_offline(log.clone(), uncounted);
         }
         self.node.forward(&part, &route);
         if self.follows(&log) {
@@ -228,6 +241,12 @@ impl Clerk {
         } else if let Some(receipt) = part.receipt.take() {
             self.add(&receipt, Outcome::default());
         }
+    }
+
+    /// Whether members of a message's group may be offline who get it on return, and anybody wants to know.
+    fn counts_offline(&self, part: &Delivery, receipt: Option<&Arc<Receipt>>) -> bool {
+        let is_wanted = receipt.is_some() || self.node.events().is_some();
+        is_wanted && matches!(&part.to[0], Target::Group(group) if self.logs.rules().stores_members(group))
     }
 
     /// A message waits for a user who is offline.

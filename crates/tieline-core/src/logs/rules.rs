@@ -14,6 +14,9 @@ pub struct GroupRule {
     /// Whether a member that lags too far behind misses messages, in place of being closed. Not where there is a history:
     /// who is closed there comes back and misses nothing.
     pub drops: bool,
+    /// Whether users are members whether they are connected or not, and get on return what they missed. Only where there is a
+    /// history.
+    pub stores_members: bool,
 }
 
 /// Which targets have a log.
@@ -34,6 +37,16 @@ impl LogRules {
     /// How much is kept of the messages to a group.
     pub fn history(&self, group: &str) -> Option<Retention> {
         self.rule(group)?.history
+    }
+
+    /// Whether users are members of a group whether they are connected or not.
+    pub fn stores_members(&self, group: &str) -> bool {
+        self.rule(group).is_some_and(|rule| rule.stores_members && rule.history.is_some())
+    }
+
+    /// Whether there may be such groups at all.
+    pub fn store_any_members(&self) -> bool {
+        self.groups.iter().any(|rule| rule.stores_members && rule.history.is_some())
     }
 
     /// What becomes of a message for a member of this group that lags behind.
@@ -97,13 +110,20 @@ mod tests {
     #[test]
     fn the_first_rule_counts() {
         let kept = Some(Retention::default());
-        let rule = |pattern: &str, history, drops| GroupRule { pattern: pattern.into(), history, drops };
+        let rule = |pattern: &str, history, drops| GroupRule {
+            pattern: pattern.into(),
+            history,
+            drops,
+            stores_members: pattern != "a-kept",
+        };
         let rules = LogRules {
             groups: vec![rule("a*", None, true), rule("a-kept", kept, false), rule("*", kept, false)],
             inbox: None,
         };
         assert_eq!((rules.history("a-kept"), rules.when_lagging("a-kept")), (None, WhenLagging::Drop));
         assert_eq!((rules.history("b"), rules.when_lagging("b")), (kept, WhenLagging::End));
+        assert_eq!(["a-kept", "b"].map(|group| rules.stores_members(group)), [false, true]);
+        assert!(rules.store_any_members() && !LogRules::default().store_any_members());
         assert!(rules.keep_anything() && !LogRules::default().keep_anything());
     }
 }

@@ -15,30 +15,40 @@ use crate::delivery::Target;
 use crate::hub::Hub;
 use crate::inbox::Inbox;
 use crate::logs::{Admission, Entering, Entry, KeepError, NOTHING_YET, Reader, Since};
+use crate::reading::Reading;
+use crate::session::Session;
 use crate::store::{LogKey, Refusal as StoreRefusal};
 use crate::subprotocol::Subprotocol;
 
 /// When an inbox is opened again that could not be, because the connection stood still or the store did not answer, in
 /// milliseconds.
-const AGAIN: u64 = 1000;
+pub(super) const AGAIN: u64 = 1000;
 
 /// So many of them in a second: a store that comes back has other things to do as well. The others wait.
-const MOST_AGAIN: usize = 1000;
+pub(super) const MOST_AGAIN: usize = 1000;
 
 impl Operator {
     /// Lets a connection enter the logs of what it is about to do. Gives it back where there are none.
     pub(super) fn enter_logs(&mut self, shard: &mut Shard<Self>, slot: Slot, then: Then) -> Option<Then> {
         let Some(logs) = self.node.logs().cloned() else { return Some(then) };
         let mut wanted: SmallVec<[LogKey; 1]> = SmallVec::new();
-        let mut since = Since::Now;
+        let (mut since, mut enrolment) = (Since::Now, None);
         match &then {
-            Then::Greet { hub, user, groups, .. } => {
+            Then::Greet { hub, user, groups, joins, .. } => {
+                enrolment = self.listing(hub, user.as_ref(), joins);
                 let inbox = user.as_ref().filter(|_| logs.rules().inbox.is_some());
                 wanted.extend(inbox.map(|user| LogKey::Inbox(hub.clone(), user.clone())));
                 let kept = groups.iter().filter(|group| logs.rules().history(group).is_some());
                 wanted.extend(kept.map(|group| LogKey::Group(hub.clone(), group.clone())));
             }
             Then::Join { hub, group, since: from, .. } if logs.rules().history(group).is_some() => {
+                let member = shard.session(slot).and_then(|session| self.member(session, group));
+                if let Some(user) = member {
+                    let (group, from) = (group.clone(), *from);
+                    let entering = self.joining(shard, slot, then, &group, user, from)?;
+                    self.begin_entering(shard, slot, entering);
+                    return None;
+                }
                 let is_member = shard.session(slot).is_some_and(|session| session.group(group).is_some());
                 if is_member && from.is_none() {
                     return Some(then);
@@ -50,16 +60,19 @@ impl Operator {
                 since = from.map_or(Since::Now, Since::After);
                 wanted.push(LogKey::Group(hub.clone(), group.clone()));
             }
-            Then::Join { .. } | Then::Return { .. } | Then::Hear { .. } => {}
+            Then::Attend(_) => {
+                let Some(entering) = self.next_group(shard, slot) else { return Some(then) };
+                self.begin_entering(shard, slot, entering);
+                return None;
+            }
+            Then::Join { .. } | Then::Return { .. } | Then::Hear { .. } | Then::List | Then::Leave { .. } => {
+            }
         }
-        if wanted.is_empty() {
+        if wanted.is_empty() && enrolment.is_none() {
             return Some(then);
         }
-        self.begin_entering(
-            shard,
-            slot,
-            Entering { address: shard.address(slot), then, logs: wanted, since },
-        );
+        let address = shard.address(slot);
+        self.begin_entering(shard, slot, Entering { address, then, logs: wanted, since, enrolment });
         None
     }
 
@@ -76,11 +89,14 @@ impl Operator {
         }
     }
 
-    /// Whether a connection is not read until something is done. Those that are given the inbox by themselves are: what they
-    /// send meanwhile has nothing to do with it, and how far they have read is heard from them, by which they get ahead.
+    /// Whether a connection is not read until something is done. Those that are given the inbox, or groups of their user, by
+    /// themselves are: how far they have read is heard from them, by which they get ahead.
     pub(super) fn holds(&self, shard: &Shard<Self>, slot: Slot, then: &Then) -> bool {
-        let inbox = shard.session(slot).and_then(|session| session.inbox.as_ref());
-        !matches!(then, Then::Hear { .. }) || inbox.is_some_and(|inbox| inbox.is_asked_for())
+        let says = |session: &Session| session.subprotocol == Subprotocol::Tieline;
+        match then {
+            Then::Hear { .. } | Then::List | Then::Attend(_) => shard.session(slot).is_some_and(says),
+            Then::Greet { .. } | Then::Join { .. } | Then::Leave { .. } | Then::Return { .. } => true,
+        }
     }
 
     /// What the ack of a join says of its group's log.
@@ -104,9 +120,8 @@ impl Operator {
         let Some(session) = shard.session_mut(slot) else { return };
         let subprotocol = session.subprotocol;
         if let Some(user) = session.user.clone().filter(|_| keeps_inboxes) {
-            let inbox = LogKey::Inbox(session.hub.name().clone(), user);
             let at = admission.position.unwrap_or(NOTHING_YET);
-            let reader = Reader { inbox, device: device.map(Arc::from) };
+            let reader = Reader::of_inbox(session.hub.name().clone(), user, device.map(Arc::from));
             session.inbox = Some(Box::new(Inbox::new(reader, at, subprotocol)));
             if subprotocol == Subprotocol::Tieline {
                 let until = shard.now_ms() + self.node.limits().hello.as_millis() as u64;
@@ -155,9 +170,9 @@ impl Operator {
 
     fn open_inbox(&mut self, shard: &mut Shard<Self>, slot: Slot, then: Then, since: Since) {
         let Some(inbox) = shard.session(slot).and_then(|session| session.inbox.as_ref()) else { return };
-        let logs = SmallVec::from_iter([inbox.reader.inbox.clone()]);
+        let logs = SmallVec::from_iter([inbox.reader.log.clone()]);
         let address = shard.address(slot);
-        self.begin_entering(shard, slot, Entering { address, then, logs, since });
+        self.begin_entering(shard, slot, Entering { address, then, logs, since, enrolment: None });
     }
 
     /// Opens the inbox of a connection that does not ask for it: from the place that is kept, or, where its client could have
@@ -235,35 +250,38 @@ impl Operator {
     }
 
     /// A client has acknowledged all numbers up to this one.
-    pub(super) fn inbox_acknowledged(&mut self, shard: &mut Shard<Self>, slot: Slot, last: u64) {
-        let Some(inbox) = shard.session_mut(slot).and_then(|session| session.inbox.as_mut()) else { return };
-        if let (Some(position), Some(logs)) = (inbox.acknowledged(last), self.node.logs()) {
-            logs.read(inbox.reader.clone(), position);
+    pub(super) fn acknowledged(&mut self, shard: &mut Shard<Self>, slot: Slot, last: u64) {
+        let Some((session, logs)) = shard.session_mut(slot).zip(self.node.logs()) else { return };
+        for reading in session.readings() {
+            if let Some(position) = reading.acknowledged(last) {
+                logs.read(reading.reader.clone(), position);
+            }
         }
     }
 
-    /// A client has answered a ping, perhaps one that named a place in its inbox.
-    pub(super) fn inbox_arrived(&mut self, shard: &mut Shard<Self>, slot: Slot, payload: &[u8]) {
-        let Some(inbox) = shard.session_mut(slot).and_then(|session| session.inbox.as_mut()) else { return };
-        if let (Some(position), Some(logs)) = (inbox.answered(payload), self.node.logs()) {
-            logs.read(inbox.reader.clone(), position);
-            self.ask_what_arrived(shard, slot);
-        }
+    /// A client has answered a ping, perhaps one that named a place in a log.
+    pub(super) fn arrived(&mut self, shard: &mut Shard<Self>, slot: Slot, payload: &[u8]) {
+        let Some((session, logs)) = shard.session_mut(slot).zip(self.node.logs()) else { return };
+        let answered = |reading: &mut Reading| Some((reading.answered(payload)?, reading.reader.clone()));
+        let Some((position, reader)) = session.readings().find_map(answered) else { return };
+        let log = reader.log.clone();
+        logs.read(reader, position);
+        self.ask_what_arrived(shard, slot, &log);
     }
 
-    /// A connection was given a message of its inbox.
-    pub(super) fn inbox_given(&self, shard: &mut Shard<Self>, slot: Slot, position: Position) {
+    /// A connection was given a message of a log of which it is noted how far its client has read it.
+    pub(super) fn given(&self, shard: &mut Shard<Self>, slot: Slot, log: &LogKey, position: Position) {
         let sequence = shard.last_sequence(slot);
-        if let Some(inbox) = shard.session_mut(slot).and_then(|session| session.inbox.as_mut()) {
-            inbox.give(position, sequence);
+        if let Some(reading) = shard.session_mut(slot).and_then(|session| session.reading(log)) {
+            reading.give(position, sequence);
         }
     }
 
-    /// Pings behind what a connection was given of its inbox, where that is how it is known what has arrived.
-    pub(super) fn ask_what_arrived(&self, shard: &mut Shard<Self>, slot: Slot) {
+    /// Pings behind what a connection was given of a log, where that is how it is known what has arrived.
+    pub(super) fn ask_what_arrived(&self, shard: &mut Shard<Self>, slot: Slot, log: &LogKey) {
         let now = shard.now_ms();
-        let inbox = shard.session_mut(slot).and_then(|session| session.inbox.as_mut());
-        if let Some(payload) = inbox.and_then(|inbox| inbox.ask(now)) {
+        let reading = shard.session_mut(slot).and_then(|session| session.reading(log));
+        if let Some(payload) = reading.and_then(|reading| reading.ask(now)) {
             shard.ping(slot, &payload);
         }
     }
@@ -274,20 +292,20 @@ impl Operator {
         shard: &mut Shard<Self>,
         address: Address,
         hub: &Arc<Hub>,
+        log: &LogKey,
         entries: &[Entry],
-        is_inbox: bool,
     ) {
         for entry in entries {
             let Some(slot) = shard.find(address) else { return };
             let Some(id) = shard.session(slot).map(|session| session.id) else { return };
             let Some(delivery) = entry.delivery(hub, Target::Connection(id), false) else { continue };
             self.deliver(shard, &delivery);
-            if let Some(position) = delivery.message.position.filter(|_| is_inbox) {
-                self.inbox_given(shard, slot, position);
+            if let Some(position) = delivery.message.position {
+                self.given(shard, slot, log, position);
             }
         }
-        if let Some(slot) = shard.find(address).filter(|_| is_inbox) {
-            self.ask_what_arrived(shard, slot);
+        if let Some(slot) = shard.find(address) {
+            self.ask_what_arrived(shard, slot, log);
         }
     }
 

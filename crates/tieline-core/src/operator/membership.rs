@@ -46,14 +46,21 @@ impl Operator {
             return self.refuse(shard, slot, &Refusal::new(ack_id, ErrorCode::Forbidden));
         }
         self.tally.leaves += 1;
+        let member = self.member(session, group);
         self.exit(shard, slot, group);
-        self.ack(shard, slot, ack_id, Extra::None);
+        match member.zip(GroupName::new(group).ok()) {
+            Some((user, group)) => self.end_membership(shard, slot, group, user, ack_id),
+            None => self.ack(shard, slot, ack_id, Extra::None),
+        }
     }
 
     /// Makes a connection a member, without asking whether it may, and without waiting for the other nodes to know.
     /// Returns false when it was one already.
     pub fn enter(&mut self, shard: &mut Shard<Self>, slot: Slot, name: &GroupName) -> bool {
         let Some(session) = shard.session(slot) else { return false };
+        if session.memberships.as_ref().is_some_and(|memberships| memberships.is_coming(name)) {
+            return false;
+        }
         let hub = session.hub.name().clone();
         self.hold(&hub, name);
         self.admit(shard, slot, name)
@@ -75,15 +82,23 @@ impl Operator {
         if shard.group_len(id) == 0 {
             self.ends.forget(id);
         }
-        shard.join(slot, id)
+        let is_new = shard.join(slot, id);
+        self.begin_reading(shard, slot, name);
+        is_new
     }
 
-    /// Ends a membership. Returns false when there was none.
+    /// Ends a connection's membership, or what would become one. Returns false when there was neither.
     pub fn exit(&mut self, shard: &mut Shard<Self>, slot: Slot, name: &str) -> bool {
         let index = self.shard;
+        if self.attend_no_longer(shard, slot, name) {
+            return true;
+        }
         let Some(session) = shard.session_mut(slot) else { return false };
         let Some(group) = session.group(name).map(Arc::clone) else { return false };
         session.groups.retain(|of| !Arc::ptr_eq(of, &group));
+        if let Some(memberships) = &mut session.memberships {
+            memberships.end(name);
+        }
         let hub = Arc::clone(&session.hub);
         hub.exit(&group, index);
         if let Some(name) = group.name() {

@@ -144,7 +144,7 @@ impl Operator {
         let keeps_inboxes = self.node.keeps_inboxes();
         let inbox = user.as_ref().zip(inbox).filter(|_| keeps_inboxes).map(|(user, place)| {
             let device = place.device.map(Arc::from);
-            let reader = Reader { inbox: LogKey::Inbox(name.clone(), user.clone()), device };
+            let reader = Reader::of_inbox(name.clone(), user.clone(), device);
             let mut inbox = Inbox::new(reader, place.at, subprotocol);
             inbox.has_given = place.has_given;
             Box::new(inbox)
@@ -166,6 +166,7 @@ impl Operator {
             bucket: Bucket::default(),
             acks: AckWindow::default(),
             inbox,
+            memberships: None,
             taking: SETTLING,
         };
         let Some(slot) = shard.plant(session, subprotocol.format(0)) else {
@@ -237,6 +238,7 @@ impl Operator {
         for name in &rest.groups {
             self.enter(shard, slot, name);
         }
+        self.settle_memberships(shard, slot, last);
         if is_waiting {
             // It was not given all that is kept before it moved.
             self.open_inbox_by_itself(shard, slot);

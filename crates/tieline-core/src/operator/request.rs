@@ -89,7 +89,7 @@ impl Operator {
             Request::Ping => shard.send(slot, Kind::Text, reply::pong),
             Request::SequenceAck { sequence_id } => {
                 if let Some(last) = shard.acknowledge(slot, sequence_id) {
-                    self.inbox_acknowledged(shard, slot, last);
+                    self.acknowledged(shard, slot, last);
                 }
             }
             Request::Event { event, ack_id, data } => {
@@ -108,6 +108,7 @@ impl Operator {
                 self.hello(shard, slot, ack_id, inbox, device.as_deref());
             }
             Request::InboxAck { offset } => self.inbox_read(shard, slot, offset),
+            Request::GroupAck { group, offset } => self.group_read(shard, slot, &group, offset),
             Request::StreamStart { stream_id, .. }
             | Request::StreamData { stream_id, .. }
             | Request::StreamEnd { stream_id, .. } => {

@@ -20,7 +20,7 @@ use crate::hub::Hub;
 use crate::logs::{Publishing, Reply};
 use crate::message::{Letter, Message, Way, letter};
 use crate::session::Session;
-use crate::store::AppendKey;
+use crate::store::{AppendKey, LogKey};
 use crate::subprotocol::Subprotocol;
 
 /// What all sends of a client have in common.
@@ -381,14 +381,20 @@ impl Operator {
         let delivered =
             shard.publish(&Publication { message, to: &to, except: &except, only, when_lagging }) as u64;
         if let Some(position) = delivery.message.position {
-            if let [Target::Group(group)] = &delivery.to[..]
-                && let Some(group) = delivery.hub.group(group)
+            if let [Target::Group(name)] = &delivery.to[..]
+                && let Some(group) = delivery.hub.group(name)
             {
                 self.ends.note(&group, position);
+                if self.node.logs().is_some_and(|logs| logs.rules().stores_members(name)) {
+                    self.members_given(shard, &group, position);
+                }
             }
-            for slot in readers {
-                self.inbox_given(shard, slot, position);
-                self.ask_what_arrived(shard, slot);
+            if let ([Target::User(user)], false) = (&delivery.to[..], readers.is_empty()) {
+                let log = LogKey::Inbox(delivery.hub.name().clone(), user.clone());
+                for slot in readers {
+                    self.given(shard, slot, &log, position);
+                    self.ask_what_arrived(shard, slot, &log);
+                }
             }
         }
         Outcome { delivered, unknown, ..Outcome::default() }

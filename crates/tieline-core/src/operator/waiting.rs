@@ -3,13 +3,28 @@
 
 use std::sync::Arc;
 
+use tieline_proto::reply::{Extra, Recovered};
 use tieline_proto::{GroupName, HubName, UserId};
 use tieline_switchboard::{Address, Shard, Slot};
 
 use super::Operator;
 use crate::cluster::Known;
 use crate::command::Then;
-use crate::logs::Admission;
+use crate::logs::{Admission, Membership};
+
+/// What a connection does after it went on, about groups that its user is a stored member of.
+enum Next {
+    /// Nothing.
+    Nothing,
+    /// It was greeted, and its token names these groups.
+    Begin(Vec<GroupName>, Admission),
+    /// They were listed.
+    Listed(Admission),
+    /// It enters these.
+    Attend(Vec<Membership>),
+    /// It enters the next one.
+    Group,
+}
 
 impl Operator {
     /// States what a new connection holds. Returns when the others know all of it, and the claim to its user.
@@ -49,7 +64,9 @@ impl Operator {
         let address = shard.address(slot);
         let then = match (known, self.node.cluster()) {
             (Known::At(version), Some(cluster)) => {
-                shard.park(slot);
+                if self.holds(shard, slot, &then) {
+                    shard.park(slot);
+                }
                 match cluster.when_read(version, address, then) {
                     Ok(()) => return,
                     Err(then) => then,
@@ -79,8 +96,10 @@ impl Operator {
             },
         };
         let holds = self.holds(shard, slot, &then);
+        // What is done when it is read again, which it may stop at once.
+        let mut next = Next::Nothing;
         match then {
-            Then::Greet { user, claim, login, groups, device, .. } => {
+            Then::Greet { user, claim, login, groups, joins, device, .. } => {
                 let Some(session) = shard.session_mut(slot) else { return };
                 session.greeted = true;
                 session.claim = claim;
@@ -98,6 +117,9 @@ impl Operator {
                 }
                 if let Some(admission) = admission {
                     self.greeted(shard, slot, &admission, device);
+                    if self.listing(hub.name(), user.as_ref(), &[]).is_some() {
+                        next = Next::Begin(joins, admission);
+                    }
                 }
                 self.take_place(shard, slot);
             }
@@ -105,11 +127,34 @@ impl Operator {
                 if let Some(error) = admission.as_ref().and_then(|admission| admission.error.as_ref()) {
                     self.release(&hub, &group);
                     self.refuse_kept(shard, slot, ack_id, error);
+                } else if let Some(later) = self.joins_later(shard, slot, &group, admission.as_mut()) {
+                    self.release(&hub, &group);
+                    self.ack(shard, slot, ack_id, Self::entered(since, admission));
+                    next = Next::Attend(later);
                 } else {
                     self.admit(shard, slot, &group);
+                    let position = admission.as_ref().and_then(|admission| admission.position);
+                    self.is_at(shard, slot, &group, position);
+                    let is_whole = admission.as_ref().and_then(|admission| admission.recovered)
+                        == Some(Recovered::Whole);
+                    if let Some(since) = since.filter(|_| is_whole) {
+                        self.has_read_before(shard, slot, &group, since);
+                    }
                     self.ack(shard, slot, ack_id, Self::entered(since, admission));
                 }
             }
+            Then::List => next = admission.map_or(Next::Nothing, Next::Listed),
+            Then::Attend(group) => {
+                if let Some((group, admission)) = group.zip(admission)
+                    && self.attended(shard, slot, &group, &admission)
+                {
+                    next = Next::Group;
+                }
+            }
+            Then::Leave { ack_id } => match admission.and_then(|admission| admission.error) {
+                Some(error) => self.refuse_kept(shard, slot, ack_id, &error),
+                None => self.ack(shard, slot, ack_id, Extra::None),
+            },
             Then::Return { hub, group, done } => {
                 let Some(admission) = admission else { return };
                 let entered = match &admission.error {
@@ -117,7 +162,10 @@ impl Operator {
                     None => Ok(admission.recovered),
                 };
                 match group {
-                    Some(group) if entered.is_ok() => drop(self.admit(shard, slot, &group)),
+                    Some(group) if entered.is_ok() => {
+                        self.admit(shard, slot, &group);
+                        self.is_at(shard, slot, &group, admission.position);
+                    }
                     Some(group) => self.release(&hub, &group),
                     None => self.hear(shard, slot, None, true, Some(admission)),
                 }
@@ -130,11 +178,20 @@ impl Operator {
         if holds {
             shard.unpark(slot);
         }
+        match next {
+            Next::Nothing => {}
+            Next::Begin(joins, admission) => self.begin_attending(shard, slot, joins, Some(admission)),
+            Next::Listed(admission) => self.listed(shard, slot, admission),
+            Next::Attend(groups) => self.attend(shard, slot, groups),
+            Next::Group => self.go_on(shard, address, Then::Attend(None), None),
+        }
     }
 
     /// The connection ended while it waited.
     fn take_back(&self, then: Then) {
         match then {
+            // What it was to attend was given back with its session.
+            Then::List | Then::Attend(_) | Then::Leave { .. } => {}
             Then::Greet { hub, user, claim, login, groups, .. } => {
                 self.log_out(&hub, login.as_deref());
                 user.into_iter().for_each(|user| self.release_user(&hub, &user, claim));

@@ -160,7 +160,7 @@ impl Node {
             let Some(session) = shard.session(slot) else { return };
             let log = match (&group, &session.inbox) {
                 (Some(group), _) => LogKey::Group(hub.clone(), group.clone()),
-                (None, Some(inbox)) => inbox.reader.inbox.clone(),
+                (None, Some(inbox)) => inbox.reader.log.clone(),
                 (None, None) => return,
             };
             if let Some(group) = &group {
@@ -169,7 +169,7 @@ impl Node {
             let then = Then::Return { hub, group, done };
             let since = at.map_or(Since::Now, Since::After);
             let logs = SmallVec::from_iter([log]);
-            operator.begin_entering(shard, slot, Entering { address, then, logs, since });
+            operator.begin_entering(shard, slot, Entering { address, then, logs, since, enrolment: None });
         };
         self.ask(address.shard, enter).await?;
         match entered.await.map_err(|_| Lost::ForGood)? {

@@ -97,7 +97,7 @@ impl World {
             .find(|(node, _)| !is_known(node))
             .expect("the next millisecond comes");
         let history = Some(Retention { count: 100_000, ..Retention::default() });
-        let kept = GroupRule { pattern: "kept-*".into(), history, drops: false };
+        let kept = GroupRule { pattern: "kept-*".into(), history, drops: false, stores_members: false };
         self.membership.keep(&node, LogRules { groups: vec![kept], inbox: history }, self.store.engine());
         self.membership.join(&node);
         self.nodes.push(node);

@@ -9,7 +9,7 @@ use tieline_core::Subprotocol;
 use tieline_core::broker::MemoryExchange;
 use tieline_core::cluster::ClusterTimes;
 use tieline_core::logs::{Engine, GroupRule, LogRules};
-use tieline_core::records::MemoryRecords;
+use tieline_core::records::{self, Change, MemoryRecords, Record, RecordKey, Records};
 use tieline_core::store::{
     Answer, Append, Appended, Cut, Head, LogKey, MemoryStore, Page, PageLimit, Refusal, Retention, Store,
     StoreId,
@@ -38,7 +38,11 @@ impl Door {
     }
 
     pub(crate) fn engine(&self) -> Option<Engine> {
-        Some(Engine { store: Arc::new(self.clone()), records: Arc::clone(&self.records) as _ })
+        Some(Engine { store: Arc::new(self.clone()), records: Arc::new(self.clone()) })
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_shut.load(Ordering::SeqCst) || self.is_silent.load(Ordering::SeqCst)
     }
 
     fn through<T: Send + 'static>(&self, answer: Answer<T>) -> Answer<T> {
@@ -58,7 +62,7 @@ impl Store for Door {
     }
 
     fn append(&self, append: Append) -> Answer<Appended> {
-        if self.is_shut.load(Ordering::SeqCst) || self.is_silent.load(Ordering::SeqCst) {
+        if self.is_closed() {
             return self.through(Box::pin(std::future::pending()));
         }
         self.store.append(append)
@@ -81,10 +85,37 @@ impl Store for Door {
     }
 }
 
+impl Records for Door {
+    fn get(&self, key: RecordKey) -> Answer<Option<Record>> {
+        self.through(self.records.get(key))
+    }
+
+    fn compare_and_set(&self, change: Change) -> Answer<records::Outcome> {
+        if self.is_closed() {
+            return self.through(Box::pin(std::future::pending()));
+        }
+        self.records.compare_and_set(change)
+    }
+
+    fn list(
+        &self,
+        prefix: String,
+        after: Option<RecordKey>,
+        count: usize,
+    ) -> Answer<Vec<(RecordKey, Record)>> {
+        self.through(self.records.list(prefix, after, count))
+    }
+}
+
 pub(crate) fn rules() -> LogRules {
     let history = Some(Retention::default());
-    let kept = GroupRule { pattern: "kept*".into(), history, drops: false };
-    LogRules { groups: vec![kept], inbox: history }
+    let rule = |pattern: &str, stores_members| GroupRule {
+        pattern: pattern.into(),
+        history,
+        drops: false,
+        stores_members,
+    };
+    LogRules { groups: vec![rule("kept*", false), rule("club*", true)], inbox: history }
 }
 
 pub(crate) fn house(door: &Door) -> House {

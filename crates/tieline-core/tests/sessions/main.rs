@@ -11,6 +11,7 @@ mod inboxes;
 mod logins;
 mod logs;
 mod medium;
+mod members;
 mod moving;
 mod reliable;
 mod routing;

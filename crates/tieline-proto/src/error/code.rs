@@ -60,7 +60,8 @@ errors! {
     Forbidden            403 No,        "The token's roles do not allow this.";
     RefusedByHandler     403 No,        "The application's event handler refuses this.";
     OriginRefused        403 No,        "The page's origin is not among those allowed to connect.";
-    TooManyGroups        403 No,        "The connection is in as many groups as one connection may be.";
+    TooManyGroups        403 No,        "The connection, or its user, is in as many groups as it may be.";
+    TooManyMembers       403 No,        "The group has as many stored members as it may have.";
     NotFound             404 No,        "There is no such connection, user, group or path.";
     NoHandler            404 No,        "Nobody is registered to answer this event.";
     StreamNotFound       404 No,        "There is no such stream on this connection; it ended, timed out, or never began.";

@@ -65,6 +65,9 @@ fn build<'a>(frame: &Frame<'a>, ack_id: Option<u64>, dialect: Dialect) -> Result
             ack_id,
         },
         "inboxAck" if ours => Request::InboxAck { offset: frame.needed_offset(Field::Offset)? },
+        "groupAck" if ours => {
+            Request::GroupAck { group: frame.group()?, offset: frame.needed_offset(Field::Offset)? }
+        }
         "presence" if ours => Request::Presence {
             group: frame.optional_group()?,
             after: frame.text(Field::After)?,

@@ -153,6 +153,7 @@ fn what_only_tieline_has() {
         &send,
         r#"{"type":"hello","inbox":{"epoch":1,"offset":2},"device":"phone"}"#,
         r#"{"type":"inboxAck","offset":9}"#,
+        r#"{"type":"groupAck","group":"g","offset":9}"#,
         r#"{"type":"presence","group":"g","limit":10,"after":"u","ackId":1}"#,
         r#"{"type":"token","token":"a.b.c","ackId":3}"#,
     ];
@@ -289,6 +290,9 @@ fn bad_members_are_named() {
         (r#","type":"event","event":"","data":1"#, "event", InvalidRequest),
         (r#","type":"event","event":"e""#, "data", InvalidRequest),
         (r#","type":"inboxAck","offset":9007199254740992"#, "offset", InvalidRequest),
+        (r#","type":"groupAck","offset":1"#, "group", InvalidRequest),
+        (r#","type":"groupAck","group":" ","offset":1"#, "group", InvalidGroup),
+        (r#","type":"groupAck","group":"g","offset":-1"#, "offset", InvalidRequest),
         (r#","type":"token""#, "token", InvalidRequest),
         (
             r#","type":"invoke","invocationId":"1","target":"x","event":"e","data":1"#,
