@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tieline_proto::{ConnectionId, ErrorCode, HubName, MessageId, Payload, Position, UserId};
+use tieline_proto::{ConnectionId, ErrorCode, GroupName, HubName, MessageId, Payload, Position, UserId};
 use tieline_switchboard::Address;
 
 use crate::Subprotocol;
@@ -37,9 +37,11 @@ pub struct Queued {
     pub hub: HubName,
     /// For whom.
     pub user: UserId,
+    /// The group, of a message to one that the user is a stored member of; none of a message to the user.
+    pub group: Option<GroupName>,
     /// The message's id.
     pub message: MessageId,
-    /// Its place in the user's inbox, or in the log of a group that the user is a stored member of.
+    /// Its place in the group's log, or in the user's inbox.
     pub position: Position,
     /// Who sent it, when the sender has a user.
     pub from: Option<UserId>,

@@ -29,7 +29,7 @@ use tieline_core::token::Keys;
 
 pub use document::markdown;
 pub use error::{ConfigError, ConfigErrors, Origin};
-pub use keeping::{History, SlowConsumer};
+pub use keeping::{History, Members, SlowConsumer};
 pub use kind::{Broker, Demo, LogFormat, Masked, Size};
 pub use layers::Layers;
 pub use row::{Row, rows};
@@ -86,6 +86,9 @@ impl Settings {
             if drops_history(table) {
                 errors.push(ConfigError::DropsHistory { origin: origin.clone() });
             }
+            if table.members == Members::Stored && table.history.is_none() {
+                errors.push(ConfigError::MembersWithoutHistory { origin: origin.clone() });
+            }
         }
         ConfigErrors::none_or(errors).map(|()| settings)
     }
@@ -105,6 +108,7 @@ impl Settings {
             pattern: table.r#match.clone(),
             history: table.history.map(|History(kept)| kept),
             drops: table.slow_consumer == SlowConsumer::Drop,
+            stores_members: table.members == Members::Stored,
         };
         let Inbox { count, age, bytes } = self.inbox;
         let inbox = Retention { count: count as u64, age, bytes: bytes.0 as u64 };

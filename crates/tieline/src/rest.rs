@@ -26,6 +26,7 @@ use hyper::StatusCode;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Serialize;
 use tieline_core::ask::sending::SendError;
+use tieline_core::logs::KeepError;
 use tieline_core::{Overloaded, unix_ms};
 use tieline_proto::ErrorCode;
 use tieline_proto::rest::{NodeItem, NodeState, NodesPage};
@@ -182,8 +183,14 @@ impl From<SendError> for Refusal {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Overloaded(overloaded) => overloaded.into(),
-            SendError::NotKept(error) => Refusal::new(error.code(), error.to_string()),
+            SendError::NotKept(error) => error.into(),
         }
+    }
+}
+
+impl From<KeepError> for Refusal {
+    fn from(error: KeepError) -> Self {
+        Refusal::new(error.code(), error.to_string())
     }
 }
 
@@ -195,7 +202,6 @@ impl From<Overloaded> for Refusal {
 
 #[cfg(test)]
 mod tests {
-    use tieline_core::logs::KeepError;
     use tieline_core::store::{Refusal as StoreRefusal, StoreError};
 
     use super::*;
@@ -206,6 +212,8 @@ mod tests {
             (KeepError::Store(StoreError::Unknown("x".into())), 503, "StoreUnknown", Some("1")),
             (KeepError::Store(StoreRefusal::NoRoom.into()), 503, "StoreUnavailable", Some("1")),
             (KeepError::Store(StoreRefusal::TooLarge.into()), 413, "MessageTooLarge", None),
+            (KeepError::TooManyGroups, 403, "TooManyGroups", None),
+            (KeepError::TooManyMembers, 403, "TooManyMembers", None),
             (KeepError::NoStore, 501, "StoreMissing", None),
             (KeepError::OtherStores, 501, "StoreMissing", None),
         ] {

@@ -254,6 +254,7 @@ impl Clerk {
         }
         let Some((offline, ..)) = &roll.offline else { return };
         let gets_it = |user: &&UserId| uncounted.users.is_empty() || uncounted.users.contains(user);
+        let group = if let LogKey::Group(_, group) = log { Some(group.clone()) } else { None };
         let mut queued = 0;
         for user in offline.iter().filter(gets_it) {
             queued += 1;
@@ -261,6 +262,7 @@ impl Clerk {
                 events.queued(Queued {
                     hub: uncounted.hub.name().clone(),
                     user: user.clone(),
+                    group: group.clone(),
                     message: uncounted.message,
                     position: uncounted.position,
                     from: uncounted.from.clone(),

@@ -255,6 +255,7 @@ impl Clerk {
         events.queued(Queued {
             hub: delivery.hub.name().clone(),
             user: user.clone(),
+            group: None,
             message: delivery.message.id,
             position,
             from: delivery.message.from_user.clone(),

@@ -87,6 +87,14 @@ pub enum ConfigError {
         /// Where the table begins.
         origin: Origin,
     },
+    /// A group has stored members and nothing that they could be given on return.
+    #[error(
+        "{origin}: a group with `members = \"stored\"` needs a `history`: what comes while a member is offline has to be kept somewhere"
+    )]
+    MembersWithoutHistory {
+        /// Where the table begins.
+        origin: Origin,
+    },
     /// A file of access keys is empty.
     #[error("{}: there is no access key in the file", path.display())]
     NoKey {

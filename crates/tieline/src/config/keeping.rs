@@ -80,6 +80,35 @@ impl Kind for PerUser {
     }
 }
 
+/// Who is a member of a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Members {
+    /// Connections, for as long as they live.
+    #[default]
+    Connected,
+    /// Users, until they leave.
+    Stored,
+}
+
+impl Kind for Members {
+    const TAKES: &'static str = "\"connected\" or \"stored\"";
+
+    fn read(written: &Written) -> Option<Self> {
+        match text(written)? {
+            "connected" => Some(Members::Connected),
+            "stored" => Some(Members::Stored),
+            _ => None,
+        }
+    }
+
+    fn write(&self) -> String {
+        quote(match self {
+            Members::Connected => "connected",
+            Members::Stored => "stored",
+        })
+    }
+}
+
 /// What becomes of a member of a group that lags too far behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowConsumer {

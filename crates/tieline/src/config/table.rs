@@ -9,7 +9,7 @@ use tieline_core::PerUser;
 use tieline_proto::NodeName;
 
 use super::error::{ConfigError, Origin};
-use super::keeping::{History, SlowConsumer};
+use super::keeping::{History, Members, SlowConsumer};
 use super::kind::{Broker, Demo, Kind, LogFormat, Masked, Routing, Size};
 use super::layers::{Layers, Written};
 use super::row::Row;
@@ -260,6 +260,8 @@ tables! {
     history: Option<History> = None, "table";
     /// What becomes of a member that lags too far behind: `close` it, so that it comes back; or `drop` messages for it, which a group with a history does not.
     slow_consumer: SlowConsumer = SlowConsumer::Close, "rule";
+    /// Who is a member: `connected`, each connection that joined, for as long as it lives; or `stored`, each user who joined, on- or offline, until the user leaves, which needs a history. Who is offline gets on return what came meanwhile.
+    members: Members = Members::Connected, "rule";
 }
 
 section! {

@@ -376,12 +376,15 @@ fn hubs_have_rules() {
 fn what_is_kept_is_read_from_tables() {
     let file = "store = \"sqlite:///a/s.db\"\n[inbox]\ncount = 5\nage = \"1h\"\n\
         [[group]]\nmatch = \"room:*\"\nhistory = { count = 10, bytes = \"1KiB\" }\n\
-        [[group]]\nmatch = \"feed:*\"\nslow_consumer = \"drop\"\n";
+        [[group]]\nmatch = \"feed:*\"\nslow_consumer = \"drop\"\n\
+        [[group]]\nmatch = \"club:*\"\nhistory = {}\nmembers = \"stored\"\n";
     let (settings, layers) = read(file, &[("TIELINE_INBOX_COUNT", "7")], &[]).unwrap();
     let rules = settings.log_rules();
     let day = Duration::from_secs(24 * 3600);
     assert_eq!(rules.history("room:1"), Some(Retention { count: 10, bytes: 1024, age: day }));
     assert_eq!(rules.history("feed:1"), None);
+    let stores = ["room:1", "feed:1", "club:1", "other"].map(|group| rules.stores_members(group));
+    assert_eq!(stores, [false, false, true, false]);
     let inbox = rules.inbox.unwrap();
     assert_eq!((inbox.count, inbox.age), (7, Duration::from_secs(3600)));
     let shown = settings.show(&layers);
@@ -404,6 +407,14 @@ fn mistakes_in_what_is_kept_are_told_with_their_places() {
         ("[[group]]\nmatch = \"a\"\nhistory = { count = 0 }", "with something wrong in it"),
         ("[[group]]\nmatch = \"a\"\nhistory = 5", ", not 5"),
         ("[[group]]\nmatch = \"a\"\nhistory = {}\nslow_consumer = \"drop\"", "comes back and misses nothing"),
+        (
+            "[[group]]\nmatch = \"a\"\nmembers = \"stored\"",
+            "line 1: a group with `members = \"stored\"` needs a `history`",
+        ),
+        (
+            "[[group]]\nmatch = \"a\"\nhistory = {}\nmembers = \"online\"",
+            "line 4: `group.members` takes \"connected\" or",
+        ),
         ("[inbox]\nage = \"0s\"", "line 2: `inbox.age` takes"),
     ] {
         let mistakes = mistakes(file);

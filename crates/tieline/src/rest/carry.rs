@@ -47,11 +47,24 @@ pub(super) async fn out(
         HubCall::Join(who, group) => {
             // A user without a connection is not an error, a connection that is not there is one.
             let must_exist = matches!(who, Who::Connection(_));
+            if let (Who::User(user), Some(logs)) = (&who, node.logs()) {
+                logs.join_user(&hub, user, std::slice::from_ref(&group)).await?;
+            }
             let answer = node.answer_everywhere(&hub, Ask::Join { who, groups: vec![group] }).await?;
             if must_exist { found(answer) } else { Ok(empty(StatusCode::OK)) }
         }
-        HubCall::Leave(who, group) => done(node, &hub, Ask::Leave { who, groups: vec![group] }).await,
-        HubCall::LeaveAll(who) => done(node, &hub, Ask::LeaveAll(who)).await,
+        HubCall::Leave(who, group) => {
+            if let (Who::User(user), Some(logs)) = (&who, node.logs()) {
+                logs.leave_user(&hub, user, Some(&group)).await?;
+            }
+            done(node, &hub, Ask::Leave { who, groups: vec![group] }).await
+        }
+        HubCall::LeaveAll(who) => {
+            if let (Who::User(user), Some(logs)) = (&who, node.logs()) {
+                logs.leave_user(&hub, user, None).await?;
+            }
+            done(node, &hub, Ask::LeaveAll(who)).await
+        }
         HubCall::JoinByFilter => {
             let (who, groups) = groups_by_filter(body)?;
             node.answer_everywhere(&hub, Ask::Join { who, groups }).await?;

@@ -83,7 +83,7 @@ impl From<HistoryError> for Refusal {
                     Gap::Epoch | Gap::Ahead => gone.because("epoch"),
                 }
             }
-            HistoryError::Keep(error) => Refusal::new(error.code(), error.to_string()),
+            HistoryError::Keep(error) => error.into(),
         }
     }
 }

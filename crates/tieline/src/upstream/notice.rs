@@ -10,7 +10,7 @@ use serde_json::json;
 use tieline_backends::pause;
 use tieline_core::events::{EventSource, Queued};
 use tieline_core::{Subprotocol, unix_ms};
-use tieline_proto::{Dialect, HubName, MessageId, Position, UserId};
+use tieline_proto::{Dialect, GroupName, HubName, MessageId, Position, UserId};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -46,7 +46,10 @@ pub(super) struct Notice {
     /// The message that waits, and who sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     message: Option<(String, Option<String>)>,
-    /// Its place in the inbox.
+    /// The group that it was sent to, where it does not wait in the user's inbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
+    /// Its place in the inbox, or in the group's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     position: Option<Position>,
     /// Why the connection ended.
@@ -72,6 +75,7 @@ impl Notice {
             subprotocol: source.subprotocol.dialect().map(|dialect| dialect.subprotocol().to_owned()),
             state: source.state.as_deref().cloned(),
             message: None,
+            group: None,
             position: None,
             reason: reason.map(str::to_owned),
         }
@@ -89,6 +93,7 @@ impl Notice {
             subprotocol: None,
             state: None,
             message: Some((queued.message.to_string(), queued.from.as_ref().map(ToString::to_string))),
+            group: queued.group.as_ref().map(ToString::to_string),
             position: Some(queued.position),
             reason: None,
         }
@@ -116,10 +121,14 @@ impl Notice {
         let (about, body) = match &self.message {
             Some((message, from)) => {
                 let position = self.position?;
-                let body = json!({"messageId": message, "fromUserId": from, "position": position});
+                let mut body = json!({"messageId": message, "fromUserId": from, "position": position});
+                if let Some(group) = &self.group {
+                    body["group"] = json!(group);
+                }
+                let group = self.group.as_deref().map(GroupName::new).transpose().ok()?;
                 let from = from.as_deref().map(UserId::new).transpose().ok()?;
                 let message = message.parse().ok()?;
-                (About::Message(Queued { hub, user: user?, message, position, from }), body)
+                (About::Message(Queued { hub, user: user?, group, message, position, from }), body)
             }
             None => {
                 let dialect = self.subprotocol.as_deref().map(Dialect::from_subprotocol);

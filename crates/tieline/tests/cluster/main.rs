@@ -27,6 +27,8 @@ mod links;
 #[cfg(test)]
 mod logins;
 #[cfg(test)]
+mod members;
+#[cfg(test)]
 mod messages;
 #[cfg(test)]
 mod moves;

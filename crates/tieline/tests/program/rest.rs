@@ -3,6 +3,7 @@
 mod bad_input;
 mod calls;
 mod histories;
+mod members;
 mod pages;
 pub(crate) mod tokens;
 

@@ -239,3 +239,33 @@ fn a_message_that_waits_for_a_user_is_told_once() {
     }
     assert!(endpoint.so_far().is_empty());
 }
+
+#[test]
+fn the_application_is_told_of_each_member_that_is_offline_with_the_group() {
+    let endpoint = Endpoint::start(|_| Reply::status(200));
+    let keys = KEYS.map(|key| format!("{key:?}")).join(", ");
+    let server = Server::start(&format!(
+        "access_key = [{keys}]\nstore = \"memory:\"\n[[group]]\nmatch = \"club\"\nhistory = {{}}\nmembers = \"stored\"\n[[upstream]]\nurl = \"{}\"\nuser_events = []\nsystem_events = [\"queued\"]\n",
+        endpoint.url()
+    ));
+    let ask = |method: &str, path: &str, body: &str| {
+        let path = format!("/api/hubs/chat/{path}");
+        let token = crate::rest::tokens::bearer(KEYS[0], &format!("http://{}{path}", server.address));
+        call(server.address, method, &path, &format!("{token}Content-Type: text/plain\r\n"), body).status
+    };
+    let _alice = connect(&server, "tieline.v1").unwrap();
+    for user in ["alice", "bob", "carol"] {
+        assert_eq!(ask("PUT", &format!("users/{user}/groups/club"), ""), 200);
+    }
+    assert_eq!(ask("POST", "groups/club/:send", "hi"), 202);
+    let told = [endpoint.next(), endpoint.next()];
+    let mut users: Vec<&str> = told.iter().map(|post| post.header("ce-userid")).collect();
+    users.sort_unstable();
+    assert_eq!(users, ["bob", "carol"]);
+    for post in &told {
+        let body = post.json();
+        assert_eq!((post.event(), &body["group"]), ("queued", &json!("club")), "{body}");
+        assert_eq!((&body["fromUserId"], &body["position"]["offset"]), (&json!(null), &json!(1)));
+    }
+    assert!(endpoint.so_far().is_empty());
+}
