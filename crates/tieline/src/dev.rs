@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::Failure;
-use crate::config::{Broker, GroupTable, History, Inbox, Settings, Size, SlowConsumer};
+use crate::config::{Broker, GroupTable, History, Inbox, Members, Settings, Size, SlowConsumer};
 use crate::serve::{self, Addresses};
 use crate::store::{StoreUrl, StoreUrlError};
 
@@ -146,6 +146,7 @@ fn settings(args: &DevArgs, number: u16, name: NodeName, seeds: Vec<String>, sto
         r#match: pattern.to_owned(),
         history,
         slow_consumer: SlowConsumer::Close,
+        members: Members::Connected,
     };
     settings.groups = vec![rule(LIVE, None), rule("*", Some(History(KEPT)))];
     settings
