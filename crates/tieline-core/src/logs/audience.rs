@@ -8,6 +8,8 @@
 //! Names are hashed in keys, which are shorter than names may be, and stand in the values. Who calls this, and how long it may
 //! take, is in `logs/enrolling.rs`. Tested here, on memory.
 
+use std::sync::Arc;
+
 use tieline_proto::{GroupName, HubName, Position, UserId};
 
 use super::{Engine, KeepError, NOTHING_YET};
@@ -154,11 +156,11 @@ impl Audience {
     /// The users that are in a group: one list for each thousand.
     pub(super) async fn members(&self, hub: &HubName, group: &GroupName) -> Result<Vec<UserId>, StoreError> {
         let values = self.list(within(hub, group, None), MOST_MEMBERS).await?;
-        let user = |value: &std::sync::Arc<[u8]>| UserId::new(std::str::from_utf8(value).ok()?).ok();
+        let user = |value: &Arc<[u8]>| UserId::new(std::str::from_utf8(value).ok()?).ok();
         Ok(values.iter().filter_map(user).collect())
     }
 
-    async fn list(&self, prefix: RecordKey, most: usize) -> Result<Vec<std::sync::Arc<[u8]>>, StoreError> {
+    async fn list(&self, prefix: RecordKey, most: usize) -> Result<Vec<Arc<[u8]>>, StoreError> {
         let (mut values, mut after) = (Vec::new(), None);
         while values.len() < most {
             let count = MAX_LIST.min(most - values.len());
@@ -213,8 +215,6 @@ fn read(value: &[u8]) -> Option<Membership> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::records::MemoryRecords;
     use crate::store::{Append, MemoryStore, Retention, Store};

@@ -260,11 +260,11 @@ impl Operator {
         Some(Entering { address, then, logs: log.into_iter().collect(), since, enrolment })
     }
 
-    /// A connection has become a member of a group, which it enters by itself where there is something that it missed.
-    /// Returns whether it does.
+    /// What a connection that joins a group is to enter by itself, behind the ack, because there may be something that it missed;
+    /// none where it is in the group already. Nothing is added where it is on its way there.
     pub(super) fn joins_later(
-        &mut self,
-        shard: &mut Shard<Self>,
+        &self,
+        shard: &Shard<Self>,
         slot: Slot,
         group: &GroupName,
         admission: Option<&mut Admission>,

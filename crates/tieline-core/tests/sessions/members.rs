@@ -15,6 +15,7 @@ use tieline_websocket::Opcode;
 
 use crate::house::{Guest, House, Peer, eventually};
 use crate::logs::{Door, data, futures_block, house, join, pair, publish, tieline, until_ack};
+use crate::moving::{houses, recover};
 
 const ALL: [Subprotocol; 4] =
     [Subprotocol::Tieline, Subprotocol::Azure, Subprotocol::AzureReliable, Subprotocol::Plain];
@@ -559,6 +560,29 @@ fn a_node_without_a_store_or_with_another_one_has_no_members() {
     assert_eq!(join(&mut bob, "club", None).1["error"]["name"], "StoreMissing");
     let refused = futures_timed(alone.node.logs().unwrap().join_user(&hub(), &user("bob"), &[group("club")]));
     assert_eq!(refused.unwrap_err().code().name(), "StoreMissing");
+}
+
+#[test]
+fn what_a_connection_reads_after_it_moved_to_another_node_moves_the_place() {
+    let houses = houses(Some(&Door::new()));
+    let mut alice = tieline(&houses[2], 0, "alice");
+    let (mut bob, connected) = houses[0].connect(1, Guest::new(Subprotocol::AzureReliable, "bob"));
+    enter(&mut bob, Subprotocol::AzureReliable, "club");
+    tell(&mut alice, "club", 1);
+    assert_eq!(numbers(&mut bob, 1), [1]);
+    bob.cut();
+    tell(&mut alice, "club", 2);
+    let mut bob = recover(&houses[1], &connected);
+    assert_eq!(bob.receive()["event"], "connected");
+    assert_eq!(numbers(&mut bob, 2), [1, 2]);
+    bob.send(json!({"type": "sequenceAck", "sequenceId": 2}));
+    bob.expect_nothing();
+    tell(&mut alice, "club", 3);
+    assert_eq!(numbers(&mut bob, 1), [3]);
+    for subprotocol in ALL {
+        eventually(|| number(&mute(&houses[2], subprotocol, "bob").receive()) == 3);
+    }
+    bob.expect_nothing();
 }
 
 #[test]

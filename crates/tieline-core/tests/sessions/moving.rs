@@ -25,7 +25,7 @@ fn id(connected: &Value) -> ConnectionId {
 }
 
 /// Three houses; with a door, they keep groups `kept*` and inboxes.
-fn houses(door: Option<&Door>) -> Vec<House> {
+pub(crate) fn houses(door: Option<&Door>) -> Vec<House> {
     let exchange = MemoryExchange::links();
     let mut houses: Vec<House> = (0..3)
         .map(|_| match door {
@@ -43,7 +43,7 @@ fn houses(door: Option<&Door>) -> Vec<House> {
 }
 
 /// What `tieline serve` does with a client that wants its connection back.
-fn recover(house: &House, connected: &Value) -> Peer {
+pub(crate) fn recover(house: &House, connected: &Value) -> Peer {
     let token = connected["reconnectionToken"].as_str().unwrap().to_owned();
     let (shard, arrival) = house.block_on(house.node.bring(hub(), id(connected), token));
     house.adopt(shard.unwrap_or(0), arrival, Subprotocol::AzureReliable)
