@@ -261,6 +261,21 @@ impl MeshBroker {
         Ok((MeshBroker(mesh), bound))
     }
 
+    /// Dials a node that a registry names, unless there is a link to it, or its address is dialled already: until it was out of
+    /// reach for a while; for ever where nobody knows which start of it lives there.
+    ///
+    /// # Errors
+    /// [`MeshError::Address`], when that is no address.
+    pub fn meet(&self, address: &str, node: Option<Incarnation>) -> Result<(), MeshError> {
+        settings::check_address(address)?;
+        let mesh = &self.0;
+        let is_linked = node.is_some_and(|node| mesh.peers.get(node).is_some());
+        if address != mesh.address && !is_linked && mesh.life.is_running() {
+            want(mesh, address, node.map_or(Wish::Seed, Wish::Learned));
+        }
+        Ok(())
+    }
+
     /// The peers that there is a link with.
     pub fn peers(&self) -> Vec<MeshPeer> {
         let mut peers = Vec::new();

@@ -36,7 +36,7 @@ use crate::broker::{Broker, BrokerStats, Inbound};
 use crate::directory::{Directory, Replicated};
 use crate::latency::Latency;
 use crate::node::Node;
-use crate::registry::{Heartbeat, Registration, Registry};
+use crate::registry::{Heartbeat, Registry};
 use asks::Asks;
 use attendant::{Attendant, Word};
 pub use counters::ClusterCounters;
@@ -98,8 +98,6 @@ pub enum Routing {
 pub struct ClusterSettings {
     /// How long anything takes at most.
     pub times: ClusterTimes,
-    /// What the others are told of this node. How many connections it has and whether it wants more are put in as they change.
-    pub registration: Registration,
     /// What placement goes by; none where the beats are that too. Whoever made it registers the node with it.
     pub registry: Option<Arc<dyn Registry>>,
     /// How messages go to the others.
@@ -139,7 +137,7 @@ impl Cluster {
         settings: ClusterSettings,
         connect: impl FnOnce(Arc<dyn Inbound>) -> F,
     ) -> Result<(Arc<Cluster>, ClusterTask), E> {
-        let ClusterSettings { times, registration, registry, routing } = settings;
+        let ClusterSettings { times, registry, routing } = settings;
         let (words, heard) = mpsc::channel(WORDS);
         let statements = Arc::<Statements>::default();
         let users = Arc::new(Replicated::new(node.id().incarnation, Arc::clone(&statements)));
@@ -174,8 +172,7 @@ impl Cluster {
         cluster.engines.set(engines).ok().expect("a cluster is started once");
         node.set_cluster(Arc::clone(&cluster));
         let stop = Arc::new(Notify::new());
-        let attendant =
-            Attendant::new(Arc::clone(&cluster), Arc::clone(&node), registration, heartbeat, users);
+        let attendant = Attendant::new(Arc::clone(&cluster), Arc::clone(&node), heartbeat, users);
         let task = tokio::spawn(attendant.run(heard, Arc::clone(&stop)));
         Ok((cluster, ClusterTask { task, stop }))
     }

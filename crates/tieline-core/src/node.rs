@@ -123,6 +123,8 @@ pub struct Node {
     cluster: OnceLock<Arc<Cluster>>,
     logs: OnceLock<Arc<Logs>>,
     max_lag: usize,
+    /// What is said of it to others, but for what changes.
+    described: Mutex<Registration>,
     /// Whether it gives its clients away and takes no new ones.
     is_draining: AtomicBool,
     /// Who is told of events, if anybody.
@@ -193,6 +195,7 @@ impl Node {
             cluster: OnceLock::new(),
             logs: OnceLock::new(),
             max_lag: settings.switchboard.max_lag,
+            described: Mutex::default(),
             is_draining: AtomicBool::new(false),
             events: OnceLock::new(),
             given_back: (0..settings.shards).map(|_| Mutex::default()).collect(),
@@ -257,13 +260,19 @@ impl Node {
         self.is_draining.store(true, Ordering::Relaxed);
     }
 
-    /// What the node says of itself now: `settled`, with what changes.
-    pub fn registration(&self, settled: &Registration) -> Registration {
+    /// Sets what the node says of itself to others. How many connections it has and whether it wants more is put in as it changes.
+    pub fn describe(&self, registration: Registration) {
+        *self.described.lock().unwrap_or_else(PoisonError::into_inner) = registration;
+    }
+
+    /// What the node says of itself now.
+    pub fn registration(&self) -> Registration {
+        let described = self.described.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let is_draining = self.is_draining.load(Ordering::Relaxed);
         Registration {
             connections: self.counters().connections,
             state: if is_draining { NodeState::Draining } else { NodeState::Up },
-            ..settled.clone()
+            ..described
         }
     }
 

@@ -16,6 +16,7 @@ pub mod log;
 pub mod membership;
 pub mod metrics;
 pub mod mint;
+pub mod registry;
 pub mod rest;
 pub mod routes;
 pub mod serve;
@@ -71,6 +72,9 @@ pub enum Failure {
     /// The node could not become a member of its cluster.
     #[error(transparent)]
     Membership(#[from] membership::MembershipError),
+    /// The node's name is another one's.
+    #[error(transparent)]
+    Name(#[from] membership::NameLost),
     /// The application's endpoints cannot be reached safely.
     #[error(transparent)]
     Upstream(#[from] upstream::ClientError),

@@ -1,23 +1,32 @@
-//! Joining the cluster: the broker that the configuration names, and this node above it.
+//! Joining the cluster: the broker and the registry that the configuration names, and this node above them.
+//!
+//! The order matters. First the registry is looked at: a node whose name is in use does not begin to be a member. Then the
+//! broker, whose address for other nodes is known when it is bound. The node registers last, by [`Membership::announce`], when
+//! it can be connected to.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use tieline_backends::{
     MeshBroker, MeshError, MeshSettings, RedisAddress, RedisBroker, RedisError, RedisSettings, Secret,
 };
 use tieline_core::broker::Inbound;
-use tieline_core::registry::Registration;
+use tieline_core::registry::{Registration, Registry};
 use tieline_core::{Cluster, ClusterSettings, ClusterTask, Node, broker};
-use tieline_proto::NodeId;
-use tokio::task::JoinHandle;
+use tieline_proto::{Incarnation, NodeId};
 
 use crate::admission::MemberOrigins;
-use crate::config::{Broker, Server};
+use crate::config::{Broker, Settings};
+use crate::registry::RegistryOpenError;
+use addresses::Surroundings;
+use follower::Follower;
 
-/// How often the addresses of the other nodes are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+mod addresses;
+mod challenge;
+mod follower;
+
+pub use addresses::{AddressError, authority, client_url};
+pub use follower::NameLost;
 
 /// Why a node could not become a member.
 #[derive(Debug, thiserror::Error)]
@@ -31,87 +40,198 @@ pub enum MembershipError {
     /// The Redis server cannot be used.
     #[error(transparent)]
     Redis(#[from] RedisError),
+    /// The registry cannot be used.
+    #[error("the registry: {0}")]
+    Registry(#[from] RegistryOpenError),
+    /// What others would be told of this node leads nowhere.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Another node has the name.
+    #[error(transparent)]
+    Name(#[from] NameLost),
 }
 
-/// A broker that carries, and where it listens for other nodes, if it does.
-type Started = Result<(Arc<dyn broker::Broker>, Option<SocketAddr>), MembershipError>;
+/// A broker that carries.
+struct Started {
+    broker: Arc<dyn broker::Broker>,
+    /// The same, where nodes link each other.
+    mesh: Option<Arc<MeshBroker>>,
+    /// Where it listens for other nodes, if it does.
+    peers: Option<SocketAddr>,
+}
+
+impl Started {
+    fn server(broker: impl broker::Broker) -> Self {
+        Started { broker: Arc::new(broker), mesh: None, peers: None }
+    }
+}
 
 /// A node's membership, to be ended before its shards are.
 pub struct Membership {
-    task: ClusterTask,
-    /// Keeps the origins of the members up to date.
-    origins: JoinHandle<()>,
+    node: Arc<Node>,
+    /// None where the node is alone, and only registered.
+    cluster: Option<(Arc<Cluster>, ClusterTask)>,
+    mesh: Option<Arc<MeshBroker>>,
+    /// What places connections; the beats themselves where no other registry is named.
+    registry: Arc<dyn Registry>,
+    /// Whether that is a registry of its own, which somebody has to tell of this node.
+    is_apart: bool,
+    members: Arc<MemberOrigins>,
+    /// A start of a node of this name that was registered and did not answer.
+    former: Option<Incarnation>,
+    follower: Option<Follower>,
     /// Where the other nodes connect, if they do.
     pub peers: Option<SocketAddr>,
 }
 
 impl Membership {
-    /// Joins the cluster, if the configuration names a broker. `client_url` is where this node's clients
+    /// Joins the cluster, if the configuration names a broker or a registry. `client_url` is where this node's clients
     /// connect, and `members` learns where those of the other nodes do.
     ///
     /// # Errors
-    /// When the configuration is not enough for the broker, its address cannot be bound, or its server cannot be used.
+    /// When the configuration is not enough for the broker or the registry, an address cannot be bound, a server cannot be used,
+    /// or another node has this one's name and answers.
     pub async fn begin(
-        server: &Server,
+        settings: &Settings,
         node: &Arc<Node>,
         client_url: Option<String>,
         members: &Arc<MemberOrigins>,
     ) -> Result<Option<Membership>, MembershipError> {
-        // An empty address stands for none between nodes.
-        let settings = ClusterSettings {
-            registration: Registration {
-                client_url: client_url.unwrap_or_default(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                ..Registration::default()
-            },
-            routing: server.routing.into(),
-            ..ClusterSettings::default()
+        let server = &settings.server;
+        let registry = server.registry.open(&server.cluster, Some(node.id())).await?;
+        let mut registration = Registration {
+            // An empty address stands for none between nodes.
+            client_url: client_url.clone().unwrap_or_default(),
+            weight: server.weight,
+            capacity: settings.limits.connections as u64,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Registration::default()
         };
-        match &server.broker {
-            Broker::Memory => Ok(None),
-            Broker::Mesh(seeds) => {
-                let start = |inbound| std::future::ready(mesh(server, seeds, node.id(), inbound));
-                Self::join(node, settings, members, start).await.map(Some)
-            }
-            Broker::Redis(address) => {
-                let start = |inbound| redis(server, address, node.id(), inbound);
-                Self::join(node, settings, members, start).await.map(Some)
+        let mut former = None;
+        let surroundings = Surroundings::of(&server.registry, registry.as_ref());
+        if let Some(registry) = &registry {
+            surroundings.check_clients(client_url.as_deref(), server.listen)?;
+            let namesake = registry.view().borrow().namesake.clone();
+            if let Some(holder) = namesake {
+                former = Some(holder.id.incarnation);
+                challenge::challenge(holder).await?;
             }
         }
-    }
-
-    async fn join<F: Future<Output = Started>>(
-        node: &Arc<Node>,
-        settings: ClusterSettings,
-        members: &Arc<MemberOrigins>,
-        start: impl FnOnce(Arc<dyn Inbound>) -> F,
-    ) -> Result<Membership, MembershipError> {
-        let mut peers = None;
-        let bound = &mut peers;
-        let connect = move |inbound| {
-            let starting = start(inbound);
-            async move {
-                let broker;
-                (broker, *bound) = starting.await?;
-                Ok::<_, MembershipError>(broker)
+        node.describe(registration.clone());
+        let joining = Joining { settings, node, registry: registry.clone() };
+        let (cluster, started) = match &server.broker {
+            Broker::Memory if registry.is_none() => return Ok(None),
+            Broker::Memory => (None, None),
+            Broker::Mesh(seeds) => {
+                let start = |inbound| std::future::ready(mesh(settings, seeds, node.id(), inbound));
+                joining.join(start).await?
+            }
+            Broker::Redis(address) => {
+                joining.join(|inbound| redis(settings, address, node.id(), inbound)).await?
             }
         };
-        let (cluster, task) = Cluster::start(Arc::clone(node), settings, connect).await?;
-        let origins = tokio::spawn(note_origins(cluster, Arc::clone(members)));
-        tracing::info!(peers = peers.map(tracing::field::display), "The node is a member of the cluster.");
-        Ok(Membership { task, origins, peers })
+        let (mesh, peers) = started.map_or((None, None), |started| (started.mesh, started.peers));
+        if let Some(bound) = peers {
+            let address = server.peer_advertise.clone().unwrap_or_else(|| bound.to_string());
+            let is_apart = registry.is_some();
+            let peer_url =
+                if is_apart { surroundings.peer_url(&address) } else { Ok(addresses::peer_url(&address)) };
+            match peer_url {
+                Ok(peer_url) => registration.peer_url = peer_url,
+                Err(error) => {
+                    if let Some((_, task)) = cluster {
+                        task.stop().await;
+                    }
+                    return Err(error.into());
+                }
+            }
+            node.describe(registration);
+        }
+        let is_apart = registry.is_some();
+        let own = |(cluster, _): &(Arc<Cluster>, ClusterTask)| Arc::clone(cluster.registry());
+        let registry = registry.or_else(|| cluster.as_ref().map(own));
+        let registry = registry.expect("a node without a broker and a registry is alone");
+        tracing::info!(
+            broker = server.broker.name(),
+            registry = server.registry.name(),
+            peers = peers.map(tracing::field::display),
+            "The node is a member of the cluster."
+        );
+        let (node, members) = (Arc::clone(node), Arc::clone(members));
+        let follower = None;
+        Ok(Some(Membership { node, cluster, mesh, registry, is_apart, members, former, follower, peers }))
+    }
+
+    /// Registers the node, which can be connected to from now on, and follows what the registry shows.
+    pub fn announce(&mut self) {
+        self.follower = Some(Follower::start(self));
+    }
+
+    /// What places connections.
+    pub fn registry(&self) -> &Arc<dyn Registry> {
+        &self.registry
+    }
+
+    /// Waits until the name is another node's, which this one has to give way to.
+    pub async fn name_lost(&self) -> NameLost {
+        match &self.follower {
+            Some(follower) => follower.name_lost().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Says goodbye to the others.
     pub async fn end(self) {
-        self.origins.abort();
-        // It ends by being aborted, which is what its handle says.
-        let _ = self.origins.await;
-        self.task.stop().await;
+        if let Some(follower) = self.follower {
+            follower.stop().await;
+        }
+        if self.is_apart {
+            self.registry.deregister().await;
+        }
+        if let Some((_, task)) = self.cluster {
+            task.stop().await;
+        }
     }
 }
 
-fn mesh(server: &Server, seeds: &[String], node: &NodeId, inbound: Arc<dyn Inbound>) -> Started {
+/// What every broker needs to make a member of a node.
+struct Joining<'a> {
+    settings: &'a Settings,
+    node: &'a Arc<Node>,
+    registry: Option<Arc<dyn Registry>>,
+}
+
+/// A cluster that was joined, and by what.
+type Joined = (Option<(Arc<Cluster>, ClusterTask)>, Option<Started>);
+
+impl Joining<'_> {
+    async fn join<F: Future<Output = Result<Started, MembershipError>>>(
+        self,
+        start: impl FnOnce(Arc<dyn Inbound>) -> F,
+    ) -> Result<Joined, MembershipError> {
+        let mut kept = None;
+        let place = &mut kept;
+        let connect = move |inbound| {
+            let starting = start(inbound);
+            async move {
+                let started = place.insert(starting.await?);
+                Ok::<_, MembershipError>(Arc::clone(&started.broker))
+            }
+        };
+        let routing = self.settings.server.routing.into();
+        let settings = ClusterSettings { routing, registry: self.registry, ..ClusterSettings::default() };
+        let cluster = Cluster::start(Arc::clone(self.node), settings, connect).await?;
+        Ok((Some(cluster), kept))
+    }
+}
+
+fn mesh(
+    settings: &Settings,
+    seeds: &[String],
+    node: &NodeId,
+    inbound: Arc<dyn Inbound>,
+) -> Result<Started, MembershipError> {
+    let server = &settings.server;
     let listen = server.peer_listen.ok_or(MembershipError::NoPeerAddress)?;
     let secret = server.cluster_secret.as_ref().map(|secret| Secret::new(&secret.0)).transpose()?;
     let settings = MeshSettings {
@@ -121,33 +241,16 @@ fn mesh(server: &Server, seeds: &[String], node: &NodeId, inbound: Arc<dyn Inbou
         ..MeshSettings::new(&server.cluster, listen)
     };
     let (mesh, bound) = MeshBroker::start(settings, node.clone(), inbound)?;
-    Ok((Arc::new(mesh), Some(bound)))
+    let mesh = Arc::new(mesh);
+    Ok(Started { broker: Arc::clone(&mesh) as Arc<dyn broker::Broker>, mesh: Some(mesh), peers: Some(bound) })
 }
 
-async fn redis(server: &Server, address: &RedisAddress, node: &NodeId, inbound: Arc<dyn Inbound>) -> Started {
-    let settings = RedisSettings::new(&server.cluster, address.clone());
-    let redis = RedisBroker::start(settings, node, inbound).await?;
-    Ok((Arc::new(redis), None))
-}
-
-/// Where clients reach a node that listens for them on `clients`: as configured, or there. Nobody knows where that is when it
-/// listens on all addresses of its machine.
-pub fn client_url(server: &Server, clients: SocketAddr) -> Option<String> {
-    let own = || (!clients.ip().is_unspecified()).then(|| format!("ws://{clients}"));
-    server.client_url.clone().or_else(own)
-}
-
-/// Host and port by which this node is known to others than its clients.
-pub fn authority(client_url: Option<&str>, clients: SocketAddr) -> String {
-    let host = client_url.and_then(|url| url.split_once("://")).map(|(_, host)| host.to_owned());
-    host.unwrap_or_else(|| clients.to_string())
-}
-
-async fn note_origins(cluster: Arc<Cluster>, members: Arc<MemberOrigins>) {
-    let mut due = tokio::time::interval(LOOK_EVERY);
-    loop {
-        due.tick().await;
-        let peers = cluster.peers();
-        members.note(peers.iter().map(|peer| &*peer.client_url), Instant::now());
-    }
+async fn redis(
+    settings: &Settings,
+    address: &RedisAddress,
+    node: &NodeId,
+    inbound: Arc<dyn Inbound>,
+) -> Result<Started, MembershipError> {
+    let settings = RedisSettings::new(&settings.server.cluster, address.clone());
+    Ok(Started::server(RedisBroker::start(settings, node, inbound).await?))
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use tieline_core::broker::BrokerStats;
 use tieline_core::cluster::Peer;
 use tieline_core::latency::{BOUNDS_US, Latency};
+use tieline_core::registry::SharedView;
 use tieline_core::tally::Tally;
 use tieline_core::{Cluster, Node};
 use tieline_switchboard::Counters;
@@ -37,6 +38,8 @@ struct View<'a> {
     upstream: &'a UpstreamTally,
     /// None where the node is alone.
     cluster: Option<ClusterView<'a>>,
+    /// What the registry shows, where there is one.
+    placement: Option<SharedView>,
 }
 
 /// What a member of a cluster has beside.
@@ -54,7 +57,9 @@ pub fn render(station: &Station) -> String {
         peers: cluster.peers(),
         broker: cluster.broker_stats(),
     });
-    let view = View { node, counters: node.counters(), tally: node.tally(), http, rest, upstream, cluster };
+    let placement = station.view();
+    let (counters, tally) = (node.counters(), node.tally());
+    let view = View { node, counters, tally, http, rest, upstream, cluster, placement };
     let mut text = String::with_capacity(16 * 1024);
     for family in FAMILIES {
         family.write(&view, &mut text);
@@ -65,13 +70,15 @@ pub fn render(station: &Station) -> String {
 impl Family {
     /// Writes the family with all its samples; nothing where the node has no part in it.
     fn write(&self, view: &View<'_>, text: &mut String) {
-        if self.is_clusters && view.cluster.is_none() {
-            return;
-        }
+        let start = text.len();
         let (name, kind, help) = (self.name, self.kind.name(), self.help);
         write!(text, "# HELP tieline_{name} {help}\n# TYPE tieline_{name} {kind}\n")
             .expect("a string takes all text");
+        let head = text.len();
         (self.read)(view, &mut Samples { name, labels: self.labels, text });
+        if self.is_clusters && view.cluster.is_none() && text.len() == head {
+            text.truncate(start);
+        }
     }
 }
 

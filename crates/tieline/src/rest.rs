@@ -27,9 +27,10 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue}
 use serde::Serialize;
 use tieline_core::ask::sending::SendError;
 use tieline_core::logs::KeepError;
+use tieline_core::registry::{self, Member};
 use tieline_core::{Overloaded, unix_ms};
-use tieline_proto::ErrorCode;
 use tieline_proto::rest::{NodeItem, NodeState, NodesPage};
+use tieline_proto::{ErrorCode, NodeId};
 
 use crate::client::bearer;
 use crate::http::{Caller, Head, Refusal};
@@ -140,32 +141,68 @@ fn permit(station: &Station, caller: &Caller, head: &Head<'_>) -> Result<(), Ref
 pub(crate) fn nodes(station: &Station) -> Response {
     let node = &station.node;
     let id = node.id();
+    let own = node.registration();
     let this = NodeItem {
         name: id.name.clone(),
         incarnation: id.incarnation,
-        state: NodeState::Alive,
+        state: if own.state == registry::NodeState::Draining {
+            NodeState::Draining
+        } else {
+            NodeState::Alive
+        },
         is_self: true,
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         client_url: station.client_url.clone(),
         connections: Some(node.counters().connections),
+        weight: Some(own.weight),
+        capacity: Some(own.capacity).filter(|capacity| *capacity > 0),
+        enabled: None,
         silent_ms: 0,
     };
     let mut nodes = vec![this];
+    let view = station.view();
+    let mut placed: Vec<&Member> = view.iter().flat_map(|view| &view.members).collect();
     for peer in node.cluster().map(|cluster| cluster.peers()).unwrap_or_default() {
-        let silent_ms = peer.lost.map_or(0, |lost| lost.elapsed().as_millis() as u64);
+        // A node that was written down is known by its name alone.
+        let is_it = |member: &&Member| {
+            member.id == peer.id || member.id.incarnation.0 == 0 && member.id.name == peer.id.name
+        };
+        let member = placed.iter().position(is_it).map(|index| placed.swap_remove(index));
+        let state = match member {
+            _ if peer.lost.is_some() => NodeState::Unreachable,
+            Some(member) if member.registration.state == registry::NodeState::Draining => NodeState::Draining,
+            _ => NodeState::Alive,
+        };
         nodes.push(NodeItem {
-            name: peer.id.name,
-            incarnation: peer.id.incarnation,
-            state: if peer.lost.is_none() { NodeState::Alive } else { NodeState::Unreachable },
-            is_self: false,
-            version: None,
-            client_url: Some(peer.client_url).filter(|url| !url.is_empty()),
+            state,
             connections: Some(peer.connections),
-            silent_ms,
+            client_url: Some(peer.client_url).filter(|url| !url.is_empty()),
+            silent_ms: peer.lost.map_or(0, |lost| lost.elapsed().as_millis() as u64),
+            ..registered(peer.id, member)
         });
     }
+    // Who is registered and not heard of: no message reaches it from here.
+    nodes.extend(placed.into_iter().map(|member| registered(member.id.clone(), Some(member))));
     nodes.sort_by(|one, other| one.name.cmp(&other.name));
     json(&NodesPage { nodes })
+}
+
+/// What the registry shows of another node, as of one that is not reached.
+fn registered(id: NodeId, member: Option<&Member>) -> NodeItem {
+    let said = member.map(|member| &member.registration);
+    NodeItem {
+        name: id.name,
+        incarnation: id.incarnation,
+        state: NodeState::Unreachable,
+        is_self: false,
+        version: said.map(|said| said.version.clone()).filter(|version| !version.is_empty()),
+        client_url: said.map(|said| said.client_url.clone()).filter(|url| !url.is_empty()),
+        connections: said.map(|said| said.connections),
+        weight: said.map(|said| said.weight),
+        capacity: said.map(|said| said.capacity).filter(|capacity| *capacity > 0),
+        enabled: member.map(|member| member.is_enabled),
+        silent_ms: 0,
+    }
 }
 
 /// A success with a body.

@@ -1,7 +1,7 @@
 //! What the node answers over plain HTTP: is it alive, is it ready, and what has it counted. Everything else is a 404.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::{Extension, Request, State};
@@ -10,6 +10,7 @@ use axum::routing::get;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
+use tieline_core::registry::{Registry, SharedView};
 use tieline_core::{Node, unix_ms};
 use tieline_proto::ErrorCode;
 
@@ -40,6 +41,10 @@ pub struct Station {
     pub allow_anonymous: bool,
     /// What joins the node to others.
     pub broker: Broker,
+    /// What places connections, once the node is a member of something.
+    pub registry: OnceLock<Arc<dyn Registry>>,
+    /// Its kind.
+    pub registry_name: &'static str,
     /// Where clients reach the node, if that is known.
     pub client_url: Option<String>,
     /// Origins of pages that nodes of the cluster have served.
@@ -48,6 +53,13 @@ pub struct Station {
     pub has_admin: bool,
     /// Set when the node no longer accepts connections.
     pub is_stopping: AtomicBool,
+}
+
+impl Station {
+    /// What the registry shows; none where the node is alone.
+    pub fn view(&self) -> Option<SharedView> {
+        self.registry.get().map(|registry| Arc::clone(&registry.view().borrow()))
+    }
 }
 
 /// How the node is, in one word.
@@ -60,6 +72,11 @@ struct Health {
     /// Whether the broker carries anything now.
     #[serde(skip_serializing_if = "Option::is_none")]
     broker_up: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registry: Option<&'static str>,
+    /// Whether the registry can be reached now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registry_up: Option<bool>,
     /// There when another node that lives has this one's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     name_taken: Option<bool>,
@@ -103,6 +120,8 @@ async fn is_alive(State(station): State<Arc<Station>>) -> Response {
             node: station.node.id().to_string(),
             broker: None,
             broker_up: None,
+            registry: None,
+            registry_up: None,
             name_taken: None,
             peers_lost: None,
             store_up: None,
@@ -114,10 +133,12 @@ async fn is_ready(State(station): State<Arc<Station>>) -> Response {
     let cluster = station.node.cluster();
     let peers_lost = cluster.map(|cluster| cluster.peers().iter().filter(|peer| !peer.is_reached()).count());
     let broker_up = cluster.map(|cluster| cluster.is_broker_up());
+    let registry_up = station.view().map(|view| !view.is_degraded);
     let name_taken = cluster.is_some_and(|cluster| cluster.has_namesake()).then_some(true);
     let store_up = station.node.logs().and_then(|logs| logs.is_store_up());
     let is_degraded = peers_lost.is_some_and(|lost| lost > 0)
         || broker_up == Some(false)
+        || registry_up == Some(false)
         || store_up == Some(false)
         || name_taken.is_some();
     let (status, word) = if station.is_stopping.load(Ordering::Relaxed) {
@@ -130,10 +151,19 @@ async fn is_ready(State(station): State<Arc<Station>>) -> Response {
     };
     let node = station.node.id().to_string();
     let broker = Some(station.broker.name());
-    health_response(
-        status,
-        Health { status: word, node, broker, broker_up, name_taken, peers_lost, store_up },
-    )
+    let registry = registry_up.map(|_| station.registry_name);
+    let health = Health {
+        status: word,
+        node,
+        broker,
+        broker_up,
+        registry,
+        registry_up,
+        name_taken,
+        peers_lost,
+        store_up,
+    };
+    health_response(status, health)
 }
 
 fn health_response(status: StatusCode, health: Health) -> Response {

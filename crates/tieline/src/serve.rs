@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -20,7 +20,7 @@ use crate::admission::MemberOrigins;
 use crate::client::ClientEndpoint;
 use crate::config::{Broker, Settings};
 use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Verdict};
-use crate::membership::{self, Membership};
+use crate::membership::{self, Membership, NameLost};
 use crate::rest::{Rest, RestTally};
 use crate::routes::{self, Station};
 use crate::stop;
@@ -98,6 +98,8 @@ pub async fn serve(
         broker: settings.server.broker.clone(),
         client_url: client_url.clone(),
         members: Arc::clone(&members),
+        registry: OnceLock::new(),
+        registry_name: settings.server.registry.name(),
         has_admin: admin.is_some(),
         is_stopping: AtomicBool::new(false),
     });
@@ -110,8 +112,8 @@ pub async fn serve(
         tally: upstream_tally,
     };
     let logs = keep(&settings, &node, engine);
-    let membership = Membership::begin(&settings.server, &node, client_url, &members).await;
-    let membership = match membership {
+    let membership = Membership::begin(&settings, &node, client_url, &members).await;
+    let mut membership = match membership {
         Ok(membership) => membership,
         Err(error) => {
             end(None, logs, switchboard).await?;
@@ -150,23 +152,36 @@ pub async fn serve(
         }
         Ok(())
     };
+    if let Some(membership) = &mut membership {
+        station.registry.set(Arc::clone(membership.registry())).ok().expect("a node joins once");
+        membership.announce();
+    }
     ready(addresses).map_err(Failure::Output)?;
     let ending = async {
-        tokio::select! {
-            () = stop => {}
-            () = failure(&switchboard) => tracing::error!("A shard has failed; the node stops."),
-        }
+        let lost = tokio::select! {
+            () = stop => Ok(()),
+            () = failure(&switchboard) => {
+                tracing::error!("A shard has failed; the node stops.");
+                Ok(())
+            }
+            lost = name_lost(membership.as_ref()) => {
+                tracing::error!("{lost}.");
+                Err(lost)
+            }
+        };
         station.is_stopping.store(true, Ordering::Relaxed);
         node.set_draining();
         let _ = stopping.send(true);
+        lost
     };
-    let (served, operated, ()) = tokio::join!(serving, operating, ending);
+    let (served, operated, lost) = tokio::join!(serving, operating, ending);
     end(membership, logs, switchboard).await?;
     if let Some(upstream) = upstream_task {
         // Now that every connection has ended, so that the application hears of it.
         upstream.stop().await;
     }
-    served.and(operated).map_err(Failure::Runtime)
+    served.and(operated).map_err(Failure::Runtime)?;
+    Ok(lost?)
 }
 
 /// Leaves the cluster and closes all connections.
@@ -193,6 +208,14 @@ fn listen(address: SocketAddr, backlog: u32) -> Result<(TcpListener, SocketAddr)
 async fn wait(mut stopped: watch::Receiver<bool>) {
     // An error means that the sender is gone, which is a stop as well.
     let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Returns when a member's name is another node's.
+async fn name_lost(membership: Option<&Membership>) -> NameLost {
+    match membership {
+        Some(membership) => membership.name_lost().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Returns when a shard's thread has ended, which it never should.

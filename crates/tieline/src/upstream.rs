@@ -39,7 +39,6 @@ use tokio::time::{sleep, timeout};
 
 use self::cloud_event::{About, CloudEvent};
 use self::handler::{CallError, Handler};
-use self::http::Http;
 use self::journal::Journal;
 use self::lane::Lane;
 use self::notice::{Delivery, Notice};
@@ -47,8 +46,9 @@ use self::tally::{EventKind, Outcome};
 use crate::config;
 use crate::http::Refusal;
 
+pub use self::http::ClientError;
+pub(crate) use self::http::Http;
 pub use connect::{ConnectRequest, Decision, Lists};
-pub use http::ClientError;
 pub use tally::UpstreamTally;
 pub use template::Template;
 

@@ -48,8 +48,8 @@ pub(super) async fn sit(fabric: &dyn Fabric, name: &str, lease: Duration) -> Sea
     let (node, switchboard) = Node::start(settings).expect("a node starts");
     let id = node.id().clone();
     let times = ClusterTimes { beat: BEAT, lease, ..ClusterTimes::default() };
-    let registration = Registration { client_url: url(name), ..Registration::default() };
-    let settings = ClusterSettings { times, registration, ..ClusterSettings::default() };
+    node.describe(Registration { client_url: url(name), ..Registration::default() });
+    let settings = ClusterSettings { times, ..ClusterSettings::default() };
     let mut joined = None;
     let connect = async |inbound| {
         let broker = fabric.join(id.clone(), inbound).await;

@@ -4,6 +4,7 @@
 //! Tested here by tables of good and bad URLs.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::Uri;
@@ -76,6 +77,12 @@ impl RedisAddress {
             return Err(bad("there are no parameters behind `?`"));
         }
         Ok(RedisAddress { tls, host, port, login, database })
+    }
+
+    /// Whether the server is reached on this machine alone.
+    pub fn is_loopback(&self) -> bool {
+        let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
+        self.host == "localhost" || self.host.parse().is_ok_and(is_loopback)
     }
 
     /// `host:port`, as it is dialled and named in errors.

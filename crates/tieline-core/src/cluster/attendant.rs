@@ -74,8 +74,6 @@ struct Wait {
 pub(super) struct Attendant {
     cluster: Arc<Cluster>,
     node: Arc<Node>,
-    /// What this node says of itself, but for what changes.
-    registration: Registration,
     /// Whether the broker tells who is reached; otherwise beats do.
     reports_peers: bool,
     /// Whether the broker was away when that was last looked at.
@@ -107,7 +105,6 @@ impl Attendant {
     pub(super) fn new(
         cluster: Arc<Cluster>,
         node: Arc<Node>,
-        registration: Registration,
         heartbeat: Arc<Heartbeat>,
         users: Arc<Replicated>,
     ) -> Self {
@@ -115,7 +112,6 @@ impl Attendant {
             reports_peers: cluster.broker().reports_peers(),
             cluster,
             node,
-            registration,
             is_away: false,
             members: heartbeat.neighbours(),
             heartbeat,
@@ -363,7 +359,7 @@ impl Attendant {
     fn tick(&mut self) {
         let times = self.cluster.times;
         let now = Instant::now();
-        self.heartbeat.register(self.node.registration(&self.registration));
+        self.heartbeat.register(self.node.registration());
         if !self.reports_peers {
             let mut seen = lock(&self.cluster.seen);
             for node in self.copies.keys().filter(|node| seen.take_heard(**node)) {

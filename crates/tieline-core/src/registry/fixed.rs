@@ -2,6 +2,7 @@
 //! live is for others to find out. Tested below.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use tieline_proto::{Incarnation, NodeId, NodeName};
@@ -65,6 +66,28 @@ impl Fixed {
     /// All nodes of the list, by name.
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+}
+
+impl fmt::Display for Fixed {
+    /// The list as it is written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(SCHEME)?;
+        for (index, Member { id, registration, .. }) in self.members.iter().enumerate() {
+            let Registration { client_url, peer_url, weight, capacity, .. } = registration;
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{}={client_url}", id.name)?;
+            if *weight != 1 {
+                write!(f, ";weight={weight}")?;
+            }
+            if *capacity != 0 {
+                write!(f, ";capacity={capacity}")?;
+            }
+            if let Some(peer) = peer_url.strip_prefix("mesh://") {
+                write!(f, ";peer={peer}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -142,6 +165,7 @@ mod tests {
         seen.register(Registration::default());
         assert_eq!(seen.view().borrow().members, view.members[1..]);
         assert_eq!(seen.members(), view.members);
+        assert_eq!(Fixed::parse(&fixed.to_string()), Ok(fixed));
     }
 
     #[test]

@@ -75,10 +75,21 @@ struct State {
     next_beat: Instant,
     is_registered: bool,
     is_away: bool,
-    /// Another node with this one's name, and when a sign of life of it was last heard.
-    namesake: Option<(Member, Instant)>,
+    /// Another node with this one's name.
+    namesake: Option<Namesake>,
     /// Whether what everybody sees is old.
     is_changed: bool,
+}
+
+/// Another node with this one's name.
+struct Namesake {
+    member: Member,
+    /// When a sign of life of it was first heard.
+    first: Instant,
+    /// And when last.
+    heard: Instant,
+    /// Whether it has said anything since it was asked.
+    answers: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -126,7 +137,7 @@ impl Heartbeat {
         if std::mem::take(&mut state.is_changed) {
             let neighbours = state.known.values().map(|known| known.member.clone()).collect();
             self.neighbours.send_replace(Arc::new(neighbours));
-            let view = state.view(&self.me.name);
+            let view = state.view(&self.me, self.beat.mul_f64(0.8));
             self.view.send_if_modified(|shown| {
                 let is_news = **shown != view;
                 if is_news {
@@ -190,8 +201,14 @@ impl Heartbeat {
         if sign.name == self.me.name {
             let id = NodeId { name: sign.name.clone(), incarnation: node };
             let member = Member { id, registration: sign.registration.clone(), is_enabled: true };
-            state.is_changed |= state.namesake.as_ref().is_none_or(|(known, _)| *known != member);
-            state.namesake = Some((member, now));
+            let known = state.namesake.take().filter(|known| known.member.id == member.id);
+            if known.is_none() {
+                // What it said before its end may come late. Only an answer tells that it lives.
+                state.due.push(Due::Beat(To::One(node), true));
+            }
+            let (first, answers) = known.map_or((now, false), |known| (known.first, true));
+            state.namesake = Some(Namesake { member, first, heard: now, answers });
+            state.is_changed = true;
         }
         let is_younger = |known: &Known| {
             known.member.id.name == sign.name && known.member.id.incarnation > node && known.signed.is_some()
@@ -250,6 +267,10 @@ impl Heartbeat {
     pub fn goodbye(&self, node: Incarnation, now: Instant) {
         let mut state = self.lock();
         state.depart(node, true, now);
+        if state.namesake.as_ref().is_some_and(|known| known.member.id.incarnation == node) {
+            state.namesake = None;
+            state.is_changed = true;
+        }
         self.show(state);
     }
 
@@ -350,13 +371,14 @@ impl Heartbeat {
 
 impl State {
     fn has_namesake(&self, now: Instant, lease: Duration) -> bool {
-        self.namesake.as_ref().is_some_and(|(_, heard)| now.duration_since(*heard) < lease)
+        self.namesake.as_ref().is_some_and(|known| now.duration_since(known.heard) < lease)
     }
 
-    /// The nodes that have said who they are, for whoever places connections.
-    fn view(&self, own_name: &NodeName) -> View {
+    /// The nodes that have said who they are, for whoever places connections. An older node of this one's name is shown when it
+    /// answers. A younger one when it was heard for so long, `stays`: before that it may be about to give way.
+    fn view(&self, me: &NodeId, stays: Duration) -> View {
         let others = self.known.values().filter(|known| known.signed.is_some());
-        let others = others.map(|known| &known.member).filter(|member| member.id.name != *own_name);
+        let others = others.map(|known| &known.member).filter(|member| member.id.name != me.name);
         let member = |known: &Neighbour| Member {
             id: known.id.clone(),
             registration: known.registration.clone(),
@@ -364,7 +386,11 @@ impl State {
         };
         let mut members: Vec<Member> = others.map(member).collect();
         members.sort_unstable_by(|one, other| one.id.cmp(&other.id));
-        let namesake = self.namesake.as_ref().map(|(member, _)| member.clone());
+        let is_certain = |known: &&Namesake| {
+            let is_older = known.member.id.incarnation < me.incarnation;
+            if is_older { known.answers } else { known.heard.duration_since(known.first) >= stays }
+        };
+        let namesake = self.namesake.as_ref().filter(is_certain).map(|known| known.member.clone());
         View { members, is_degraded: self.is_away, namesake, strange: 0 }
     }
 

@@ -102,8 +102,8 @@ impl House {
             std::future::ready(Ok::<_, std::convert::Infallible>(broker))
         };
         let client_url = format!("ws://{}", self.listener.local_addr().unwrap());
-        let registration = Registration { client_url, ..Registration::default() };
-        let settings = ClusterSettings { times, registration, routing, ..ClusterSettings::default() };
+        node.describe(Registration { client_url, ..Registration::default() });
+        let settings = ClusterSettings { times, routing, ..ClusterSettings::default() };
         let (_, task) = runtime.block_on(Cluster::start(node, settings, connect)).unwrap();
         self.membership = Some((runtime, task));
     }

@@ -122,6 +122,15 @@ pub struct NodeItem {
     /// How many connections it holds, as it last said; absent while not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u64>,
+    /// How many shares of the clients it is to have; absent while not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// How many connections it may hold; absent where it does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u64>,
+    /// Whether the operators of the registry let it have new clients; absent where nobody says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
     /// How long ago it was last heard of, in milliseconds; 0 for the node that answers.
     pub silent_ms: u64,
 }

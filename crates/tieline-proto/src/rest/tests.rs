@@ -50,12 +50,15 @@ fn answers() {
         version: None,
         client_url: Some("ws://a:1".into()),
         connections: Some(0),
+        weight: Some(2),
+        capacity: None,
+        enabled: Some(false),
         silent_ms: 0,
     };
     let text = json(&NodesPage { nodes: vec![node.clone()] });
     assert_eq!(
         text,
-        r#"{"nodes":[{"name":"a:1","incarnation":"ffffffffffffffff","state":"alive","self":true,"clientUrl":"ws://a:1","connections":0,"silentMs":0}]}"#
+        r#"{"nodes":[{"name":"a:1","incarnation":"ffffffffffffffff","state":"alive","self":true,"clientUrl":"ws://a:1","connections":0,"weight":2,"enabled":false,"silentMs":0}]}"#
     );
     assert_eq!(serde_json::from_str::<NodesPage>(&text).unwrap().nodes, [node]);
 }

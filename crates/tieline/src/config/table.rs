@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tieline_core::PerUser;
+use tieline_core::registry::MAX_WEIGHT;
 use tieline_proto::NodeName;
 
 use super::error::{ConfigError, Origin};
@@ -14,6 +15,7 @@ use super::kind::{Broker, Demo, Kind, LogFormat, Masked, Routing, Size};
 use super::layers::{Layers, Written};
 use super::row::Row;
 use super::tables::tables;
+use crate::registry::RegistryUrl;
 use crate::store::StoreUrl;
 
 /// Declares one section.
@@ -152,6 +154,10 @@ section! {
     node: Option<NodeName> = None, "name";
     /// What carries messages between nodes: `memory:` joins nobody, the node is alone; `mesh://HOST:PORT,…` joins nodes directly, given the peer addresses of some; `redis://[[USER]:PASSWORD@]HOST[:PORT]` joins them by a Redis server, `rediss://…` with TLS.
     broker: Broker = Broker::Memory, "address";
+    /// Which nodes live, for whoever places connections, and for a mesh that looks for its nodes: `heartbeat`, what they say over the broker; `static://NAME=ws://HOST:PORT,…`, a list; `redis://[[USER]:PASSWORD@]HOST[:PORT]`, a Redis server, `rediss://…` with TLS.
+    registry: RegistryUrl = RegistryUrl::Heartbeat, "address";
+    /// How many shares of the clients this node is to have: one of weight 2 gets twice what one of weight 1 gets.
+    weight: u32 = 1, "shares", "a whole number from 1 to 100" |weight| (1..=MAX_WEIGHT).contains(weight);
     /// What keeps durable messages: `sqlite:///path/to/file.db`, a file that all nodes of this machine may share; `redis://…`, or where they are built in `postgres://…` and `mysql://…`, a server; or `memory:`, which nothing outlives. All nodes of a cluster have the same.
     store: Option<StoreUrl> = None, "address";
     /// How messages go to other nodes: `directed` to those that hold recipients, `broadcast` to all of them, which sort out.

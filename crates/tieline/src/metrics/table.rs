@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use tieline_core::registry;
+
 use super::{ClusterView, Samples, View};
 
 /// What a metric's value is.
@@ -94,6 +96,12 @@ macro_rules! logs {
 fn members(view: &View<'_>, read: impl FnOnce(&ClusterView<'_>)) {
     if let Some(cluster) = &view.cluster {
         read(cluster);
+    }
+}
+
+fn placement(view: &View<'_>, read: impl FnOnce(&registry::View)) {
+    if let Some(shown) = &view.placement {
+        read(shown);
     }
 }
 
@@ -329,6 +337,31 @@ pub(super) const FAMILIES: &[Family] = &[
         Gauge,
         "Whether the broker carries envelopes: 1, or 0 while it is away.",
         |view, samples| members(view, |at| samples.value(u64::from(at.cluster.is_broker_up()))),
+    ),
+    clusters(
+        "registry_up",
+        Gauge,
+        "Whether the registry can be reached: 1, or 0 while it is away and the last view stays.",
+        |view, samples| placement(view, |shown| samples.value(u64::from(!shown.is_degraded))),
+    ),
+    clusters(
+        "registry_members",
+        Gauge,
+        "Other nodes that are registered: those that take new clients, and those that drain or were disabled.",
+        |view, samples| {
+            placement(view, |shown| {
+                let taking = shown.members.iter().filter(|member| member.takes_clients()).count();
+                samples.labelled(&[&"taking"], taking);
+                samples.labelled(&[&"closed"], shown.members.len() - taking);
+            });
+        },
+    )
+    .labels(&["state"]),
+    clusters(
+        "registry_strange_entries",
+        Gauge,
+        "Entries in the registry that no node of the cluster wrote, or that are too many.",
+        |view, samples| placement(view, |shown| samples.value(shown.strange as u64)),
     ),
     clusters(
         "broker_queue_bytes",

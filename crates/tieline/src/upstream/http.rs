@@ -21,7 +21,7 @@ const KEEP_IDLE: Duration = Duration::from_secs(4);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HttpError {
+pub(crate) enum HttpError {
     /// The endpoint was not reached, or did not speak HTTP.
     #[error("{0}")]
     Exchange(String),
@@ -42,11 +42,11 @@ pub enum ClientError {
 }
 
 /// The client that all endpoints share.
-pub(super) struct Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub(crate) struct Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 impl Http {
     /// A client; one for https looks for the system's certificates.
-    pub(super) fn new(https: bool, connect: Duration) -> Result<Self, ClientError> {
+    pub(crate) fn new(https: bool, connect: Duration) -> Result<Self, ClientError> {
         let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| ClientError::Tls(error.to_string()))?;
@@ -72,7 +72,7 @@ impl Http {
     }
 
     /// Sends a request and reads its whole answer, up to `max` bytes.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         request: Request<Full<Bytes>>,
         max: usize,

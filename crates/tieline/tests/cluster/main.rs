@@ -33,9 +33,13 @@ mod messages;
 #[cfg(test)]
 mod moves;
 #[cfg(test)]
+mod names;
+#[cfg(test)]
 mod processes;
 #[cfg(test)]
 mod redis;
+#[cfg(test)]
+mod registries;
 #[cfg(test)]
 mod rest;
 #[cfg(test)]

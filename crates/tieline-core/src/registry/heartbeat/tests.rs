@@ -247,10 +247,16 @@ fn its_view_is_of_those_who_have_said_who_they_are() {
         assert_eq!(names(&world), [""; 0], "nobody has said anything");
         world.signed(2, sign("b", &[]));
         world.signed(1, sign("a", &[]));
+        let namesake = |world: &World| {
+            let view = world.heartbeat.view().borrow().clone();
+            view.namesake.as_ref().map(|member| member.id.clone())
+        };
+        world.heartbeat.due();
         world.signed(99, sign("me", &[]));
         assert_eq!(names(&world), ["ws://a", "ws://b"]);
-        let namesake =
-            |world: &World| world.heartbeat.view().borrow().namesake.as_ref().map(|of| of.id.clone());
+        assert_eq!(namesake(&world), None, "it may have been said before its end");
+        assert!(world.heartbeat.due().contains(&Due::Beat(To::One(Incarnation(99)), true)), "it is asked");
+        world.signed(99, sign("me", &[]));
         assert_eq!(namesake(&world), Some(node("me", 99)));
         world.heartbeat.away(world.now);
         assert!(world.heartbeat.view().borrow().is_degraded);
@@ -262,4 +268,26 @@ fn its_view_is_of_those_who_have_said_who_they_are() {
         world.heartbeat.goodbye(Incarnation(1), world.now);
         assert_eq!(names(&world), ["ws://b"]);
     }
+}
+
+#[test]
+fn a_younger_namesake_is_shown_when_it_stays() {
+    let mut world = World::new(false);
+    let namesake = |world: &World| world.heartbeat.view().borrow().namesake.as_ref().map(|of| of.id.clone());
+    world.signed(101, sign("me", &[]));
+    world.pass(3);
+    world.signed(101, sign("me", &[]));
+    assert_eq!(namesake(&world), None, "it may be about to give way");
+    world.heartbeat.goodbye(Incarnation(101), world.now);
+    assert!(!world.heartbeat.has_namesake(world.now));
+    world.signed(102, sign("me", &[]));
+    world.pass(3);
+    world.signed(102, sign("me", &[]));
+    assert_eq!(namesake(&world), None, "another one has a time of its own");
+    world.pass(1);
+    world.signed(102, sign("me", &[]));
+    assert_eq!(namesake(&world), Some(node("me", 102)));
+    // One that dies without a word is forgotten with its lease.
+    world.pass(15);
+    assert_eq!(namesake(&world), None);
 }

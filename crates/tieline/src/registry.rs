@@ -1,0 +1,148 @@
+//! [`RegistryUrl`]: which registry is meant, and how it is opened, by a node or by whoever only looks. Tested here.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use tieline_backends::{RedisAddress, RedisError, RedisRegistry, RedisRegistrySettings};
+use tieline_core::registry::{Fixed, FixedError, Registry};
+use tieline_proto::NodeId;
+
+/// The address of a registry.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum RegistryUrl {
+    /// `heartbeat`: the beats that nodes say over their broker.
+    #[default]
+    Heartbeat,
+    /// `static://…`: a list that somebody has written down.
+    Static(Fixed),
+    /// `redis://host`, or `rediss://host` for TLS.
+    Redis(RedisAddress),
+}
+
+/// Text that is no address of a registry. It is not repeated: addresses of servers have passwords.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryUrlError {
+    /// Nothing that is known.
+    #[error("known are {KNOWN}")]
+    Unknown,
+    /// A list with a mistake in it.
+    #[error(transparent)]
+    Static(#[from] FixedError),
+    /// An address of a Redis server with a mistake in it, in the engine's words.
+    #[error("{0}")]
+    Redis(String),
+}
+
+/// What there is.
+const KNOWN: &str = "`heartbeat`, `static://NAME=ws://HOST:PORT,…` and `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, with TLS `rediss://…`";
+
+/// Why a registry is not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryOpenError {
+    /// The Redis server.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+}
+
+impl FromStr for RegistryUrl {
+    type Err = RegistryUrlError;
+
+    fn from_str(text: &str) -> Result<Self, RegistryUrlError> {
+        match text.split(':').next().unwrap_or_default() {
+            "heartbeat" if matches!(text, "heartbeat" | "heartbeat:") => Ok(RegistryUrl::Heartbeat),
+            "static" => Ok(RegistryUrl::Static(Fixed::parse(text)?)),
+            "redis" | "rediss" => RedisAddress::parse(text)
+                .map(RegistryUrl::Redis)
+                .map_err(|error| RegistryUrlError::Redis(error.to_string())),
+            _ => Err(RegistryUrlError::Unknown),
+        }
+    }
+}
+
+impl fmt::Display for RegistryUrl {
+    /// The address, without its password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RegistryUrl::Heartbeat => f.write_str("heartbeat"),
+            RegistryUrl::Static(list) => list.fmt(f),
+            RegistryUrl::Redis(address) => address.fmt(f),
+        }
+    }
+}
+
+impl RegistryUrl {
+    /// What is taken, as it stands behind "takes" in an error.
+    pub const TAKES: &'static str = "the address of a registry; known are `heartbeat`, `static://NAME=ws://HOST:PORT[;weight=N][;capacity=N][;peer=HOST:PORT],…` and `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, with TLS `rediss://…`";
+
+    /// The registry as it is shown: its scheme and nothing secret.
+    pub fn name(&self) -> &'static str {
+        match self {
+            RegistryUrl::Heartbeat => "heartbeat",
+            RegistryUrl::Static(_) => "static:",
+            RegistryUrl::Redis(_) => "redis:",
+        }
+    }
+
+    /// The server that others can read what nodes declare at, where there is one, and whether it can only be reached on this
+    /// machine.
+    pub fn server(&self) -> Option<(String, bool)> {
+        match self {
+            RegistryUrl::Heartbeat | RegistryUrl::Static(_) => None,
+            RegistryUrl::Redis(address) => Some((address.to_string(), address.is_loopback())),
+        }
+    }
+
+    /// Opens the registry of a cluster, for a node or for whoever only looks. None for the beats, which are heard by members of
+    /// a broker alone.
+    ///
+    /// # Errors
+    /// With the server and the reason, when it cannot be used, at the latest after some seconds.
+    pub async fn open(
+        &self,
+        cluster: &str,
+        me: Option<&NodeId>,
+    ) -> Result<Option<Arc<dyn Registry>>, RegistryOpenError> {
+        Ok(match self {
+            RegistryUrl::Heartbeat => None,
+            RegistryUrl::Static(list) => Some(Arc::new(match me {
+                Some(me) => list.seen_by(&me.name),
+                None => list.clone(),
+            })),
+            RegistryUrl::Redis(address) => {
+                let settings = RedisRegistrySettings::new(address.clone(), cluster, me.cloned());
+                Some(Arc::new(RedisRegistry::open(settings).await?))
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_name_a_registry_and_show_no_password() {
+        for (text, name, shown) in [
+            ("heartbeat", "heartbeat", "heartbeat"),
+            ("heartbeat:", "heartbeat", "heartbeat"),
+            ("static://a=ws://a:1;weight=2", "static:", "static://a=ws://a:1;weight=2"),
+            ("redis://:hush@h:1/2", "redis:", "redis://default:***@h:1/2"),
+            ("rediss://h", "redis:", "rediss://h:6379"),
+        ] {
+            let url: RegistryUrl = text.parse().unwrap();
+            assert_eq!((url.name(), url.to_string().as_str()), (name, shown));
+            assert!(!format!("{url:?}").contains("hush"));
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_told_what_is() {
+        for text in ["", "heartbeats", "heartbeat://x", "etcd://h", "REDIS://h", "redis"] {
+            let error = text.parse::<RegistryUrl>().unwrap_err().to_string();
+            assert!(error.contains("redis://"), "{text}: {error}");
+        }
+        let error = "static://a=ws://a;weight=0".parse::<RegistryUrl>().unwrap_err().to_string();
+        assert!(error.contains("weight"), "{error}");
+    }
+}
