@@ -19,7 +19,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tieline_proto::claims::{
-    ClientClaims, RestClaims, audience_hub, audience_path, decode_segment, same_path,
+    ClientClaims, RestClaims, audience_hub, audience_hub_behind, audience_path, decode_segment, same_path,
 };
 use tieline_proto::request::is_device;
 use tieline_proto::role::Roles;
@@ -109,10 +109,27 @@ impl Keys {
     /// # Errors
     /// In this order: key, form, algorithm, signature, claims, time, hub.
     pub fn verify_client(&self, token: &str, hub: &str, now: u64) -> Result<ClientToken, TokenError> {
+        self.verify_client_behind("", token, hub, now)
+    }
+
+    /// The same where a proxy has taken `prefix` off the front of the path: the token may be for either address.
+    ///
+    /// # Errors
+    /// As [`verify_client`](Keys::verify_client).
+    pub fn verify_client_behind(
+        &self,
+        prefix: &str,
+        token: &str,
+        hub: &str,
+        now: u64,
+    ) -> Result<ClientToken, TokenError> {
         let payload = self.open(token)?;
         let claims: ClientClaims = serde_json::from_slice(&payload).map_err(|_| TokenError::Claims)?;
         let expires = check_times(claims.exp, claims.nbf, now)?;
-        let is_for_hub = |audience: &String| audience_hub(audience).is_some_and(|of| of.as_str() == hub);
+        let is_for_hub = |audience: &String| {
+            let named = audience_hub(audience).or_else(|| audience_hub_behind(prefix, audience));
+            named.is_some_and(|of| of.as_str() == hub)
+        };
         if !claims.aud.iter().any(is_for_hub) {
             return Err(TokenError::Audience);
         }

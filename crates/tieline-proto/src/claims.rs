@@ -15,7 +15,7 @@ use serde::{
     de::{self, SeqAccess, Visitor},
 };
 
-pub use audience::{audience_hub, audience_path, decode_segment, same_path};
+pub use audience::{audience_hub, audience_hub_behind, audience_path, decode_segment, same_path};
 
 use crate::id::{NameError, UserId};
 

@@ -13,6 +13,7 @@ use tieline_proto::{GroupName, HubName, UserId};
 use crate::admission::is_origin;
 use crate::config::{self, CONFIG_VARIABLE, ConfigErrors, Layers, Row, rows};
 use crate::dev::DevArgs;
+use crate::gateway::GatewaySettings;
 use crate::store_bench::StoreBenchArgs;
 
 /// Joins WebSocket servers into one: a client of any node reaches every user, every group and everybody.
@@ -29,6 +30,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a node
     Serve(SettingArgs),
+    /// Run an edge in front of nodes, which picks one for each connection
+    Gateway(GatewayArgs),
     /// Run a whole cluster on this machine, to try things on
     Dev(DevArgs),
     /// Check a configuration and print what is in effect, without running a node
@@ -231,6 +234,23 @@ fn role(text: &str) -> Result<String, String> {
     }
     let known = tieline_proto::role::Permission::ALL.map(|permission| permission.role()).join(", ");
     Err(format!("known are {known}, each also with a dot and a target behind it"))
+}
+
+/// Flags of `tieline gateway`.
+#[derive(Debug, Args)]
+pub struct GatewayArgs {
+    /// Where the gateway learns of the nodes: `static://NAME=ws://HOST:PORT[;weight=N],…`, or the registry of the nodes, such as `redis://HOST`
+    #[arg(long, value_name = "URL", env = "TIELINE_GATEWAY_REGISTRY", hide_env_values = true)]
+    pub registry: String,
+    /// Name of the nodes' cluster in that registry
+    #[arg(long, value_name = "NAME", default_value = "tieline", env = "TIELINE_GATEWAY_CLUSTER")]
+    pub cluster: String,
+    /// How it works.
+    #[command(flatten)]
+    pub settings: GatewaySettings,
+    /// Check everything, print what is in effect, and run nothing
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// Flags of `tieline echo`.

@@ -204,7 +204,8 @@ impl ClientEndpoint {
             return Ok((client, Lists::default()));
         };
         let text = token;
-        let token = self.node.keys().verify_client(token, hub.as_str(), unix_ms() / 1000)?;
+        let prefix = asked.head.stripped_prefix().unwrap_or_default();
+        let token = self.node.keys().verify_client_behind(prefix, token, hub.as_str(), unix_ms() / 1000)?;
         if let Door::User(user) = &door
             && token.user.as_deref() != Some(&**user)
         {

@@ -37,6 +37,7 @@ use tokio::sync::{Semaphore, watch};
 pub use connect_rate::ConnectRate;
 pub use endpoint::{Asked, Endpoint, Pending, Verdict, Welcome};
 pub use exchange::Caller;
+pub(crate) use exchange::linger;
 pub use head::{Found, Head};
 pub use listener::bind;
 pub use proxy_protocol::HeaderError;

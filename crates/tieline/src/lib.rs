@@ -11,6 +11,7 @@ pub mod config;
 pub mod demo;
 pub mod dev;
 pub mod echo;
+pub mod gateway;
 pub mod http;
 pub mod log;
 pub mod membership;
@@ -33,7 +34,7 @@ use clap::Parser;
 
 use tieline_core::token::TokenError;
 
-use cli::{BenchArgs, Cli, Command, SettingArgs};
+use cli::{BenchArgs, Cli, Command, GatewayArgs, SettingArgs};
 use config::{ConfigErrors, Settings};
 use stop::Signals;
 
@@ -75,6 +76,9 @@ pub enum Failure {
     /// The node's name is another one's.
     #[error(transparent)]
     Name(#[from] membership::NameLost),
+    /// The gateway cannot learn of the nodes.
+    #[error(transparent)]
+    Gateway(#[from] gateway::GatewayError),
     /// The application's endpoints cannot be reached safely.
     #[error(transparent)]
     Upstream(#[from] upstream::ClientError),
@@ -104,6 +108,7 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Failure::Config(_) | Failure::DevStore(_) => ExitCode::from(2),
+            Failure::Gateway(error) if error.is_mistake() => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }
@@ -113,6 +118,7 @@ impl Failure {
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve(&args),
+        Command::Gateway(args) => gateway(args),
         Command::Dev(args) => dev(&args),
         Command::CheckConfig(args) => check_config(&args),
         Command::Token(args) => {
@@ -144,6 +150,21 @@ fn serve(args: &SettingArgs) -> Result<(), Failure> {
     run_async(async {
         let signals = Signals::new().map_err(Failure::Signals)?;
         serve::serve(settings, serve::Addresses::announce, signals.stop()).await
+    })
+}
+
+fn gateway(args: GatewayArgs) -> Result<(), Failure> {
+    let GatewayArgs { registry, cluster, settings, check } = args;
+    let registry = gateway::registry(&registry)?;
+    if check {
+        return print(&format!("registry = {registry}\ncluster = {cluster}\n{}", settings.show()));
+    }
+    log::start(&config::Log { filter: settings.log.clone(), ..config::Log::default() });
+    run_async(async {
+        let signals = Signals::new().map_err(Failure::Signals)?;
+        // It follows the nodes as long as it is there.
+        let registry = gateway::open(&registry, &cluster).await?;
+        gateway::serve(settings, registry.view(), gateway::GatewayAddresses::announce, signals.stop()).await
     })
 }
 

@@ -28,6 +28,7 @@ use serde::Serialize;
 use tieline_core::ask::sending::SendError;
 use tieline_core::logs::KeepError;
 use tieline_core::registry::{self, Member};
+use tieline_core::token::TokenError;
 use tieline_core::{Overloaded, unix_ms};
 use tieline_proto::rest::{NodeItem, NodeState, NodesPage};
 use tieline_proto::{ErrorCode, NodeId};
@@ -129,7 +130,12 @@ async fn respond(
 fn permit(station: &Station, caller: &Caller, head: &Head<'_>) -> Result<(), Refusal> {
     let keys = station.node.keys();
     if let Some(token) = bearer(head.header("authorization"))? {
-        return Ok(keys.verify_rest(token, head.target(), unix_ms() / 1000)?);
+        let verify = |target: &str| keys.verify_rest(token, target, unix_ms() / 1000);
+        let verified = verify(head.target()).or_else(|error| match head.stripped_prefix() {
+            Some(prefix) if error == TokenError::Audience => verify(&format!("{prefix}{}", head.target())),
+            _ => Err(error),
+        });
+        return Ok(verified?);
     }
     if keys.is_empty() && routes::is_local(caller, head, &station.members) {
         return Ok(());

@@ -23,7 +23,8 @@ use crate::upstream::UpstreamTally;
 use crate::{demo, metrics, rest};
 
 /// The type of Prometheus' text.
-const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+pub(crate) const METRICS_TYPE: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// What the handlers share.
 pub struct Station {

@@ -197,7 +197,7 @@ async fn end(
     stop::switchboard(switchboard).await
 }
 
-fn listen(address: SocketAddr, backlog: u32) -> Result<(TcpListener, SocketAddr), Failure> {
+pub(crate) fn listen(address: SocketAddr, backlog: u32) -> Result<(TcpListener, SocketAddr), Failure> {
     let bound = http::bind(address, backlog).and_then(|listener| {
         let bound = listener.local_addr()?;
         Ok((listener, bound))
@@ -205,7 +205,7 @@ fn listen(address: SocketAddr, backlog: u32) -> Result<(TcpListener, SocketAddr)
     bound.map_err(|source| Failure::Bind { address, source })
 }
 
-async fn wait(mut stopped: watch::Receiver<bool>) {
+pub(crate) async fn wait(mut stopped: watch::Receiver<bool>) {
     // An error means that the sender is gone, which is a stop as well.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
@@ -274,7 +274,7 @@ fn default_name(port: u16) -> NodeName {
 }
 
 /// Asks for as many descriptors as connections may be open, and tells when the system allows fewer.
-fn raise_descriptors(connections: u64) {
+pub(crate) fn raise_descriptors(connections: u64) {
     let wanted = connections.saturating_add(OTHER_DESCRIPTORS);
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     if soft >= wanted {

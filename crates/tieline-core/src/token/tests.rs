@@ -197,6 +197,23 @@ fn garbage_is_malformed() {
 }
 
 #[test]
+fn behind_a_prefix_a_token_is_for_either_address() {
+    let verify = |prefix: &str, aud: &str| {
+        let token = sign(Algorithm::HS256, "first key", &claims(json!({ "aud": aud })));
+        keys().verify_client_behind(prefix, &token, "chat", NOW).map(drop)
+    };
+    for (prefix, aud, expected) in [
+        ("/ws", "http://h/ws/client/hubs/chat", Ok(())),
+        ("/ws", "http://h/client/hubs/chat", Ok(())),
+        ("/ws", "http://h/ws/client/hubs/other", Err(TokenError::Audience)),
+        ("/ws", "http://h/x/client/hubs/chat", Err(TokenError::Audience)),
+        ("", "http://h/ws/client/hubs/chat", Err(TokenError::Audience)),
+    ] {
+        assert_eq!(verify(prefix, aud), expected, "{prefix} {aud}");
+    }
+}
+
+#[test]
 fn a_token_of_the_rest_api_is_for_one_request() {
     let sent = "/api/hubs/h/:send?api-version=1&filter=userId%20eq%20%27a%2Fb%27";
     let verify = |aud: &str| {

@@ -28,7 +28,13 @@ pub fn audience_path(audience: &str) -> Option<&str> {
 /// The hub of a client token's audience, `http(s)://HOST/client/hubs/HUB`; none when it is anything else.
 #[must_use]
 pub fn audience_hub(audience: &str) -> Option<HubName> {
-    let hub = audience_path(audience)?.strip_prefix("/client/hubs/")?;
+    audience_hub_behind("", audience)
+}
+
+/// The same where a proxy takes `prefix` off the front of the path.
+#[must_use]
+pub fn audience_hub_behind(prefix: &str, audience: &str) -> Option<HubName> {
+    let hub = audience_path(audience)?.strip_prefix(prefix)?.strip_prefix("/client/hubs/")?;
     HubName::new(&decode_segment(hub)?).ok()
 }
 

@@ -95,6 +95,12 @@ fn hubs_of_audiences() {
     ] {
         assert_eq!(hub(bad), None, "{bad}");
     }
+    let behind = |prefix, audience| audience_hub_behind(prefix, audience).map(|hub| hub.to_string());
+    assert_eq!(behind("/x", "http://h/x/client/hubs/chat"), Some("chat".into()));
+    for bad in ["http://h/client/hubs/chat", "http://h/xx/client/hubs/chat", "http://h/x/x/client/hubs/chat"]
+    {
+        assert_eq!(behind("/x", bad), None, "{bad}");
+    }
 }
 
 #[test]

@@ -12,9 +12,9 @@ use super::row::{Row, rows};
 /// What all variables of the program begin with.
 const PREFIX: &str = "TIELINE_";
 
-/// Variables that are not settings: the file's name, and what tests and document printing use.
+/// Variables that are not settings of a node: the file's name, those of a gateway, and what tests and document printing use.
 const OTHER_VARIABLES: &[&str] =
-    &["TIELINE_CONFIG", "TIELINE_TEST_", "TIELINE_WRITE_DOCS", "TIELINE_PYTHON27"];
+    &["TIELINE_CONFIG", "TIELINE_GATEWAY_", "TIELINE_TEST_", "TIELINE_WRITE_DOCS", "TIELINE_PYTHON27"];
 
 /// A name is offered in place of an unknown one when at most a third of it differs.
 const ALIKE: f64 = 0.6;

@@ -183,7 +183,7 @@ pub(super) async fn converse<R: Reception>(
 }
 
 /// Sends a last answer, and reads on for a while so that it arrives.
-pub(super) async fn linger(mut stream: TcpStream, answer: &[u8]) {
+pub(crate) async fn linger(mut stream: TcpStream, answer: &[u8]) {
     let farewell = async {
         if stream.write_all(answer).await.is_err() || stream.shutdown().await.is_err() {
             return;

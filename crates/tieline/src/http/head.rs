@@ -89,6 +89,15 @@ impl<'a> Head<'a> {
         }
     }
 
+    /// What proxies in front have taken off the path, as they say: who signed an address signed it with that. Anybody may say so,
+    /// which is why it may have no segment `api`: otherwise a token for the group `metrics`, say, were one for `/metrics` too.
+    pub fn stripped_prefix(&self) -> Option<&'a str> {
+        let Found::Once(Some(prefix)) = self.header("x-forwarded-prefix") else { return None };
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+        let is_path = prefix.starts_with('/') && !prefix.ends_with('/') && prefix.bytes().all(allowed);
+        (is_path && prefix.split('/').all(|segment| segment != "api")).then_some(prefix)
+    }
+
     /// Whether bytes follow that belong to the request.
     pub(super) fn has_body(&self) -> bool {
         let length = self.header(CONTENT_LENGTH.as_str());
@@ -128,6 +137,26 @@ mod tests {
             "nonsense\r\n\r\n",
         ] {
             assert!(Head::parse(bad.as_bytes()).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn prefixes_are_plain_paths() {
+        for (header, expected) in [
+            ("X-Forwarded-Prefix: /ws", Some("/ws")),
+            ("x-forwarded-prefix:  /a/b-c.d_~ ", Some("/a/b-c.d_~")),
+            ("X-Forwarded-Prefix: ws", None),
+            ("X-Forwarded-Prefix: /", None),
+            ("X-Forwarded-Prefix: /ws/", None),
+            ("X-Forwarded-Prefix: /a, /b", None),
+            ("X-Forwarded-Prefix: /%61pi", None),
+            ("X-Forwarded-Prefix: /api/hubs/h/groups", None),
+            ("X-Forwarded-Prefix: /x?y", None),
+            ("X-Forwarded-Prefix: /a\r\nX-Forwarded-Prefix: /b", None),
+            ("X: /ws", None),
+        ] {
+            let text = format!("GET / HTTP/1.1\r\n{header}\r\n\r\n");
+            assert_eq!(Head::parse(text.as_bytes()).unwrap().0.stripped_prefix(), expected, "{header}");
         }
     }
 

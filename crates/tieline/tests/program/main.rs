@@ -19,6 +19,8 @@ mod dev;
 #[cfg(test)]
 mod echo;
 #[cfg(test)]
+mod gateway;
+#[cfg(test)]
 mod member;
 #[cfg(test)]
 mod metrics;

@@ -1,0 +1,129 @@
+//! A cluster behind a gateway, all of them processes: users stay where they are, and find another node when theirs is killed.
+
+use std::collections::BTreeMap;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::client::{Client, assert_ack, to_group, to_user};
+use crate::processes::{Process, TestCluster};
+use crate::support::http::call;
+use crate::support::program::{start, tieline};
+
+/// Flags of nodes that let everybody in: who comes through a gateway is a stranger to them.
+const OPEN: [&str; 3] = ["--allow-anonymous", "--admin-listen", "127.0.0.1:0"];
+
+/// A list of the nodes.
+fn list(cluster: &TestCluster) -> String {
+    let node = |node: &Process| format!("{}=ws://{}", node.name, node.address);
+    format!("static://{}", cluster.nodes.iter().map(node).collect::<Vec<_>>().join(","))
+}
+
+/// What a gateway is started with.
+fn arguments(registry: &str) -> [&str; 9] {
+    let usual =
+        ["gateway", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--check-every", "100ms"];
+    let [command, listen, any, admin, any_too, check, often] = usual;
+    [command, listen, any, admin, any_too, check, often, "--registry", registry]
+}
+
+/// Which node a connection is on: its id begins with the number of the node's start.
+fn home(client: &Client) -> String {
+    client.id[..10].to_owned()
+}
+
+#[test]
+fn users_stay_on_their_nodes_and_only_those_of_a_killed_node_move() {
+    const USERS: usize = 24;
+    let mut cluster = TestCluster::start_with(3, &OPEN, &[]);
+    let list = list(&cluster);
+    // Two gateways that know nothing of each other.
+    let gateways = ["one", "other"].map(|name| Process::spawn(name, tieline(&arguments(&list))));
+    let user = |index: usize| format!("user-{index}");
+    let connect = |gateway: &Process, index: usize| {
+        let mut client = gateway.connect("h", &user(index));
+        client.join("room");
+        client
+    };
+    let nodes: Vec<String> = cluster.nodes.iter().map(|node| home(&node.connect("h", "probe"))).collect();
+    let mut clients: Vec<Client> = (0..USERS).map(|index| connect(&gateways[0], index)).collect();
+    let homes: Vec<String> = clients.iter().map(home).collect();
+    let mut users_of: BTreeMap<&String, usize> = BTreeMap::new();
+    homes.iter().for_each(|home| *users_of.entry(home).or_default() += 1);
+    assert!(nodes.iter().all(|node| users_of.contains_key(node)), "{users_of:?}");
+    for (index, before) in homes.iter().enumerate() {
+        let client = gateways[1].connect("h", &user(index));
+        assert_eq!(home(&client), *before, "two gateways disagree");
+    }
+    // Everybody reaches everybody, whoever is where.
+    clients[0].send_acked(to_group("room", 1));
+    for client in &mut clients {
+        assert_eq!(client.next()["data"], 1);
+    }
+    assert_ack(&clients[0].next(), USERS as u64, 0);
+    cluster.kill(0);
+    for (index, before) in homes.iter().enumerate() {
+        if *before == nodes[0] {
+            clients[index] = connect(&gateways[0], index);
+            assert_ne!(home(&clients[index]), *before);
+        } else {
+            let client = gateways[0].connect("h", &user(index));
+            assert_eq!(home(&client), *before, "a user of a node that lives has moved");
+        }
+    }
+    let [one, other, ..] = &mut clients[..] else { panic!("there are more") };
+    assert_eq!(one.ask(to_user(&user(1), 7))["success"], true);
+    assert_eq!(other.next()["data"], 7);
+}
+
+#[test]
+fn a_signal_ends_it_well() {
+    let cluster = TestCluster::start_with(1, &OPEN, &[]);
+    let list = list(&cluster);
+    let (mut child, address) = start(&[&arguments(&list)[..], &["--grace", "1m"]].concat(), &[]);
+    let mut client = Client::connect(address, "h", "alice");
+    client.join("g");
+    assert_eq!(call(address, "GET", "/readyz", "", "").status, 200);
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    // It waits for its connections, which go on.
+    client.send_acked(to_group("g", 1));
+    assert_eq!(client.next()["data"], 1);
+    drop(client);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn what_it_cannot_do_is_told_at_once() {
+    let tried = |args: &[&str]| {
+        let output = tieline(&[&["gateway", "--listen", "127.0.0.1:0"], args].concat()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let one = ["--registry", "static://a=ws://127.0.0.1:1"];
+    for (args, told) in [
+        (&[][..], "--registry"),
+        (&["--registry", "heartbeat"], "static://NAME=ws://HOST:PORT"),
+        (&["--registry", "etcd://h"], "known are"),
+        (&["--registry", "static://a=ftp://x:1"], "its address is"),
+        (&[one[0], one[1], "--policy", "random"], "two-choices"),
+        (&[one[0], one[1], "--ring-hash", "sha"], "tieline, md5, fnv"),
+        (&[one[0], one[1], "--bound", "0.5"], "from 1 to 100"),
+        (&[one[0], one[1], "--trusted-proxy", "10.0.0.0/33"], "10.0.0.0/8"),
+        (&[one[0], one[1], "--strip-prefix", "ws"], "a prefix is a path"),
+        (&[one[0], one[1], "--idle", "1ms"], "100ms at least"),
+    ] {
+        // Whatever is let pass here runs nothing.
+        let (code, error) = tried(&[args, &["--check"]].concat());
+        assert!(code == Some(2) && error.contains(told), "{args:?}: {code:?} {error}");
+    }
+    let (code, error) = tried(&["--registry", "redis://:hush@127.0.0.1:1"]);
+    assert!(code == Some(1) && !error.contains("hush"), "{code:?} {error}");
+    let list = "static://a=ws://127.0.0.1:1;weight=2";
+    let shown =
+        tieline(&["gateway", "--registry", list, "--policy", "two-choices", "--check"]).output().unwrap();
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.status.success());
+    assert!(
+        text.contains(&format!("registry = {list}\n")) && text.contains("policy = two-choices\n"),
+        "{text}"
+    );
+}
