@@ -46,5 +46,6 @@ pub use limits::Limits;
 pub use logins::{HubRule, Login, PerUser, Place};
 pub use node::{Node, NodeSettings, Overloaded, StartError};
 pub use operator::Operator;
+pub use recovery::CheckpointCounters;
 pub use stamp::unix_ms;
 pub use subprotocol::{NUMBERING, Subprotocol};

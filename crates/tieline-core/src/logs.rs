@@ -32,6 +32,7 @@ use crate::command::Then;
 use crate::delivery::{Delivery, Target};
 use crate::node::Node;
 use crate::records::Records;
+use crate::recovery::CheckpointsTask;
 use crate::store::{LogKey, Refusal, Retention, Store, StoreError};
 pub use audience::Membership;
 use clerk::{Clerk, Request};
@@ -119,15 +120,19 @@ pub struct Logs {
     health: Health,
 }
 
-/// The clerk's task. Whoever started it stops and joins it, after the cluster and before the shards.
+/// The clerk's task, and that of the checkpoints. Whoever started it stops and joins it, after the cluster and before the shards.
 pub struct LogsTask {
     task: JoinHandle<()>,
+    checkpoints: Option<CheckpointsTask>,
     stop: Arc<Notify>,
 }
 
 impl LogsTask {
     /// Ends the task. Messages that the store has taken and nobody was handed are found there by the other nodes.
     pub async fn stop(self) {
+        if let Some(checkpoints) = self.checkpoints {
+            checkpoints.stop().await;
+        }
         self.stop.notify_one();
         if let Err(error) = self.task.await {
             tracing::error!(%error, "The task of the logs failed.");
@@ -143,9 +148,10 @@ impl Logs {
         let is_divided = AtomicBool::new(false);
         let logs = Arc::new(Logs { rules, engine, is_divided, requests, counters, health });
         node.set_logs(Arc::clone(&logs));
+        let checkpoints = node.keep_checkpoints(&logs);
         let stop = Arc::new(Notify::new());
         let task = tokio::spawn(Clerk::new(logs, Arc::clone(node)).run(asked, Arc::clone(&stop)));
-        LogsTask { task, stop }
+        LogsTask { task, checkpoints, stop }
     }
 
     /// Which targets have a log.
@@ -162,6 +168,11 @@ impl Logs {
     /// was not given any for a minute.
     pub fn is_store_up(&self) -> Option<bool> {
         self.engine.as_ref().map(|_| self.health.is_up(Instant::now()))
+    }
+
+    /// What keeps small facts, if it has a store.
+    pub(crate) fn records(&self) -> Option<&Arc<dyn Records>> {
+        self.engine.as_ref().map(|engine| &engine.records)
     }
 
     /// What was counted.

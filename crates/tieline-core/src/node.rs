@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tieline_proto::role::Roles;
 use tieline_proto::{ConnectionId, Incarnation, MessageId, NodeId, NodeName, UserId};
@@ -19,7 +20,7 @@ use crate::logins::{HubRule, Logins};
 use crate::logs::{Admission, Logs};
 use crate::operator::Operator;
 use crate::reconnection::Reconnection;
-use crate::recovery::{MOVES, Settlers};
+use crate::recovery::{CheckpointCounters, Checkpoints, MOVES, Settlers, Underway};
 use crate::registry::{NodeState, Registration};
 use crate::stamp::{Stamper, unix_ms};
 use crate::subprotocol::NUMBERING;
@@ -116,6 +117,12 @@ pub struct Node {
     settlers: Settlers,
     /// A permit for each connection that may be on its way here.
     moves: Semaphore,
+    /// Connections that are being resumed from the store here.
+    underway: Underway,
+    /// The records of its connections, if it has a store.
+    checkpoints: OnceLock<Arc<Checkpoints>>,
+    /// How long a connection that was cut may take to come back.
+    recovery_window: Duration,
     tallies: Vec<Mutex<Tally>>,
     /// Stamps what the application sends; each shard has its own for its clients.
     stamper: Mutex<Stamper>,
@@ -189,6 +196,9 @@ impl Node {
             reconnection: Reconnection::new(&secret),
             settlers: Settlers::default(),
             moves: Semaphore::new(MOVES),
+            underway: Underway::default(),
+            checkpoints: OnceLock::new(),
+            recovery_window: settings.switchboard.resume_window,
             tallies: (0..settings.shards).map(|_| Mutex::default()).collect(),
             stamper: Mutex::new(stamper),
             handle: OnceLock::new(),
@@ -243,6 +253,30 @@ impl Node {
     /// Permits for connections that come from other nodes.
     pub(crate) fn moves(&self) -> &Semaphore {
         &self.moves
+    }
+
+    /// Connections that are being resumed from the store here.
+    pub(crate) fn underway(&self) -> &Underway {
+        &self.underway
+    }
+
+    /// The records of its connections, if it has a store and keeps anything there.
+    pub(crate) fn checkpoints(&self) -> Option<&Arc<Checkpoints>> {
+        self.checkpoints.get()
+    }
+
+    pub(crate) fn set_checkpoints(&self, checkpoints: Arc<Checkpoints>) {
+        self.checkpoints.set(checkpoints).ok().expect("the logs of a node are started once");
+    }
+
+    /// What was counted of connections that the store keeps, if it does.
+    pub fn checkpoint_counters(&self) -> Option<&CheckpointCounters> {
+        self.checkpoints().map(|checkpoints| checkpoints.counters())
+    }
+
+    /// How long a connection that was cut may take to come back.
+    pub(crate) fn recovery_window(&self) -> Duration {
+        self.recovery_window
     }
 
     /// The reconnection tokens of this start.

@@ -4,11 +4,12 @@
 //! Here is the life of a session; `operator/request.rs` reads requests, `operator/send.rs` carries messages,
 //! `operator/membership.rs` joins and leaves, `operator/keeping.rs` is for what is kept in logs and `operator/attending.rs` for
 //! groups whose members are stored, `operator/events.rs` asks and tells the application, `operator/logins.rs` keeps the one place
-//! of users that have no more, `operator/moving.rs` and `operator/ends.rs` are for connections that go to another node or come from
-//! one, `operator/waiting.rs` waits for the other nodes, `operator/answer.rs` writes acks and errors.
+//! of users that have no more, `operator/moving.rs`, `operator/ends.rs` and `operator/checkpoints.rs` are for connections that go to
+//! another node or come from one, `operator/waiting.rs` waits for the other nodes, `operator/answer.rs` writes acks and errors.
 
 mod answer;
 mod attending;
+mod checkpoints;
 mod ends;
 mod events;
 mod keeping;
@@ -38,6 +39,7 @@ use crate::session::{GONE, SETTLING, Session};
 use crate::stamp::{Stamper, unix_ms};
 use crate::subprotocol::Subprotocol;
 use crate::tally::Tally;
+pub(crate) use checkpoints::{Due, Wanted};
 use ends::Ends;
 
 /// Each second one in so many slots is looked at for an expired token.
@@ -60,6 +62,8 @@ pub struct Operator {
     unopened: VecDeque<(u64, Address)>,
     /// Those that the store did not let into groups of their user, and when that is tried again, in that order.
     unattended: VecDeque<(u64, Address)>,
+    /// Connections whose records may have to be written, each once, who waits longest first.
+    enlisted: VecDeque<Address>,
 }
 
 impl Operator {
@@ -75,6 +79,7 @@ impl Operator {
             silent: VecDeque::new(),
             unopened: VecDeque::new(),
             unattended: VecDeque::new(),
+            enlisted: VecDeque::new(),
         }
     }
 
@@ -130,6 +135,7 @@ impl Operator {
             inbox: None,
             memberships: None,
             taking: 0,
+            progress: None,
         };
         match self.node.address(id) {
             Some(address) if approved => Placement::Take(address, session),
@@ -232,6 +238,7 @@ impl Application for Operator {
         if let Some(session) = shard.session_mut(slot) {
             session.taking = 0;
         }
+        self.enlist(shard, slot);
         self.greet(shard, slot);
         // It was not ended while it was about to move.
         self.take_place(shard, slot);
@@ -259,6 +266,7 @@ impl Application for Operator {
             return;
         }
         let (address, hub) = (shard.address(slot), &session.hub);
+        self.forget_checkpoint(&session, address);
         self.forget_settler(&session, address);
         hub.everyone().exit(self.shard);
         for group in &session.groups {
@@ -306,6 +314,7 @@ impl Application for Operator {
         self.open_silent_inboxes(shard);
         self.attend_again(shard);
         self.ends.tidy();
+        self.renew_checkpoints(shard);
         self.give_back(shard);
         self.node.end_displaced();
         self.node.publish_tally(self.shard, self.tally);

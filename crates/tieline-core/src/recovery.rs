@@ -8,10 +8,20 @@
 //! the old node gives the frames that were not acknowledged and lets go, and the new one drops what it has twice. After that the client is
 //! resumed as if it had been cut at the new node. Whatever fails before the last step leaves the connection with the old node.
 //!
+//! When the old node is dead, the connection comes from the store (`recovery/resuming.rs`), where everything that it gets is kept there: each
+//! node writes down what its connections are and how far their clients have acknowledged (`recovery/checkpoints.rs` the task,
+//! `recovery/checkpoint.rs` the record, `recovery/progress.rs` how far that is). Whoever takes a connection raises the generation in its
+//! record by compare-and-set; who finds a higher one there than its own has lost the connection.
+//!
 //! A connection keeps its id, which names its first node, so the others are told who holds it (`Held::Connection`), and the
 //! holder finds it in a table of its own, [`Settlers`]. Tested in `tests/sessions/moving.rs`, and with real processes.
 
+mod checkpoint;
+mod checkpoints;
+mod counters;
 mod giving;
+mod progress;
+mod resuming;
 mod taking;
 mod words;
 
@@ -21,6 +31,11 @@ use dashmap::DashMap;
 use tieline_proto::ConnectionId;
 use tieline_switchboard::Address;
 
+pub(crate) use checkpoint::Checkpoint;
+pub(crate) use checkpoints::{Checkpoints, CheckpointsTask};
+pub use counters::CheckpointCounters;
+pub(crate) use progress::{Places, Progress};
+pub(crate) use resuming::Underway;
 pub(crate) use taking::MOVES;
 pub(crate) use words::{Frame, Given, Group, Head, Page, Place, Rest, roles};
 

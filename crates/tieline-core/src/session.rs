@@ -16,6 +16,7 @@ use crate::logins::Login;
 use crate::logs::Membership;
 use crate::memberships::Memberships;
 use crate::reading::Reading;
+use crate::recovery::Progress;
 use crate::store::LogKey;
 
 /// One connection, kept in its slot of the switchboard. Names are shared with the hub's tables, so that an idle
@@ -58,6 +59,8 @@ pub struct Session {
     /// Under which number another node is taking it over, 0 while none is; [`SETTLING`] where it comes from another node itself,
     /// [`GONE`] when it has gone to one.
     pub(crate) taking: u64,
+    /// How far its client is, where that is kept in the store.
+    pub(crate) progress: Option<Box<Progress>>,
 }
 
 /// A connection that has not all of what it had elsewhere: nobody may resume it, or take it on.

@@ -129,6 +129,7 @@ impl Node {
             let mut roles = (*session.roles).clone();
             change(&mut roles, permission, target.as_deref());
             session.roles = operator.node().share_roles(roles);
+            operator.changed(shard, slot);
         };
         self.deal(hub, Who::Connection(connection), 1, Arc::new(deed)).await
     }

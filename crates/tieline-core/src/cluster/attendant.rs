@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use tieline_proto::envelope::{Beat, Change, Rare};
+use tieline_proto::envelope::{Beat, Change, Held, Rare};
 use tieline_proto::{HubName, Incarnation, NodeId};
 use tieline_switchboard::Address;
 use tokio::sync::{Notify, mpsc, watch};
@@ -18,7 +18,7 @@ use super::peers::{Peer, Peers};
 use super::roster::{Roster, Stated};
 use super::{Cluster, lock};
 use crate::broker::To;
-use crate::command::Then;
+use crate::command::{Command, Then};
 use crate::directory::Replicated;
 use crate::node::Node;
 use crate::registry::{
@@ -181,6 +181,7 @@ impl Attendant {
             }
             Word::RosterWanted(node) => return self.tell_roster(node),
             Word::Roster(node, version, left, part) => {
+                part.iter().for_each(|(_, what, _)| self.doubt(what));
                 let tables = Tables {
                     interest: &self.cluster.interest,
                     users: &self.users,
@@ -311,7 +312,19 @@ impl Attendant {
         let tables =
             Tables { interest: &self.cluster.interest, users: &self.users, logins: self.node.logins() };
         let taken = copy.follow(node, version, changes, tables);
+        changes.iter().filter(|change| change.held).for_each(|change| self.doubt(&change.what));
         self.taken(node, taken);
+    }
+
+    /// Another node holds something. Where that is a connection that this one thinks it holds, its record is looked at.
+    fn doubt(&self, what: &Held) {
+        let Held::Connection(id) = *what else { return };
+        let node = &self.node;
+        if let Some(address) = node.settlers().find(id).or_else(|| node.first_address(id)) {
+            let doubt = Command::Run(Box::new(move |operator, shard| operator.doubt(shard, id)));
+            // A shard without room looks when its record is renewed.
+            let _ = node.post(address.shard, doubt);
+        }
     }
 
     fn taken(&mut self, node: Incarnation, taken: Taken) {

@@ -63,6 +63,7 @@ impl Operator {
         let Some(slot) = shard.find(address) else { return };
         if let (Some(state), Some(session)) = (answer.state, shard.session_mut(slot)) {
             session.state = Some(state);
+            self.touched(shard, slot);
         }
         match (answer.outcome, call) {
             (Ok(data), Call::Event { ack_id }) => {

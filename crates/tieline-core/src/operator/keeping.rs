@@ -210,6 +210,12 @@ impl Operator {
         let Some(inbox) = shard.session_mut(slot).and_then(|session| session.inbox.as_mut()) else { return };
         inbox.is_open = true;
         inbox.at = admission.position.unwrap_or(inbox.at);
+        let begins_at = (!inbox.has_given).then_some(inbox.at);
+        if let Some(progress) = shard.session_mut(slot).and_then(|session| session.progress.as_mut()) {
+            // Who was given nothing of it has nothing to acknowledge.
+            progress.known.covered.inbox = progress.known.covered.inbox.or(begins_at);
+        }
+        self.touched(shard, slot);
         self.ack(shard, slot, ack_id, Self::entered(None, Some(admission)));
     }
 
@@ -326,7 +332,11 @@ impl Operator {
     ) {
         let Some(slot) = shard.find(address) else { return };
         match result {
-            Ok(()) => self.ack(shard, slot, ack_id, Extra::None),
+            Ok(()) => {
+                // Who sends to a group without an echo gets ahead in its log without acknowledging anything.
+                self.enlist(shard, slot);
+                self.ack(shard, slot, ack_id, Extra::None);
+            }
             Err(error) => self.refuse_kept(shard, slot, ack_id, &error),
         }
     }

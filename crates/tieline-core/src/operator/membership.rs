@@ -8,6 +8,7 @@ use tieline_switchboard::{Shard, Slot};
 
 use super::Operator;
 use super::answer::Refusal;
+use super::checkpoints::Wanted;
 use crate::cluster::Known;
 use crate::command::Then;
 
@@ -31,8 +32,17 @@ impl Operator {
         {
             return self.refuse(shard, slot, &Refusal::new(ack_id, ErrorCode::TooManyGroups));
         }
-        self.tally.joins += 1;
         let known_here = session.group(group).is_some();
+        let name = if known_here {
+            name
+        } else {
+            match self.remove_first(shard, slot, Wanted::Join { group: name, ack_id, since }) {
+                Some(Wanted::Join { group, .. }) => group,
+                _ => return,
+            }
+        };
+        self.tally.joins += 1;
+        let Some(session) = shard.session(slot) else { return };
         let hub = session.hub.name().clone();
         let known = self.hold(&hub, &name);
         let known = if known_here { Known::Yes } else { known };
@@ -45,6 +55,12 @@ impl Operator {
         if !session.roles.may_join(group) {
             return self.refuse(shard, slot, &Refusal::new(ack_id, ErrorCode::Forbidden));
         }
+        if let Some(group) = session.group(group).and_then(|group| group.name()).cloned()
+            && self.remove_first(shard, slot, Wanted::Leave { group, ack_id }).is_none()
+        {
+            return;
+        }
+        let Some(session) = shard.session(slot) else { return };
         self.tally.leaves += 1;
         let member = self.member(session, group);
         self.exit(shard, slot, group);
@@ -84,6 +100,7 @@ impl Operator {
         }
         let is_new = shard.join(slot, id);
         self.begin_reading(shard, slot, name);
+        self.changed(shard, slot);
         is_new
     }
 
@@ -99,11 +116,14 @@ impl Operator {
         if let Some(memberships) = &mut session.memberships {
             memberships.end(name);
         }
+        session.progress.iter_mut().for_each(|progress| progress.end(name));
         let hub = Arc::clone(&session.hub);
         hub.exit(&group, index);
         if let Some(name) = group.name() {
             self.release(hub.name(), name);
         }
-        shard.leave(slot, group.id())
+        let was_in = shard.leave(slot, group.id());
+        self.changed(shard, slot);
+        was_in
     }
 }

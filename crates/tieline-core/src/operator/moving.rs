@@ -14,13 +14,13 @@ use crate::hub::Hub;
 use crate::inbox::Inbox;
 use crate::limits::Bucket;
 use crate::logs::Reader;
-use crate::recovery::{Frame, Given, Group, Head, PAGE, Page, Place, Rest, roles};
+use crate::recovery::{Frame, Given, Group, Head, PAGE, Page, Place, Progress, Rest, roles};
 use crate::session::{GONE, SETTLING, Session};
 use crate::store::LogKey;
 use crate::subprotocol::Subprotocol;
 
 /// What the client of a socket is told whose connection goes to another node.
-const TAKEN: &str = "The connection was recovered at another node.";
+pub(super) const TAKEN: &str = "The connection was recovered at another node.";
 
 impl Operator {
     // ---- the old node ----
@@ -118,6 +118,7 @@ impl Operator {
             groups: session.groups.iter().filter_map(|group| group.name().cloned()).collect(),
             acks: session.acks.intervals().to_vec(),
             state: session.state.as_deref().cloned(),
+            known: session.progress.as_ref().map(|progress| progress.known.clone()),
         };
         shard.close(slot, CloseCode::PolicyViolation.code(), TAKEN);
         Some(Given::Rest(rest))
@@ -168,6 +169,7 @@ impl Operator {
             inbox,
             memberships: None,
             taking: SETTLING,
+            progress: None,
         };
         let Some(slot) = shard.plant(session, subprotocol.format(0)) else {
             live.iter().for_each(|group| self.release(&name, group));
@@ -213,6 +215,7 @@ impl Operator {
         shard.refill(slot, base, frames, known);
         shard.settle(self);
         let last = shard.last_sequence(slot).unwrap_or_default();
+        let has_checkpoints = self.node.checkpoints().is_some();
         let Some(session) = shard.find(address).and_then(|slot| shard.session_mut(slot)) else {
             return false;
         };
@@ -224,6 +227,10 @@ impl Operator {
         });
         session.roles = roles;
         session.acks = AckWindow::of(&rest.acks);
+        if has_checkpoints {
+            let known = rest.known.clone();
+            session.progress = Some(Box::new(known.map_or_else(Progress::new, Progress::of)));
+        }
         // Memberships may have been changed from outside while it moved.
         let left: Vec<GroupName> = session
             .groups
@@ -239,6 +246,7 @@ impl Operator {
             self.enter(shard, slot, name);
         }
         self.settle_memberships(shard, slot, last);
+        self.enlist(shard, slot);
         if is_waiting {
             // It was not given all that is kept before it moved.
             self.open_inbox_by_itself(shard, slot);

@@ -89,6 +89,7 @@ impl Operator {
             Request::Ping => shard.send(slot, Kind::Text, reply::pong),
             Request::SequenceAck { sequence_id } => {
                 if let Some(last) = shard.acknowledge(slot, sequence_id) {
+                    self.progressed(shard, slot, last);
                     self.acknowledged(shard, slot, last);
                 }
             }

@@ -115,6 +115,7 @@ impl Operator {
                 for group in groups {
                     self.admit(shard, slot, &group);
                 }
+                self.begin_progress(shard, slot);
                 if let Some(admission) = admission {
                     self.greeted(shard, slot, &admission, device);
                     if self.listing(hub.name(), user.as_ref(), &[]).is_some() {
@@ -132,8 +133,10 @@ impl Operator {
                     self.ack(shard, slot, ack_id, Self::entered(since, admission));
                     next = Next::Attend(later);
                 } else {
-                    self.admit(shard, slot, &group);
                     let position = admission.as_ref().and_then(|admission| admission.position);
+                    if self.admit(shard, slot, &group) {
+                        self.begins_at(shard, slot, &group, position);
+                    }
                     self.is_at(shard, slot, &group, position);
                     let is_whole = admission.as_ref().and_then(|admission| admission.recovered)
                         == Some(Recovered::Whole);

@@ -1,4 +1,4 @@
-//! The new node's side of a move.
+//! The new node's side of a move, while the old one lives.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::node::{Node, Overloaded};
 use crate::operator::Operator;
 use crate::store::LogKey;
 
-/// How long a node may take for one answer. One that takes longer is asked again when the client comes again.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a node, or the store, may take for one answer. One that takes longer is asked again when the client comes again.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Connections that come at once. Clients beyond that wait for their turn, for as long as for an answer.
 pub(crate) const MOVES: usize = 256;
@@ -31,11 +31,24 @@ const ENDS: usize = 64;
 
 /// Why a connection is not here: what its client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lost {
+pub(super) enum Lost {
     /// It is nowhere.
     ForGood,
     /// It is not known where it is, or it cannot be had now.
     ForNow,
+}
+
+/// How another node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stands {
+    /// There is a way to it.
+    Reached,
+    /// There is none, and it is believed to live.
+    Lost,
+    /// It is no member.
+    Nowhere,
+    /// Whether it is one is not known yet.
+    Unknown,
 }
 
 impl From<Overloaded> for Lost {
@@ -54,7 +67,9 @@ impl Node {
         id: ConnectionId,
         token: String,
     ) -> (Option<u16>, Arrival) {
-        if let Some(address) = self.address(id) {
+        if let Some(address) = self.address(id)
+            && !self.has_lost(id, address, &token).await
+        {
             return (Some(address.shard), Arrival::Recovery { hub, id, token });
         }
         // A client that goes away meanwhile must not leave its connection between two nodes: a move is done to its end, which comes
@@ -73,19 +88,45 @@ impl Node {
     }
 
     async fn take(self: &Arc<Self>, hub: &HubName, id: ConnectionId, token: &str) -> Result<Address, Lost> {
-        let cluster = self.cluster().ok_or(Lost::ForGood)?;
-        let from = cluster.seat_of(id);
-        let peers = cluster.peers();
-        match peers.iter().find(|peer| peer.id.incarnation == from) {
-            Some(peer) if peer.is_reached() => {}
+        let seat = self.cluster().map(|cluster| cluster.seat_of(id));
+        match seat.map(|seat| self.standing(seat)) {
+            Some(Stands::Reached) => {}
             // It may come back.
-            Some(_) => return Err(Lost::ForNow),
-            // A node that has just come does not know the others yet.
-            None if peers.iter().any(|peer| !peer.complete) || !cluster.is_broker_up() => {
-                return Err(Lost::ForNow);
+            Some(Stands::Lost) => return Err(Lost::ForNow),
+            Some(Stands::Nowhere | Stands::Unknown) | None => {
+                return self.resume(hub, id, token, None).await;
             }
-            None => return Err(Lost::ForGood),
         }
+        let from = seat.ok_or(Lost::ForGood)?;
+        match self.take_over(hub, id, token, from).await {
+            // The node that its id names may have lost it before.
+            Err(Lost::ForGood) => self.resume(hub, id, token, Some(from)).await,
+            taken => taken,
+        }
+    }
+
+    /// How another node stands, as far as it is known here.
+    pub(super) fn standing(&self, node: Incarnation) -> Stands {
+        let Some(cluster) = self.cluster() else { return Stands::Nowhere };
+        let peers = cluster.peers();
+        match peers.iter().find(|peer| peer.id.incarnation == node) {
+            Some(peer) if peer.is_reached() => Stands::Reached,
+            Some(_) => Stands::Lost,
+            // A node that has just come does not know the others yet.
+            None if peers.iter().any(|peer| !peer.complete) || !cluster.is_broker_up() => Stands::Unknown,
+            None => Stands::Nowhere,
+        }
+    }
+
+    /// Takes a connection from a node that lives.
+    pub(super) async fn take_over(
+        self: &Arc<Self>,
+        hub: &HubName,
+        id: ConnectionId,
+        token: &str,
+        from: Incarnation,
+    ) -> Result<Address, Lost> {
+        let cluster = self.cluster().ok_or(Lost::ForGood)?;
         let turn = tokio::time::timeout(PATIENCE, self.moves().acquire()).await;
         let _turn = turn.map_err(|_| Lost::ForNow)?.map_err(|_| Lost::ForNow)?;
         let taking = Taking { cluster, from, id };
@@ -94,14 +135,23 @@ impl Node {
         let address = self.settle_down(hub, id, &head).await?;
         let result = self.complete(hub, &taking, address, &head).await;
         if result.is_err() {
-            // Who could not be brought whole must not be found here.
-            let _ = self.ask(address.shard, move |operator, shard| operator.evict(shard, address)).await;
+            self.evict(address).await;
         }
         result.map(|()| address)
     }
 
+    /// Ends a connection that could not be brought whole, and so must not be found here.
+    pub(super) async fn evict(&self, address: Address) {
+        let _ = self.ask(address.shard, move |operator, shard| operator.evict(shard, address)).await;
+    }
+
     /// Puts the connection in place.
-    async fn settle_down(&self, hub: &HubName, id: ConnectionId, head: &Head) -> Result<Address, Lost> {
+    pub(super) async fn settle_down(
+        &self,
+        hub: &HubName,
+        id: ConnectionId,
+        head: &Head,
+    ) -> Result<Address, Lost> {
         let hub = self.hubs().get_or_make(hub);
         let shards = self.handle().shards();
         let shard = (usize::from(id.shard()) + id.random() as usize) % shards;
@@ -123,6 +173,25 @@ impl Node {
         address: Address,
         head: &Head,
     ) -> Result<(), Lost> {
+        self.enter_all(hub, address, head).await?;
+        taking.cluster.all_read().await;
+        let (frames, mut rest) = taking.fetch(head).await?;
+        if let Some(known) = &mut rest.known {
+            known.generation += 1;
+        }
+        let (id, has_record) = (taking.id, rest.known.is_some());
+        if !self.fill(address, head, frames, rest).await? {
+            return Err(Lost::ForGood);
+        }
+        match self.checkpoints().filter(|_| has_record) {
+            // Before its client is told anything: from now on it could not be had from the old node.
+            Some(checkpoints) if !checkpoints.claim(id, address).await => Err(Lost::ForNow),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets it into all its logs, where it was in them.
+    pub(super) async fn enter_all(&self, hub: &HubName, address: Address, head: &Head) -> Result<(), Lost> {
         for group in &head.groups {
             if self.keeps(&Target::Group(group.name.clone())) {
                 self.enter_again(hub, address, Some(group.name.clone()), group.at).await?;
@@ -131,18 +200,25 @@ impl Node {
         if let Some(place) = head.inbox.as_ref().filter(|place| place.is_open && self.keeps_inboxes()) {
             self.enter_again(hub, address, None, Some(place.at)).await?;
         }
-        taking.cluster.all_read().await;
-        let (frames, rest) = taking.fetch(head).await?;
+        Ok(())
+    }
+
+    /// Gives it what it had. Returns whether it is there.
+    pub(super) async fn fill(
+        &self,
+        address: Address,
+        head: &Head,
+        frames: Vec<Numbered>,
+        rest: Rest,
+    ) -> Result<bool, Lost> {
         let known: HashSet<u128> = frames.iter().map(|frame| frame.mark).collect();
         let marks = head.inbox.as_ref().map(|place| place.marks.clone()).unwrap_or_default();
         let base = head.base;
         let roles = self.share_roles(read_roles(&rest.roles));
-        let is_here = self
-            .ask(address.shard, move |operator, shard| {
-                operator.fill(shard, address, base, &frames, &known, roles, marks, &rest)
-            })
-            .await?;
-        if is_here { Ok(()) } else { Err(Lost::ForGood) }
+        let fill = move |operator: &mut Operator, shard: &mut Shard<Operator>| {
+            operator.fill(shard, address, base, &frames, &known, roles, marks, &rest)
+        };
+        Ok(self.ask(address.shard, fill).await?)
     }
 
     /// Enters one log where the connection was in it.

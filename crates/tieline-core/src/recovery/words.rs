@@ -7,6 +7,8 @@ use tieline_proto::role::Roles;
 use tieline_proto::{ConnectionId, GroupName, HubName, Permission, Position, UserId};
 use tieline_switchboard::Numbered;
 
+use super::progress::Known;
+
 /// What the new node wishes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Wish {
@@ -77,7 +79,7 @@ pub(crate) struct Head {
 }
 
 /// Where a connection is in its user's inbox.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Place {
     /// What it was given last, or what it begins behind.
     pub(crate) at: Position,
@@ -92,7 +94,7 @@ pub(crate) struct Place {
 }
 
 /// A group that a connection is in.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Group {
     /// Its name.
     pub(crate) name: GroupName,
@@ -126,6 +128,9 @@ pub(crate) struct Rest {
     pub(crate) acks: Vec<(u64, u64)>,
     /// What the application wants to be reminded of.
     pub(crate) state: Option<String>,
+    /// How far its client is, where the old node keeps that in the store.
+    #[serde(default)]
+    pub(crate) known: Option<Known>,
 }
 
 impl From<&Numbered> for Frame {

@@ -45,9 +45,13 @@ impl House {
     /// One of several, with a name of its own.
     pub(crate) fn named(shards: usize) -> Self {
         static NAMES: AtomicU32 = AtomicU32::new(0);
-        let name = format!("house-{}", NAMES.fetch_add(1, Ordering::Relaxed));
+        Self::called(&format!("house-{}", NAMES.fetch_add(1, Ordering::Relaxed)), shards)
+    }
+
+    /// One of this name.
+    pub(crate) fn called(name: &str, shards: usize) -> Self {
         Self::build(
-            &name,
+            name,
             shards,
             Limits {
                 messages_per_second: 0,
@@ -85,6 +89,7 @@ impl House {
             let _in_it = runtime.enter();
             Logs::start(&self.node, rules, engine)
         };
+        runtime.block_on(self.node.share_secret());
         self.logs = Some((runtime, task));
     }
 
@@ -108,9 +113,21 @@ impl House {
         self.membership = Some((runtime, task));
     }
 
-    /// Runs what needs the runtime of its membership.
+    /// Runs what needs the runtime of its membership, or of its logs where it is alone.
     pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
-        self.membership.as_ref().unwrap().0.block_on(future)
+        let runtime = self.membership.as_ref().map(|(runtime, _)| runtime);
+        runtime.or(self.logs.as_ref().map(|(runtime, _)| runtime)).unwrap().block_on(future)
+    }
+
+    /// Ends it as a kill does: it says goodbye to nobody, and writes nothing down.
+    pub(crate) fn kill(mut self, exchange: &MemoryExchange) {
+        exchange.cut(self.node.id().incarnation);
+        if let Some((runtime, _)) = self.logs.take() {
+            runtime.shutdown_background();
+        }
+        if let Some((runtime, _)) = self.membership.take() {
+            runtime.shutdown_background();
+        }
     }
 
     /// Waits until it sees so many other nodes, all of them whole.

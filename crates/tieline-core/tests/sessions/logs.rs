@@ -22,9 +22,11 @@ use crate::house::{Guest, House, Peer};
 #[derive(Clone)]
 pub(crate) struct Door {
     pub(crate) store: MemoryStore,
-    records: Arc<MemoryRecords>,
+    pub(crate) records: Arc<MemoryRecords>,
     pub(crate) is_shut: Arc<AtomicBool>,
     pub(crate) is_silent: Arc<AtomicBool>,
+    /// Whether records are not answered for, and not changed.
+    pub(crate) is_forgetful: Arc<AtomicBool>,
 }
 
 impl Door {
@@ -34,11 +36,12 @@ impl Door {
             records: Arc::default(),
             is_shut: Arc::default(),
             is_silent: Arc::default(),
+            is_forgetful: Arc::default(),
         }
     }
 
     pub(crate) fn engine(&self) -> Option<Engine> {
-        Some(Engine { store: Arc::new(self.clone()), records: Arc::new(self.clone()) })
+        Some(Engine::of(Arc::new(self.clone())))
     }
 
     fn is_closed(&self) -> bool {
@@ -87,10 +90,16 @@ impl Store for Door {
 
 impl Records for Door {
     fn get(&self, key: RecordKey) -> Answer<Option<Record>> {
+        if self.is_forgetful.load(Ordering::SeqCst) {
+            return Box::pin(std::future::pending());
+        }
         self.through(self.records.get(key))
     }
 
     fn compare_and_set(&self, change: Change) -> Answer<records::Outcome> {
+        if self.is_forgetful.load(Ordering::SeqCst) {
+            return Box::pin(std::future::pending());
+        }
         if self.is_closed() {
             return self.through(Box::pin(std::future::pending()));
         }

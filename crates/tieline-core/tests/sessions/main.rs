@@ -14,6 +14,7 @@ mod medium;
 mod members;
 mod moving;
 mod reliable;
+mod resuming;
 mod routing;
 mod unreachable;
 
