@@ -9,7 +9,7 @@
 //! resumed as if it had been cut at the new node. Whatever fails before the last step leaves the connection with the old node.
 //!
 //! When the old node is dead, the connection comes from the store (`recovery/resuming.rs`), where everything that it gets is kept there: each
-//! node writes down what its connections are and how far their clients have acknowledged (`recovery/checkpoints.rs` the task,
+//! node writes down what its connections are and how far their clients have acknowledged (`recovery/writer.rs` the task,
 //! `recovery/checkpoint.rs` the record, `recovery/progress.rs` how far that is). Whoever takes a connection raises the generation in its
 //! record by compare-and-set; who finds a higher one there than its own has lost the connection.
 //!
@@ -24,6 +24,7 @@ mod progress;
 mod resuming;
 mod taking;
 mod words;
+mod writer;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -32,12 +33,13 @@ use tieline_proto::ConnectionId;
 use tieline_switchboard::Address;
 
 pub(crate) use checkpoint::Checkpoint;
-pub(crate) use checkpoints::{Checkpoints, CheckpointsTask};
+pub(crate) use checkpoints::Checkpoints;
 pub use counters::CheckpointCounters;
 pub(crate) use progress::{Places, Progress};
 pub(crate) use resuming::Underway;
 pub(crate) use taking::MOVES;
 pub(crate) use words::{Frame, Given, Group, Head, Page, Place, Rest, roles};
+pub(crate) use writer::CheckpointsTask;
 
 /// Bytes of frames that one answer carries at most, unless a single frame is larger.
 pub(crate) const PAGE: usize = 512 << 10;

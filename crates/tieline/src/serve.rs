@@ -112,6 +112,7 @@ pub async fn serve(
         tally: upstream_tally,
     };
     let logs = keep(&settings, &node, engine);
+    node.share_secret().await;
     let membership = Membership::begin(&settings, &node, client_url, &members).await;
     let mut membership = match membership {
         Ok(membership) => membership,

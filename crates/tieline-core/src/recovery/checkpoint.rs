@@ -42,6 +42,8 @@ pub(crate) struct Checkpoint {
     pub(crate) is_settled: bool,
     /// Its user.
     pub(crate) user: Option<UserId>,
+    /// The device that its place is for, where its user has one place for each.
+    pub(crate) device: Option<String>,
     /// What it may do, as [`roles`](super::words::roles) writes it.
     pub(crate) roles: Vec<String>,
     /// Its groups, and up to where its client has their logs.
@@ -67,6 +69,7 @@ impl Checkpoint {
             generation,
             is_settled: true,
             user: None,
+            device: None,
             roles: Vec::new(),
             groups: Vec::new(),
             inbox: None,
@@ -140,6 +143,7 @@ mod tests {
         };
         Checkpoint {
             user: Some(UserId::new("ü").unwrap()),
+            device: Some("d".into()),
             roles: vec!["webpubsub.sendToGroup".into(), "!tieline.sendToUser.x".into()],
             groups: vec![Group { name: GroupName::new("g").unwrap(), at: Some(at) }],
             inbox: Some(inbox),

@@ -18,6 +18,8 @@ use super::counters::CheckpointCounters;
 use super::progress::{Known, Places};
 use super::taking::{Lost, PATIENCE, Stands};
 use super::words::{Head, Page, Rest};
+use crate::directory::Standing;
+use crate::logins::Login;
 use crate::node::Node;
 use crate::records::{Change, Expect, Outcome, Record, Version};
 
@@ -166,7 +168,16 @@ impl Node {
         let _turn = turn.map_err(|_| Lost::ForNow)?.map_err(|_| Lost::ForNow)?;
         let is_kept = checkpoint.groups.iter().all(|group| self.keeps_group(&group.name))
             && (checkpoint.user.is_none() || checkpoint.inbox.is_some() && self.keeps_inboxes());
-        if !is_kept || checkpoint.generation >= MOST_GENERATIONS {
+        // Who has connected anew since then has taken the place.
+        let place = checkpoint
+            .user
+            .as_ref()
+            .and_then(|user| self.logins().place(&checkpoint.hub, user, checkpoint.device.as_deref()));
+        let is_displaced = place.is_some_and(|place| {
+            let nobody = Login { place, number: 0 };
+            self.logins().standing(&checkpoint.hub, &nobody) == Standing::Outranked
+        });
+        if is_displaced || !is_kept || checkpoint.generation >= MOST_GENERATIONS {
             return Err(Lost::ForGood);
         }
         let raised = checkpoint.raised(self.id());
@@ -196,6 +207,7 @@ impl Node {
         let head = Head {
             taking: 0,
             user: raised.user,
+            device: raised.device,
             roles: raised.roles,
             groups: raised.groups,
             inbox: raised.inbox,

@@ -92,6 +92,16 @@ macro_rules! logs {
     };
 }
 
+/// A count of the connections that the store keeps.
+macro_rules! checkpoints {
+    ($field:ident) => {
+        |view, samples| {
+            let counters = view.node.checkpoint_counters();
+            samples.value(counters.map_or(0, |counters| counters.$field.load(Ordering::Relaxed)));
+        }
+    };
+}
+
 /// Reads what only a member of a cluster has.
 fn members(view: &View<'_>, read: impl FnOnce(&ClusterView<'_>)) {
     if let Some(cluster) = &view.cluster {
@@ -316,6 +326,36 @@ pub(super) const FAMILIES: &[Family] = &[
             samples.latency(&[], &logs.counters().append_wait);
         }
     }),
+    own(
+        "checkpoints_written_total",
+        Counter,
+        "Connections that were written down in the store, so that they outlive this node.",
+        checkpoints!(written),
+    ),
+    own(
+        "checkpoints_refused_total",
+        Counter,
+        "Those that the store did not take, or of which nobody knows; they are written again.",
+        checkpoints!(unwritten),
+    ),
+    own(
+        "resumed_total",
+        Counter,
+        "Connections of dead nodes that go on here, from the store.",
+        checkpoints!(resumed),
+    ),
+    own(
+        "resumes_refused_total",
+        Counter,
+        "Times that one which is in the store could not go on here: not all of it is kept any more, another node was quicker, or the store did not answer.",
+        checkpoints!(unresumed),
+    ),
+    own(
+        "fenced_total",
+        Counter,
+        "Connections that were ended here because another node had taken this one for dead, and has them.",
+        checkpoints!(fenced),
+    ),
     // ---- the cluster ----
     clusters(
         "peers",

@@ -97,6 +97,12 @@ impl Speaker {
 
     /// Asks on a new socket for this connection, as after a cut; the code of the close is the error.
     pub(crate) fn recover(&mut self, address: SocketAddr, hub: &str) -> Result<(), u16> {
+        *self = self.recover_beside(address, hub)?;
+        Ok(())
+    }
+
+    /// The same by another socket, while this one stays.
+    pub(crate) fn recover_beside(&self, address: SocketAddr, hub: &str) -> Result<Speaker, u16> {
         let id = self.id.as_ref().expect("the connection has been greeted");
         let query = format!("awps_connection_id={id}&awps_reconnection_token={}", self.token);
         let path = format!("/client/hubs/{hub}?{query}");
@@ -106,9 +112,8 @@ impl Speaker {
             Frame::Text(text) => {
                 let connected: Value = serde_json::from_str(&text).unwrap();
                 assert_eq!(connected["connectionId"].as_str(), self.id.as_deref(), "{connected}");
-                connected["reconnectionToken"].as_str().unwrap().clone_into(&mut self.token);
-                (self.socket, self.is_recovered) = (socket, true);
-                Ok(())
+                let token = connected["reconnectionToken"].as_str().unwrap().to_owned();
+                Ok(Speaker { id: self.id.clone(), token, is_recovered: true, socket, ..*self })
             }
             other => panic!("{other:?} in place of a greeting"),
         }
@@ -178,7 +183,10 @@ impl Speaker {
                 // It came before the cut, and the server was not told in time.
                 return self.next_within(limit);
             }
-            assert_eq!(sequence, self.sequence + 1, "{frame}");
+            // After the death of its node they begin anew, above all that there were.
+            let is_resumed = self.is_recovered && sequence >> 32 > self.sequence >> 32;
+            let last = if is_resumed { sequence >> 32 << 32 } else { self.sequence };
+            assert_eq!(sequence, last + 1, "{frame}");
             (self.sequence, self.is_recovered) = (sequence, false);
         }
         Some(match frame["type"].as_str() {
@@ -189,7 +197,12 @@ impl Speaker {
         })
     }
 
-    /// Tells the server what has arrived on the reliable dialect.
+    /// How often the reliable dialect has begun to number anew.
+    pub(crate) fn generation(&self) -> u64 {
+        self.sequence >> 32
+    }
+
+    /// Acknowledges every message that came so far.
     pub(crate) fn acknowledge(&mut self) {
         self.socket.send(&json!({"type": "sequenceAck", "sequenceId": self.sequence}).to_string());
     }

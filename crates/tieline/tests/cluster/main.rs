@@ -45,6 +45,8 @@ mod registries;
 #[cfg(test)]
 mod rest;
 #[cfg(test)]
+mod resumes;
+#[cfg(test)]
 mod standstill;
 #[cfg(test)]
 mod strangers;

@@ -200,6 +200,8 @@ pub(crate) struct TestCluster {
     pub(crate) nodes: Vec<Process>,
     /// What stands between each two nodes, where anything does; the node of the higher number connects.
     links: HashMap<(usize, usize), Proxy>,
+    /// What each node is given besides.
+    args: Vec<String>,
 }
 
 impl TestCluster {
@@ -210,7 +212,8 @@ impl TestCluster {
 
     /// The same with more arguments and variables for each node.
     pub(crate) fn start_with(count: usize, args: &[&str], variables: &[(&str, &str)]) -> TestCluster {
-        let mut cluster = TestCluster { nodes: Vec::new(), links: HashMap::new() };
+        let own = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut cluster = TestCluster { nodes: Vec::new(), links: HashMap::new(), args: own };
         for index in 0..count {
             let seeds: Vec<_> = cluster.nodes.first().map(|node| node.peers).into_iter().collect();
             let args = [&["--cluster-secret", SECRET], args].concat();
@@ -227,7 +230,7 @@ impl TestCluster {
 
     /// The same with more variables for each node.
     pub(crate) fn start_behind_proxies(count: usize, variables: &[(&str, &str)]) -> TestCluster {
-        let mut cluster = TestCluster { nodes: Vec::new(), links: HashMap::new() };
+        let mut cluster = TestCluster { nodes: Vec::new(), links: HashMap::new(), args: Vec::new() };
         for index in 0..count {
             for (lower, node) in cluster.nodes.iter().enumerate() {
                 cluster.links.insert((index, lower), Proxy::before(node.peers));
@@ -282,7 +285,8 @@ impl TestCluster {
         } else {
             (self.proxies(index), &BEHIND_PROXIES[..])
         };
-        self.nodes[index] = Process::start(&former.name, former.address, former.peers, &seeds, args, &[]);
+        let args: Vec<&str> = args.iter().copied().chain(self.args.iter().map(String::as_str)).collect();
+        self.nodes[index] = Process::start(&former.name, former.address, former.peers, &seeds, &args, &[]);
     }
 
     /// Keeps a node from running; its sockets stay open.
