@@ -69,11 +69,10 @@ pub(crate) struct Due {
 impl Operator {
     /// Begins to follow how far the client of a connection is, if it may be kept in the store.
     pub(super) fn begin_progress(&mut self, shard: &mut Shard<Self>, slot: Slot) {
-        if self.node.checkpoints().is_none() {
-            return;
-        }
+        let Some(checkpoints) = self.node.checkpoints() else { return };
         let Some(session) = shard.session_mut(slot) else { return };
         if session.subprotocol == Subprotocol::AzureReliable {
+            checkpoints.begin();
             session.progress = Some(Box::new(Progress::new()));
             self.enlist(shard, slot);
         }
@@ -344,6 +343,7 @@ impl Operator {
         let Some((progress, checkpoints)) = session.progress.as_ref().zip(self.node.checkpoints()) else {
             return;
         };
+        checkpoints.end();
         if session.taking >= GONE {
             checkpoints.forget(session.id);
         } else if progress.is_stored {

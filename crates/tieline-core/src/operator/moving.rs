@@ -215,7 +215,7 @@ impl Operator {
         shard.refill(slot, base, frames, known);
         shard.settle(self);
         let last = shard.last_sequence(slot).unwrap_or_default();
-        let has_checkpoints = self.node.checkpoints().is_some();
+        let checkpoints = self.node.checkpoints().cloned();
         let Some(session) = shard.find(address).and_then(|slot| shard.session_mut(slot)) else {
             return false;
         };
@@ -227,7 +227,8 @@ impl Operator {
         });
         session.roles = roles;
         session.acks = AckWindow::of(&rest.acks);
-        if has_checkpoints {
+        if let Some(checkpoints) = checkpoints {
+            checkpoints.begin();
             let known = rest.known.clone();
             session.progress = Some(Box::new(known.map_or_else(Progress::new, Progress::of)));
         }

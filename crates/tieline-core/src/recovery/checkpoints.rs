@@ -4,6 +4,7 @@
 //! Whatever is asked of it goes to one task (`recovery/writer.rs`). Tested in `tests/sessions/resuming.rs`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tieline_proto::ConnectionId;
@@ -52,6 +53,8 @@ pub(crate) struct Checkpoints {
     requests: mpsc::Sender<Request>,
     counters: CheckpointCounters,
     life: Duration,
+    /// Connections of this node that may have a record.
+    followed: AtomicUsize,
 }
 
 impl Checkpoints {
@@ -59,12 +62,27 @@ impl Checkpoints {
     pub(super) fn new(records: Arc<dyn Records>, window: Duration) -> (Arc<Self>, mpsc::Receiver<Request>) {
         let (requests, asked) = mpsc::channel(REQUESTS);
         let (counters, life) = (CheckpointCounters::default(), life(window));
-        (Arc::new(Checkpoints { records, requests, counters, life }), asked)
+        (Arc::new(Checkpoints { records, requests, counters, life, followed: AtomicUsize::new(0) }), asked)
     }
 
     /// What keeps them.
     pub(super) fn records(&self) -> &Arc<dyn Records> {
         &self.records
+    }
+
+    /// One connection more may have a record.
+    pub(crate) fn begin(&self) {
+        self.followed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One of them has ended.
+    pub(crate) fn end(&self) {
+        self.followed.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether any may.
+    pub(super) fn is_needed(&self) -> bool {
+        self.followed.load(Ordering::Relaxed) > 0
     }
 
     /// What was counted.

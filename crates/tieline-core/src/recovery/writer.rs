@@ -151,9 +151,9 @@ impl Writer {
         }
     }
 
-    /// Writes once more what has changed, if there are records.
+    /// Writes once more what has changed, if there may be anything.
     async fn end(&mut self) {
-        if self.entries.is_empty() {
+        if !self.checkpoints.is_needed() {
             return;
         }
         let until = Instant::now() + ENDING;
