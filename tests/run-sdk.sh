@@ -11,7 +11,7 @@ set -euo pipefail
 binary=$1
 language=$2
 # Suites, by file.
-js=(wire.test.js recovery.test.js rest.test.js upstream.test.js inbox.test.js)
+js=(wire.test.js recovery.test.js rest.test.js upstream.test.js inbox.test.js resume.test.js)
 python=(test_wire test_rest)
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -65,7 +65,7 @@ esac
 start() {
   local log=$run/$1.log
   shift
-  env -u TIELINE_A -u TIELINE_B -u TIELINE_KEY -u TIELINE_UPSTREAM -u TIELINE_INBOX "$binary" serve --listen 127.0.0.1:0 --access-key "$TIELINE_KEY" "$@" >"$log" 2>&1 &
+  env -u TIELINE_A -u TIELINE_B -u TIELINE_KEY -u TIELINE_UPSTREAM -u TIELINE_INBOX -u TIELINE_MORTAL -u TIELINE_MORTAL_PID -u TIELINE_HEIR "$binary" serve --listen 127.0.0.1:0 --access-key "$TIELINE_KEY" "$@" >"$log" 2>&1 &
   nodes+=($!)
   for _ in $(seq 100); do
     address=$(sed -n 's|.*listening on \(http://[^ ]*\).*|\1|p' "$log" | head -1)
@@ -102,6 +102,15 @@ END
   printf '[inbox]\ncount = 1000\n' >"$run/inbox.toml"
   start inbox --config "$run/inbox.toml" --node inbox --store "sqlite://$run/inbox.db"
   export TIELINE_INBOX=$address
+  # Two that keep everything in one file, one of which the suite kills.
+  if [ "$language" = js ]; then
+    printf '[[group]]\nmatch = "kept*"\nhistory = { count = 10000 }\n[inbox]\ncount = 1000\n' >"$run/kept.toml"
+    start mortal --config "$run/kept.toml" --node mortal --store "sqlite://$run/kept.db" --broker mesh:// --peer-listen 127.0.0.1:0
+    export TIELINE_MORTAL=$address TIELINE_MORTAL_PID=${nodes[-1]}
+    peers=$(sed -n 's|.*peers on \([^ ]*\).*|\1|p' "$run/mortal.log" | head -1)
+    start heir --config "$run/kept.toml" --node heir --store "sqlite://$run/kept.db" --broker "mesh://$peers" --peer-listen 127.0.0.1:0
+    export TIELINE_HEIR=$address
+  fi
   for _ in $(seq 100); do
     ! grep -q "peer is linked" "$run/a.log" || break
     sleep 0.1

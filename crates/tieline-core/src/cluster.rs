@@ -62,6 +62,7 @@ pub struct Cluster {
     node: Weak<Node>,
     id: NodeId,
     times: ClusterTimes,
+    started: Instant,
     engines: OnceLock<Engines>,
     directory: Arc<dyn Directory>,
     /// Held while an envelope is handed to the broker, so that numbers leave in order.
@@ -146,6 +147,7 @@ impl Cluster {
             node: Arc::downgrade(&node),
             id: node.id().clone(),
             times,
+            started: Instant::now(),
             engines: OnceLock::new(),
             directory: Arc::clone(&users) as Arc<dyn Directory>,
             numbers: Mutex::default(),
@@ -190,6 +192,11 @@ impl Cluster {
     /// Whether the broker carries envelopes, as it said last.
     pub fn is_broker_up(&self) -> bool {
         !self.is_away.load(Ordering::Acquire)
+    }
+
+    /// Whether others may live that it has not met yet: it knows nobody, and has not been there for a lease.
+    pub(crate) fn is_new_here(&self) -> bool {
+        self.is_alone() && self.started.elapsed() < self.times.lease
     }
 
     /// How its broker is doing.

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
 use tieline_proto::{CloseCode, ConnectionId, GroupName, Position};
 use tieline_switchboard::{Address, Shard, Slot};
 
@@ -328,7 +327,7 @@ impl Operator {
         let turn = self.ticks % RENEWAL;
         let has_record =
             |session: &Session| session.progress.as_ref().is_some_and(|progress| progress.is_kept);
-        let due: SmallVec<[Slot; 16]> = shard
+        let due: Vec<Slot> = shard
             .sessions()
             .filter(|(slot, session)| u64::from(*slot) % RENEWAL == turn && has_record(session))
             .map(|(slot, _)| slot)

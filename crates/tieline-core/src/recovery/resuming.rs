@@ -129,11 +129,14 @@ impl Node {
             },
             Stands::Lost => return Err(Lost::ForNow),
             // Of two starts of one node the earlier one is dead.
-            _ if holder.name == self.id().name => {
+            _ if holder.name == self.id().name && holder < *self.id() => {
                 return self.restore(checkpoints, checkpoint, record.version).await;
             }
             Stands::Unknown => return Err(Lost::ForNow),
-            // Alone, a node knows nothing of others.
+            Stands::Nowhere if self.cluster().is_some_and(|cluster| cluster.is_new_here()) => {
+                return Err(Lost::ForNow);
+            }
+            // Without a cluster a node knows nothing of others.
             Stands::Nowhere if self.cluster().is_none() => return Err(Lost::ForGood),
             Stands::Nowhere => return self.restore(checkpoints, checkpoint, record.version).await,
         };
