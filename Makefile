@@ -62,6 +62,7 @@ autobahn:
 sdk: binary
 	@tests/left-out.sh run "the JavaScript SDKs" tests/run-sdk.sh $(BINARY) js
 	@tests/left-out.sh run "the Python SDKs" tests/run-sdk.sh $(BINARY) python
+	@tests/left-out.sh run "the JavaScript SDKs through a gateway" tests/run-sdk.sh $(BINARY) js gateway
 
 # The demo page in a real Chromium, which is installed from Debian's packages if it is not there.
 browser: binary

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Starts two nodes and runs the official SDKs of one language against them.
 #
-#   run-sdk.sh BINARY js|python
+#   run-sdk.sh BINARY js|python [gateway]
 #
+# With `gateway` both are known to the SDKs by one address, that of a gateway in front of them; upstream events and inboxes,
+# which go past it, are left out then.
 # TIELINE_A and TIELINE_B name running nodes and TIELINE_KEY their key; then none are started, and upstream events are left
 # out unless TIELINE_UPSTREAM says where the nodes send them. Ends with 0, 1, or 77
 # when the language is not there.
@@ -10,6 +12,7 @@ set -euo pipefail
 
 binary=$1
 language=$2
+way=${3:-}
 # Suites, by file.
 js=(wire.test.js recovery.test.js rest.test.js upstream.test.js inbox.test.js resume.test.js)
 python=(test_wire test_rest)
@@ -61,11 +64,18 @@ case $language in
   *) echo "usage: run-sdk.sh BINARY js|python"; exit 2 ;;
 esac
 
-# Starts a node and puts its address into `address`. Our own variables are no settings, which a node refuses.
+# Starts a node and puts its address into `address`.
 start() {
-  local log=$run/$1.log
+  local name=$1
   shift
-  env -u TIELINE_A -u TIELINE_B -u TIELINE_KEY -u TIELINE_UPSTREAM -u TIELINE_INBOX -u TIELINE_MORTAL -u TIELINE_MORTAL_PID -u TIELINE_HEIR "$binary" serve --listen 127.0.0.1:0 --access-key "$TIELINE_KEY" "$@" >"$log" 2>&1 &
+  spawn "$name" serve --access-key "$TIELINE_KEY" "$@"
+}
+
+# The same with any command. Our own variables are no settings, which a node refuses.
+spawn() {
+  local log=$run/$1.log command=$2
+  shift 2
+  env -u TIELINE_A -u TIELINE_B -u TIELINE_KEY -u TIELINE_UPSTREAM -u TIELINE_INBOX -u TIELINE_MORTAL -u TIELINE_MORTAL_PID -u TIELINE_HEIR "$binary" "$command" --listen 127.0.0.1:0 "$@" >"$log" 2>&1 &
   nodes+=($!)
   for _ in $(seq 100); do
     address=$(sed -n 's|.*listening on \(http://[^ ]*\).*|\1|p' "$log" | head -1)
@@ -115,6 +125,11 @@ END
     ! grep -q "peer is linked" "$run/a.log" || break
     sleep 0.1
   done
+  if [ "$way" = gateway ]; then
+    spawn gateway gateway --registry "static://a=${TIELINE_A/http/ws},b=${TIELINE_B/http/ws}"
+    export TIELINE_A=$address TIELINE_B=$address
+    js=(wire.test.js recovery.test.js rest.test.js)
+  fi
 fi
 : "${TIELINE_B:=$TIELINE_A}" "${TIELINE_KEY:?TIELINE_KEY must hold the access key of the named nodes}"
 export TIELINE_B

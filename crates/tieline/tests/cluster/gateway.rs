@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use xtask::{Engine, left_out};
 
 use crate::client::{Client, assert_ack, to_group, to_user};
-use crate::processes::{Process, TestCluster};
+use crate::processes::{Process, TestCluster, eventually};
 use crate::support::http::call;
 use crate::support::program::{start, tieline};
 
@@ -74,6 +75,52 @@ fn users_stay_on_their_nodes_and_only_those_of_a_killed_node_move() {
     let [one, other, ..] = &mut clients[..] else { panic!("there are more") };
     assert_eq!(one.ask(to_user(&user(1), 7))["success"], true);
     assert_eq!(other.next()["data"], 7);
+}
+
+/// Nodes and gateway that know of each other by a Redis server alone.
+#[test]
+fn nodes_are_followed_as_they_come_and_go_in_a_registry() {
+    if std::env::var_os("TIELINE_TEST_REDIS").is_some() {
+        return left_out(
+            "a gateway by a registry",
+            "TIELINE_TEST_REDIS names a server that was not started here",
+        );
+    }
+    let mut server = Engine::redis().start().unwrap();
+    let cluster = format!("test-{}-gateway", std::process::id());
+    let node = |name: &str| {
+        let mut command = tieline(&["serve", "--node", name, "--shards", "1", "--listen", "127.0.0.1:0"]);
+        command.args(["--cluster", &cluster, "--broker", "mesh:", "--peer-listen", "127.0.0.1:0"]).args(OPEN);
+        command.env("TIELINE_REGISTRY", server.url());
+        Process::spawn(name, command)
+    };
+    let mut nodes = vec![node("a"), node("b")];
+    let mut command = tieline(&arguments(server.url()));
+    command.args(["--cluster", &cluster, "--policy", "least-connections"]);
+    let gateway = Process::spawn("gateway", command);
+    let well = || gateway.metric("tieline_gateway_nodes{state=\"well\"}");
+    eventually("both nodes are known", || well() == 2);
+    let mut clients: Vec<Client> = (0..6).map(|n| gateway.connect("h", &format!("u{n}"))).collect();
+    assert_eq!(nodes.iter().map(|node| node.metric("tieline_connections")).collect::<Vec<_>>(), [3, 3]);
+    // Who says goodbye is left out at once, and its clients come back elsewhere.
+    let stayed = home(&nodes[1].connect("h", "probe"));
+    nodes[0].terminate();
+    eventually("the node is out", || well() == 1);
+    let failures = gateway.metric("tieline_gateway_failures_total");
+    clients.retain(|client| home(client) == stayed);
+    assert_eq!(clients.len(), 3);
+    clients.extend((0..3).map(|n| gateway.connect("h", &format!("v{n}"))));
+    assert!(clients.iter().all(|client| home(client) == stayed));
+    assert_eq!(gateway.metric("tieline_gateway_failures_total"), failures, "it was tried in vain");
+    // Without the registry the last word stands.
+    server.kill().unwrap();
+    eventually("the outage is noticed", || call(gateway.address, "GET", "/readyz", "", "").body.contains("degraded"));
+    assert_eq!(home(&gateway.connect("h", "w")), stayed);
+    server.restart().unwrap();
+    nodes.push(node("c"));
+    eventually("the new node is known", || well() == 2);
+    // It has the fewest.
+    assert_ne!(home(&gateway.connect("h", "x")), stayed);
 }
 
 #[test]
