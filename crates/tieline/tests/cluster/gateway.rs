@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use xtask::{Engine, left_out};
 
 use crate::client::{Client, assert_ack, to_group, to_user};
 use crate::processes::{Process, TestCluster, eventually};
 use crate::support::http::call;
-use crate::support::program::{start, tieline};
+use crate::support::program::tieline;
 
 /// Flags of nodes that let everybody in: who comes through a gateway is a stranger to them.
 const OPEN: [&str; 3] = ["--allow-anonymous", "--admin-listen", "127.0.0.1:0"];
@@ -87,15 +86,15 @@ fn nodes_are_followed_as_they_come_and_go_in_a_registry() {
         );
     }
     let mut server = Engine::redis().start().unwrap();
-    let cluster = format!("test-{}-gateway", std::process::id());
+    let (url, cluster) = (server.url().to_owned(), format!("test-{}-gateway", std::process::id()));
     let node = |name: &str| {
         let mut command = tieline(&["serve", "--node", name, "--shards", "1", "--listen", "127.0.0.1:0"]);
         command.args(["--cluster", &cluster, "--broker", "mesh:", "--peer-listen", "127.0.0.1:0"]).args(OPEN);
-        command.env("TIELINE_REGISTRY", server.url());
+        command.env("TIELINE_REGISTRY", &url);
         Process::spawn(name, command)
     };
     let mut nodes = vec![node("a"), node("b")];
-    let mut command = tieline(&arguments(server.url()));
+    let mut command = tieline(&arguments(&url));
     command.args(["--cluster", &cluster, "--policy", "least-connections"]);
     let gateway = Process::spawn("gateway", command);
     let well = || gateway.metric("tieline_gateway_nodes{state=\"well\"}");
@@ -104,7 +103,7 @@ fn nodes_are_followed_as_they_come_and_go_in_a_registry() {
     assert_eq!(nodes.iter().map(|node| node.metric("tieline_connections")).collect::<Vec<_>>(), [3, 3]);
     // Who says goodbye is left out at once, and its clients come back elsewhere.
     let stayed = home(&nodes[1].connect("h", "probe"));
-    nodes[0].terminate();
+    nodes[0].end();
     eventually("the node is out", || well() == 1);
     let failures = gateway.metric("tieline_gateway_failures_total");
     clients.retain(|client| home(client) == stayed);
@@ -114,7 +113,9 @@ fn nodes_are_followed_as_they_come_and_go_in_a_registry() {
     assert_eq!(gateway.metric("tieline_gateway_failures_total"), failures, "it was tried in vain");
     // Without the registry the last word stands.
     server.kill().unwrap();
-    eventually("the outage is noticed", || call(gateway.address, "GET", "/readyz", "", "").body.contains("degraded"));
+    eventually("the outage is noticed", || {
+        call(gateway.address, "GET", "/readyz", "", "").body.contains("degraded")
+    });
     assert_eq!(home(&gateway.connect("h", "w")), stayed);
     server.restart().unwrap();
     nodes.push(node("c"));
@@ -127,16 +128,18 @@ fn nodes_are_followed_as_they_come_and_go_in_a_registry() {
 fn a_signal_ends_it_well() {
     let cluster = TestCluster::start_with(1, &OPEN, &[]);
     let list = list(&cluster);
-    let (mut child, address) = start(&[&arguments(&list)[..], &["--grace", "1m"]].concat(), &[]);
-    let mut client = Client::connect(address, "h", "alice");
+    let mut command = tieline(&arguments(&list));
+    command.args(["--grace", "1m"]);
+    let mut gateway = Process::spawn("gateway", command);
+    let mut client = gateway.connect("h", "alice");
     client.join("g");
-    assert_eq!(call(address, "GET", "/readyz", "", "").status, 200);
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(call(gateway.address, "GET", "/readyz", "", "").status, 200);
+    gateway.signal(Signal::SIGTERM);
     // It waits for its connections, which go on.
     client.send_acked(to_group("g", 1));
     assert_eq!(client.next()["data"], 1);
     drop(client);
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(gateway.exit_code(), Some(0));
 }
 
 #[test]
