@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tieline_proto::presence::Details;
 use tieline_proto::role::Roles;
 use tieline_proto::{CloseCode, ConnectionId, GroupName, HubName, UserId};
 
@@ -47,4 +48,6 @@ pub struct Client {
     pub place: Option<Reservation>,
     /// Which of its user's devices it is, where each has its own place in the inbox. Of 1 to 256 bytes.
     pub device: Option<Box<str>>,
+    /// What others see of it where it is told who is present.
+    pub details: Option<Details>,
 }

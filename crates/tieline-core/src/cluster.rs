@@ -143,6 +143,7 @@ impl Cluster {
         let statements = Arc::<Statements>::default();
         let users = Arc::new(Replicated::new(node.id().incarnation, Arc::clone(&statements)));
         node.logins().state_by(Arc::clone(&statements));
+        node.presence().state_by(Arc::clone(&statements));
         let cluster = Arc::new(Cluster {
             node: Arc::downgrade(&node),
             id: node.id().clone(),
@@ -187,6 +188,11 @@ impl Cluster {
     /// The nodes that are reached, as they were a moment ago.
     pub fn peers(&self) -> Vec<Peer> {
         self.peer_view().all().to_vec()
+    }
+
+    /// Whether all that the other nodes hold is known here, as far as those are believed to live.
+    pub(crate) fn is_view_complete(&self) -> bool {
+        self.peer_view().all().iter().all(|peer| peer.complete && peer.is_reached())
     }
 
     /// Whether the broker carries envelopes, as it said last.

@@ -13,6 +13,7 @@ use crate::hub::Hub;
 use crate::logins::Login;
 use crate::logs::{Admission, Entry, Item, KeepError};
 use crate::operator::Operator;
+use crate::presence::Announcement;
 use crate::store::LogKey;
 
 /// Bytes that a command without a payload of its own counts for in a mailbox.
@@ -120,6 +121,8 @@ pub enum Command {
     },
     /// What the application answers to an event.
     Answered(ReplyTo, Box<EventAnswer>),
+    /// Who has come and gone, for connections of this shard that are told.
+    Announce(Arc<Announcement>),
     /// Messages of other nodes may have been missed.
     Gap,
     /// Anything else: rare work for the operations interface.
@@ -134,6 +137,7 @@ impl Weigh for Command {
                 let data = answer.outcome.as_ref().ok().and_then(Option::as_ref);
                 SMALL + data.map_or(0, |data| data.len())
             }
+            Command::Announce(announcement) => SMALL + announcement.len(),
             Command::CatchUp { entries, .. } => SMALL + entries.iter().map(Item::bytes).sum::<usize>(),
             Command::Settled { .. }
             | Command::GoOn(..)

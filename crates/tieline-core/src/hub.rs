@@ -79,6 +79,11 @@ impl Hub {
         &self.everyone
     }
 
+    /// A group without a name and without members: for connections that are told of something, whoever keeps it knows of what.
+    pub(crate) fn audience(&self) -> Arc<Group> {
+        Arc::new(Group::new(None, self.shards, &self.numbers))
+    }
+
     /// Number of connections of this hub on this node.
     pub fn connections(&self) -> usize {
         self.everyone.members()

@@ -27,6 +27,7 @@ mod memberships;
 pub mod message;
 pub mod node;
 pub mod operator;
+pub mod presence;
 mod reading;
 mod reconnection;
 pub mod records;

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tieline_proto::presence::Page;
 use tieline_proto::role::Roles;
-use tieline_proto::{ConnectionId, Incarnation, MessageId, NodeId, NodeName, UserId};
+use tieline_proto::{ConnectionId, GroupName, HubName, Incarnation, MessageId, NodeId, NodeName, UserId};
 use tieline_switchboard::{Address, Counters, Full, Handle, Settings, Station, Switchboard};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -19,6 +20,7 @@ use crate::limits::Limits;
 use crate::logins::{HubRule, Logins};
 use crate::logs::{Admission, Logs};
 use crate::operator::Operator;
+use crate::presence::{NotTold, Presence, PresenceRules};
 use crate::reconnection::Reconnection;
 use crate::recovery::{CheckpointCounters, Checkpoints, MOVES, Settlers, Underway};
 use crate::registry::{NodeState, Registration};
@@ -42,6 +44,8 @@ pub struct NodeSettings {
     pub keys: Arc<Keys>,
     /// What holds for hubs, by their names.
     pub hubs: Vec<HubRule>,
+    /// Where it is told who is present.
+    pub presence: PresenceRules,
 }
 
 impl NodeSettings {
@@ -109,6 +113,7 @@ pub struct Node {
     id: NodeId,
     hubs: LocalHubs,
     logins: Logins,
+    presence: Presence,
     limits: Limits,
     keys: Arc<Keys>,
     roles: InternedRoles,
@@ -186,8 +191,10 @@ impl Node {
         getrandom::fill(&mut secret)?;
         // Time and chance: distinct from every other start, and growing with each restart of a node.
         let incarnation = Incarnation(unix_ms() << 20 | (stamper.next() & 0xf_ffff));
+        let id = NodeId { name: settings.name, incarnation };
         let node = Arc::new(Node {
-            id: NodeId { name: settings.name, incarnation },
+            presence: Presence::new(id.clone(), settings.presence),
+            id,
             hubs: LocalHubs::new(settings.shards),
             logins: Logins::new(incarnation, settings.hubs),
             limits: settings.limits,
@@ -228,6 +235,28 @@ impl Node {
     /// The places of users that may have no more than one.
     pub(crate) fn logins(&self) -> &Logins {
         &self.logins
+    }
+
+    /// Who is where, as far as that is told.
+    pub fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
+    /// Who is in a group, or without one in the hub: those behind a user, `limit` of them at most and never more than
+    /// [`MAX_PAGE`](crate::presence::MAX_PAGE).
+    ///
+    /// # Errors
+    /// [`NotTold`] where the configuration does not say that it is told.
+    pub fn presence_page(
+        &self,
+        hub: &HubName,
+        group: Option<&GroupName>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, NotTold> {
+        let mut page = self.presence.page(hub, group, after, limit)?;
+        page.is_complete = self.cluster().is_none_or(|cluster| cluster.is_view_complete());
+        Ok(page)
     }
 
     /// Limits of its sessions.

@@ -3,8 +3,8 @@
 //!
 //! Here is the life of a session; `operator/request.rs` reads requests, `operator/send.rs` carries messages,
 //! `operator/membership.rs` joins and leaves, `operator/keeping.rs` is for what is kept in logs and `operator/attending.rs` for
-//! groups whose members are stored, `operator/events.rs` asks and tells the application, `operator/logins.rs` keeps the one place
-//! of users that have no more, `operator/moving.rs`, `operator/ends.rs` and `operator/checkpoints.rs` are for connections that go to
+//! groups whose members are stored, `operator/events.rs` asks and tells the application, `operator/presence.rs` is for who is
+//! present, `operator/logins.rs` keeps the one place of users that have no more, `operator/moving.rs`, `operator/ends.rs` and `operator/checkpoints.rs` are for connections that go to
 //! another node or come from one, `operator/waiting.rs` waits for the other nodes, `operator/answer.rs` writes acks and errors.
 
 mod answer;
@@ -16,6 +16,7 @@ mod keeping;
 mod logins;
 mod membership;
 mod moving;
+mod presence;
 mod request;
 mod send;
 mod waiting;
@@ -41,6 +42,7 @@ use crate::subprotocol::Subprotocol;
 use crate::tally::Tally;
 pub(crate) use checkpoints::{Due, Wanted};
 use ends::Ends;
+pub(crate) use presence::Shown;
 
 /// Each second one in so many slots is looked at for an expired token.
 const EXPIRY_STRIDE: u64 = 16;
@@ -134,6 +136,7 @@ impl Operator {
             acks: AckWindow::default(),
             inbox: None,
             memberships: None,
+            shown: Shown::new(client.details.filter(|_| self.node.presence().is_on())),
             taking: 0,
             progress: None,
         };
@@ -273,8 +276,11 @@ impl Application for Operator {
             hub.exit(group, self.shard);
             if let Some(name) = group.name() {
                 self.release(hub.name(), name);
+                self.disappear(&session, Some(name));
             }
         }
+        self.disappear(&session, None);
+        self.end_watches(&session);
         self.log_out(hub.name(), session.login.as_deref());
         for membership in session.coming() {
             self.release(hub.name(), &membership.group);
@@ -303,6 +309,7 @@ impl Application for Operator {
             Command::TellLag(address, entrant) => self.tell_lag(shard, address, entrant),
             Command::Kept { address, ack_id, result } => self.kept(shard, address, ack_id, result),
             Command::Answered(reply_to, answer) => self.answered(shard, reply_to, *answer),
+            Command::Announce(announcement) => self.announce(shard, &announcement),
             Command::Gap => self.tell_gap(shard),
             Command::Run(run) => run(self, shard),
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use tieline_proto::filter::Subject;
+use tieline_proto::presence::Details;
 use tieline_proto::role::Roles;
 use tieline_proto::{ConnectionId, UserId};
 
@@ -15,6 +16,7 @@ use crate::limits::Bucket;
 use crate::logins::Login;
 use crate::logs::Membership;
 use crate::memberships::Memberships;
+use crate::operator::Shown;
 use crate::reading::Reading;
 use crate::recovery::Progress;
 use crate::store::LogKey;
@@ -56,6 +58,8 @@ pub struct Session {
     pub(crate) inbox: Option<Box<Inbox>>,
     /// Its share in what its user is a stored member of, where groups have such members.
     pub(crate) memberships: Option<Box<Memberships>>,
+    /// What others see of it where it is told who is present, and whether it is told itself; none where there is nothing of either.
+    pub(crate) shown: Option<Box<Shown>>,
     /// Under which number another node is taking it over, 0 while none is; [`SETTLING`] where it comes from another node itself,
     /// [`GONE`] when it has gone to one.
     pub(crate) taking: u64,
@@ -100,6 +104,11 @@ impl Session {
             LogKey::Group(_, group) => self.memberships.as_mut()?.reading(group),
             LogKey::Events(..) => None,
         }
+    }
+
+    /// What others see of it where it is told who is present.
+    pub(crate) fn details(&self) -> Option<&Details> {
+        self.shown.as_ref()?.details.as_ref()
     }
 
     /// Its hub.

@@ -21,6 +21,7 @@ use serde::de::IgnoredAny;
 use tieline_proto::claims::{
     ClientClaims, RestClaims, audience_hub, audience_hub_behind, audience_path, decode_segment, same_path,
 };
+use tieline_proto::presence::Details;
 use tieline_proto::request::is_device;
 use tieline_proto::role::Roles;
 use tieline_proto::{GroupName, HubName, UserId};
@@ -51,6 +52,8 @@ pub struct ClientToken {
     pub expires: u64,
     /// Which of the user's devices it is for.
     pub device: Option<Box<str>>,
+    /// What others see of its holder where it is told who is present: the device, and the claim `presence`.
+    pub details: Option<Details>,
 }
 
 /// Why a token is not accepted. The text is for its holder: it says what is wrong, not what would be right.
@@ -71,6 +74,9 @@ pub enum TokenError {
     /// A claim has the wrong type, or a name in it breaks its rule.
     #[error("a claim of the token is malformed")]
     Claims,
+    /// What is to be seen of its holder has more than 1,024 bytes.
+    #[error("the token's claim `presence` has more than 1024 bytes")]
+    PresenceTooLarge,
     /// The token says no `exp`.
     #[error("the token has no expiry time (`exp`)")]
     NoExpiry,
@@ -136,12 +142,14 @@ impl Keys {
         if claims.device.as_deref().is_some_and(|device| !is_device(device)) {
             return Err(TokenError::Claims);
         }
+        let details = Details::new(claims.device.as_deref(), claims.presence.as_ref());
         let groups = claims.groups.iter().map(|group| GroupName::new(group));
         Ok(ClientToken {
             user: claims.user().map_err(|_| TokenError::Claims)?,
             roles: Roles::parse(&claims.role),
             groups: groups.collect::<Result<_, _>>().map_err(|_| TokenError::Claims)?,
             expires,
+            details: details.map_err(|_| TokenError::PresenceTooLarge)?,
             device: claims.device.map(String::into_boxed_str),
         })
     }

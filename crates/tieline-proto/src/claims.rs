@@ -44,6 +44,8 @@ pub struct ClientClaims {
     pub nbf: Option<i64>,
     /// Which of the user's devices it is for: each keeps its own place in the inbox.
     pub device: Option<String>,
+    /// What others see of the connection where presence is told: any JSON.
+    pub presence: Option<serde_json::Value>,
 }
 
 impl ClientClaims {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ConnectionId, GroupName, HubName, Incarnation, MessageId, NodeName, Position, UserId};
 use crate::payload::DataType;
+use crate::presence::Present;
 
 mod bytes;
 #[cfg(test)]
@@ -102,7 +103,7 @@ pub struct Change {
     pub what: Held,
     /// Whether it holds it from now on.
     pub held: bool,
-    /// The number of its newest claim to a user that it holds; else 0.
+    /// The number of its newest claim to a user that it holds, or of who is present; else 0.
     #[serde(default)]
     pub claim: u64,
 }
@@ -120,6 +121,9 @@ pub enum Held {
     /// The one place that a user, or a device of it, has in a hub where it may have no more: the user, and the device, which is
     /// empty where the user has one place.
     Login(UserId, String),
+    /// Connections of a user in a place where it is told who is present. The number of its claim says how many, and since when
+    /// the user is there, as [`Stay`](crate::presence::Stay) has it.
+    Present(Present),
 }
 
 /// What a node says of itself once a beat.

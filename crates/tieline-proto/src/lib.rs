@@ -19,6 +19,7 @@ pub mod filter;
 pub mod id;
 pub mod payload;
 pub mod plain;
+pub mod presence;
 pub mod reply;
 pub mod request;
 pub mod rest;

@@ -2,11 +2,12 @@
 //!
 //! Written by hand, member by member, because these run once per message and format: no tree, no allocation
 //! but the buffer's own growth. Each function appends exactly one JSON object without blanks. One file per
-//! kind: acks and errors, messages, system events, streams and invocations, group state. Tested in
+//! kind: acks and errors, messages, presence, system events, streams and invocations, group state. Tested in
 //! `reply/tests.rs` by frames written out as text, all read back by a JSON parser.
 
 mod ack;
 mod message;
+mod presence;
 mod state;
 mod stream;
 mod system;
@@ -15,6 +16,7 @@ mod tests;
 
 pub use ack::{Extra, Receipt, Recovered, ack, ack_error, ack_with, error, pong};
 pub use message::{From, Message, StreamPart, StreamPartError, Wire, message, message_tail, sequence_head};
+pub use presence::{presence_body, presence_event, presence_events, presence_page};
 pub use state::{StateItem, group_state_snapshot, group_state_update};
 pub use stream::{invoke_error, invoke_response, stream_ack, stream_closed, stream_nack};
 pub use system::{connected, disconnected, displaced, gap, reconnect};

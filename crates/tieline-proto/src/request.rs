@@ -185,10 +185,12 @@ pub enum Request<'a> {
         /// The last offset read, in the log's current epoch.
         offset: u64,
     },
-    /// Who is here: asks for one page of a snapshot (`tieline.v1`).
+    /// Who is here: asks for one page of a snapshot, and to be told of who comes and goes (`tieline.v1`).
     Presence {
         /// Of which group; of the whole hub without one.
         group: Option<Cow<'a, str>>,
+        /// To be told from now on, or no longer; none to leave that as it is.
+        subscribe: Option<bool>,
         /// Where the page before ended.
         after: Option<Cow<'a, str>>,
         /// How many at most; the server has a bound of its own.

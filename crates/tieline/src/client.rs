@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use tieline_core::{Arrival, Client, Node, Operator, Subprotocol, unix_ms};
 use tieline_proto::claims::decode_segment;
+use tieline_proto::presence::Details;
 use tieline_proto::request::is_device;
 use tieline_proto::role::Roles;
 use tieline_proto::{CloseCode, ConnectionId, Dialect, ErrorCode, HubName, UserId};
@@ -198,9 +199,11 @@ impl ClientEndpoint {
             if device.is_some_and(|device| !is_device(device)) {
                 return Err(Refusal::new(ErrorCode::InvalidRequest, "`device` is a name of 1 to 256 bytes"));
             }
+            let details = Details::new(device, None).expect("there is no data to be too large");
             let device = device.map(Box::from);
             let groups = Vec::new();
-            let client = Client { hub, user, roles, groups, subprotocol, expires: None, place: None, device };
+            let client =
+                Client { hub, user, roles, groups, subprotocol, expires: None, place: None, device, details };
             return Ok((client, Lists::default()));
         };
         let text = token;
@@ -222,6 +225,7 @@ impl ClientEndpoint {
             expires: Some(token.expires),
             place: None,
             device: token.device,
+            details: token.details,
         };
         Ok((client, claims))
     }

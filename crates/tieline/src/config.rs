@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use tieline_core::HubRule;
 use tieline_core::logs::{GroupRule, LogRules};
+use tieline_core::presence::PresenceRules;
 use tieline_core::store::Retention;
 use tieline_core::token::Keys;
 
@@ -113,6 +114,15 @@ impl Settings {
         let Inbox { count, age, bytes } = self.inbox;
         let inbox = Retention { count: count as u64, age, bytes: bytes.0 as u64 };
         LogRules { groups: self.groups.iter().map(rule).collect(), inbox: (count > 0).then_some(inbox) }
+    }
+
+    /// Where it is told who is present.
+    pub fn presence_rules(&self) -> PresenceRules {
+        PresenceRules {
+            hubs: self.hubs.iter().map(|table| (table.r#match.clone(), table.presence)).collect(),
+            groups: self.groups.iter().map(|table| (table.r#match.clone(), table.presence)).collect(),
+            grace: self.times.presence_grace,
+        }
     }
 
     /// The access keys, those in files too. Each line of a file that is not blank is a key.

@@ -145,6 +145,7 @@ fn settings(args: &DevArgs, number: u16, name: NodeName, seeds: Vec<String>, sto
     let rule = |pattern: &str, history| GroupTable {
         r#match: pattern.to_owned(),
         history,
+        presence: false,
         slow_consumer: SlowConsumer::Close,
         members: Members::Connected,
     };

@@ -4,7 +4,7 @@
 //! they expect; `/api/v1/…` is ours. Nobody is told anything, not even which paths there are, before the request is found to be
 //! allowed. What a path asks for is decided in `rest/call.rs`, its parameters and body are read in `rest/parameters.rs` and
 //! `rest/body.rs`, and carried out in `rest/carry.rs`, which knows of nothing but [`Node::answer`](tieline_core::Node::answer) and
-//! [`Node::send`](tieline_core::Node::send), and in `rest/history.rs`. `rest/repetition.rs` tells
+//! [`Node::send`](tieline_core::Node::send), in `rest/history.rs` and in `rest/presence.rs`. `rest/repetition.rs` tells
 //! a request that is said again. Tested in `tests/program/rest.rs` by requests as bytes, and by the official libraries.
 
 mod body;
@@ -12,6 +12,7 @@ mod call;
 mod carry;
 mod history;
 mod parameters;
+mod presence;
 mod repetition;
 mod tally;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tieline_core::logs::{Engine, Logs, LogsTask};
+use tieline_core::presence::PresenceTask;
 use tieline_core::token::Keys;
 use tieline_core::{Limits, Node, NodeSettings, Operator};
 use tieline_proto::{ErrorCode, NodeName};
@@ -128,6 +129,7 @@ pub async fn serve(
             return Err(error.into());
         }
     };
+    let presence = PresenceTask::start(&node);
     let addresses = Addresses {
         clients: address,
         admin: admin.as_ref().map(|(_, address)| *address),
@@ -176,6 +178,9 @@ pub async fn serve(
         lost
     };
     let (served, operated, lost) = tokio::join!(serving, operating, ending);
+    if let Some(presence) = presence {
+        presence.stop().await;
+    }
     end(membership, logs, switchboard).await?;
     if let Some(upstream) = upstream_task {
         // Now that every connection has ended, so that the application hears of it.
@@ -262,6 +267,7 @@ fn node_settings(settings: &Settings, name: NodeName, keys: Arc<Keys>) -> NodeSe
         },
         keys,
         hubs: settings.hub_rules(),
+        presence: settings.presence_rules(),
     }
 }
 

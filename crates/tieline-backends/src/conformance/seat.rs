@@ -44,6 +44,7 @@ pub(super) async fn sit(fabric: &dyn Fabric, name: &str, lease: Duration) -> Sea
         switchboard: Settings::default(),
         keys: Arc::new(Keys::new(["a key of the suite"])),
         hubs: Vec::new(),
+        presence: tieline_core::presence::PresenceRules::default(),
     };
     let (node, switchboard) = Node::start(settings).expect("a node starts");
     let id = node.id().clone();

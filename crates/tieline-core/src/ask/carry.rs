@@ -130,6 +130,7 @@ impl Node {
             change(&mut roles, permission, target.as_deref());
             session.roles = operator.node().share_roles(roles);
             operator.changed(shard, slot);
+            operator.review_watches(shard, slot);
         };
         self.deal(hub, Who::Connection(connection), 1, Arc::new(deed)).await
     }

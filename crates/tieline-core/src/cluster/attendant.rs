@@ -186,6 +186,7 @@ impl Attendant {
                     interest: &self.cluster.interest,
                     users: &self.users,
                     logins: self.node.logins(),
+                    presence: self.node.presence(),
                 };
                 let copy = self.copies.get_mut(&node);
                 let taken = copy.map(|copy| copy.take_part(node, (version, left), part, tables));
@@ -224,6 +225,7 @@ impl Attendant {
         let mut gone: HashSet<Incarnation> = self.copies.keys().copied().collect();
         for member in members.iter() {
             gone.remove(&member.id.incarnation);
+            self.node.presence().meet(&member.id);
             self.copies.entry(member.id.incarnation).or_default();
         }
         gone.into_iter().for_each(|node| self.forget(node));
@@ -232,7 +234,8 @@ impl Attendant {
 
     fn forget(&mut self, node: Incarnation) {
         let Some(copy) = self.copies.remove(&node) else { return };
-        copy.forget(node, &self.cluster.interest);
+        copy.forget(node, &self.cluster.interest, self.node.presence());
+        self.node.presence().part(node);
         self.cluster.directory.forget(node);
         self.node.logins().forget(node);
         self.cluster.end_waits_of(&self.node, node);
@@ -309,8 +312,12 @@ impl Attendant {
 
     fn changes(&mut self, node: Incarnation, version: u64, changes: &[Change]) {
         let Some(copy) = self.copies.get_mut(&node) else { return };
-        let tables =
-            Tables { interest: &self.cluster.interest, users: &self.users, logins: self.node.logins() };
+        let tables = Tables {
+            interest: &self.cluster.interest,
+            users: &self.users,
+            logins: self.node.logins(),
+            presence: self.node.presence(),
+        };
         let taken = copy.follow(node, version, changes, tables);
         changes.iter().filter(|change| change.held).for_each(|change| self.doubt(&change.what));
         self.taken(node, taken);

@@ -9,6 +9,7 @@ use super::interest::Interest;
 use super::roster::{Roster, Stated};
 use crate::directory::Replicated;
 use crate::logins::Logins;
+use crate::presence::Presence;
 
 /// Least time between two requests for the same roster.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -48,6 +49,7 @@ pub(super) struct Tables<'a> {
     pub(super) interest: &'a Interest,
     pub(super) users: &'a Replicated,
     pub(super) logins: &'a Logins,
+    pub(super) presence: &'a Presence,
 }
 
 impl Tables<'_> {
@@ -57,6 +59,7 @@ impl Tables<'_> {
             Held::Group(group) => self.interest.add(hub, group, node),
             Held::Connection(id) => self.interest.add_connection(*id, node),
             Held::Login(user, device) => self.logins.stated(hub, user, device, node, Some(claim)),
+            Held::Present(present) => self.presence.stated(hub, present, node, Some(claim)),
         }
     }
 
@@ -66,6 +69,7 @@ impl Tables<'_> {
             Held::Group(group) => self.interest.remove(hub, group, node),
             Held::Connection(id) => self.interest.remove_connection(*id, node),
             Held::Login(user, device) => self.logins.stated(hub, user, device, node, None),
+            Held::Present(present) => self.presence.stated(hub, present, node, None),
         }
     }
 }
@@ -154,12 +158,14 @@ impl Copy {
         Taken::Followed
     }
 
-    /// Its owner is dead: its interest ends. Its claims are forgotten where they are kept.
-    pub(super) fn forget(&self, node: Incarnation, interest: &Interest) {
+    /// Its owner is dead: its interest ends, and whoever was present there alone is waited for. Its claims are forgotten where
+    /// they are kept.
+    pub(super) fn forget(&self, node: Incarnation, interest: &Interest, presence: &Presence) {
         for (hub, what, _) in self.roster.entries() {
             match what {
                 Held::Group(group) => interest.remove(&hub, &group, node),
                 Held::Connection(id) => interest.remove_connection(id, node),
+                Held::Present(present) => presence.stated(&hub, &present, node, None),
                 Held::User(_) | Held::Login(..) => {}
             }
         }

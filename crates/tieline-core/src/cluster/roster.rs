@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use tieline_proto::HubName;
 use tieline_proto::envelope::{Change, Held};
+use tieline_proto::presence::{self, Present};
 
 /// The name of an entry of a roster.
 pub(crate) type Entry = (HubName, Held);
@@ -152,7 +153,19 @@ fn digest((hub, what): &Entry, claim: u64) -> u64 {
         Held::Group(group) => (2u8, group.as_bytes(), None),
         Held::Connection(id) => (3u8, &id.to_bytes()[..], None),
         Held::Login(user, device) => (4u8, user.as_bytes(), Some(device)),
+        Held::Present(Present { user, .. }) => (5u8, user.as_deref().unwrap_or_default().as_bytes(), None),
     };
+    // No text has such bytes.
+    let present = match what {
+        Held::Present(Present { group, details, .. }) => {
+            [(0xff, group.as_deref()), (0xfe, details.as_ref().map(presence::Details::members))]
+        }
+        _ => [(0xff, None), (0xfe, None)],
+    };
+    let present = present
+        .into_iter()
+        .filter_map(|(mark, text)| Some([mark].into_iter().chain(text?.bytes())))
+        .flatten();
     let device = device.into_iter().flat_map(|device| [0].into_iter().chain(device.bytes()));
     let bytes = hub
         .as_str()
@@ -160,6 +173,7 @@ fn digest((hub, what): &Entry, claim: u64) -> u64 {
         .chain([0, kind])
         .chain(name.iter().copied())
         .chain(device)
+        .chain(present)
         .chain([0])
         .chain(claim.to_le_bytes());
     let mut hash = bytes
@@ -178,24 +192,29 @@ mod tests {
 
     fn held(n: u8) -> Held {
         let name = format!("{}", n / 3);
-        match n % 3 {
+        match n % 4 {
             0 => Held::User(UserId::new(&name).unwrap()),
             1 => Held::Group(GroupName::new(&name).unwrap()),
-            _ => Held::Login(UserId::new(&name).unwrap(), "phone".into()),
+            2 => Held::Login(UserId::new(&name).unwrap(), "phone".into()),
+            _ => Held::Present(Present { user: Some(UserId::new(&name).unwrap()), ..nobody() }),
         }
+    }
+
+    fn nobody() -> Present {
+        Present { group: None, user: None, details: None }
     }
 
     proptest! {
         #[test]
         fn a_copy_follows_or_knows_that_it_does_not(
-            steps in proptest::collection::vec((any::<bool>(), 0u8..12, 0u8..10), 0..200),
+            steps in proptest::collection::vec((any::<bool>(), 0u8..16, 0u8..10), 0..200),
         ) {
             let hub = HubName::new("hub").unwrap();
             let (mut own, mut copy) = (Roster::default(), Roster::default());
-            let mut counts = [0u32; 12];
+            let mut counts = [0u32; 16];
             for (hold, n, luck) in steps {
                 let change = match held(n) {
-                    what @ (Held::User(_) | Held::Login(..)) if hold => {
+                    what @ (Held::User(_) | Held::Login(..) | Held::Present(_)) if hold => {
                         counts[usize::from(n)] = 1;
                         own.claim(&hub, what, u64::from(luck % 3) + 1).1
                     }
@@ -232,6 +251,7 @@ mod tests {
         let group = |name| Held::Group(GroupName::new(name).unwrap());
         let user = |name| Held::User(UserId::new(name).unwrap());
         let login = |name, device: &str| Held::Login(UserId::new(name).unwrap(), device.into());
+        let details = |device| presence::Details::new(Some(device), None).unwrap();
         let entries = [
             (hub("a"), group("b")),
             (hub("a"), user("b")),
@@ -240,6 +260,11 @@ mod tests {
             (hub("a"), login("b", "")),
             (hub("a"), login("b", "c")),
             (hub("a"), login("bc", "")),
+            (hub("a"), Held::Present(nobody())),
+            (hub("a"), Held::Present(Present { user: UserId::new("b").ok(), ..nobody() })),
+            (hub("a"), Held::Present(Present { group: GroupName::new("b").ok(), ..nobody() })),
+            (hub("a"), Held::Present(Present { details: details("b"), ..nobody() })),
+            (hub("a"), Held::Present(Present { details: details("bc"), ..nobody() })),
         ];
         let digests: std::collections::HashSet<u64> =
             entries.iter().flat_map(|entry| [digest(entry, 0), digest(entry, 1)]).collect();

@@ -256,6 +256,7 @@ impl Operator {
         let mut record = Checkpoint::new(hub.name().clone(), session.id, self.node.id(), generation);
         record.user = session.user.clone();
         record.device = session.login.as_ref().map(|login| login.place.device.to_string());
+        record.details = session.details().cloned();
         record.roles = roles(&session.roles);
         let at = |name: &GroupName| Group { name: name.clone(), at: covered.group(name) };
         record.groups = session.groups.iter().filter_map(|group| group.name()).map(at).collect();

@@ -98,6 +98,9 @@ impl Operator {
         if shard.group_len(id) == 0 {
             self.ends.forget(id);
         }
+        if let Some(session) = shard.session(slot) {
+            self.appear(session, Some(name));
+        }
         let is_new = shard.join(slot, id);
         self.begin_reading(shard, slot, name);
         self.changed(shard, slot);
@@ -122,6 +125,10 @@ impl Operator {
         if let Some(name) = group.name() {
             self.release(hub.name(), name);
         }
+        if let Some(session) = shard.session(slot) {
+            self.disappear(session, group.name());
+        }
+        self.review_watches(shard, slot);
         let was_in = shard.leave(slot, group.id());
         self.changed(shard, slot);
         was_in

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
+use tieline_proto::presence::Details;
 use tieline_proto::role::Roles;
 use tieline_proto::{CloseCode, ConnectionId, GroupName, HubName, Position, UserId};
 use tieline_switchboard::{Address, Mark, Numbered, Shard, Slot};
 
-use super::Operator;
+use super::{Operator, Shown};
 use crate::acks::AckWindow;
 use crate::hub::Hub;
 use crate::inbox::Inbox;
@@ -78,7 +79,18 @@ impl Operator {
         });
         let (user, roles) = (session.user.clone(), roles(&session.roles));
         let device = session.login.as_ref().map(|login| login.place.device.to_string());
-        Some(Given::Head(Head { taking, user, device, roles, groups: groups.collect(), inbox, base, end }))
+        let details = session.details().cloned();
+        Some(Given::Head(Head {
+            taking,
+            user,
+            device,
+            details,
+            roles,
+            groups: groups.collect(),
+            inbox,
+            base,
+            end,
+        }))
     }
 
     fn taken(&self, shard: &Shard<Self>, id: ConnectionId, taking: u64) -> Option<Slot> {
@@ -138,6 +150,7 @@ impl Operator {
         live: Vec<GroupName>,
         inbox: Option<Place>,
         device: Option<String>,
+        details: Option<Details>,
     ) -> Option<Address> {
         let (name, subprotocol) = (hub.name().clone(), Subprotocol::AzureReliable);
         let (_, claim) = self.hold_all(&name, user.as_ref(), &live);
@@ -168,6 +181,7 @@ impl Operator {
             acks: AckWindow::default(),
             inbox,
             memberships: None,
+            shown: Shown::new(details.filter(|_| self.node.presence().is_on())),
             taking: SETTLING,
             progress: None,
         };
@@ -187,6 +201,9 @@ impl Operator {
         }
         hub.everyone().enter(self.shard);
         shard.join(slot, hub.everyone().id());
+        if let Some(session) = shard.session(slot) {
+            self.appear(session, None);
+        }
         for group in &live {
             self.admit(shard, slot, group);
         }

@@ -9,6 +9,7 @@ use tieline_websocket::Kind;
 
 use super::Operator;
 use super::answer::Refusal;
+use super::presence::Question;
 use super::send::Send;
 use crate::events::Call;
 use crate::stamp::unix_ms;
@@ -119,8 +120,12 @@ impl Operator {
                     reply::stream_closed(out, &stream_id, Some((code, NOT_HERE)));
                 });
             }
-            Request::Presence { .. }
-            | Request::SetGroupState { .. }
+            Request::Presence { group, subscribe, after, limit, ack_id } => {
+                let (group, after) = (group.as_deref(), after.as_deref());
+                let question = Question { group, subscribe, after, limit, ack_id };
+                self.tell_presence(shard, slot, &question);
+            }
+            Request::SetGroupState { .. }
             | Request::SubscribeGroupState { .. }
             | Request::UnsubscribeGroupState { .. } => {
                 let refusal = Refusal::new(request.ack_id(), ErrorCode::NotImplemented).because(NOT_HERE);
@@ -142,6 +147,7 @@ impl Operator {
             Ok(token) if token.user == session.user => {
                 session.roles = self.node.share_roles(token.roles);
                 session.expires = token.expires;
+                self.review_watches(shard, slot);
                 self.ack(shard, slot, ack_id, Extra::None);
             }
             Ok(_) => {

@@ -110,6 +110,9 @@ impl Operator {
                 }
                 hub.everyone().enter(self.shard);
                 shard.join(slot, hub.everyone().id());
+                if let Some(session) = shard.session(slot) {
+                    self.appear(session, None);
+                }
                 self.greet(shard, slot);
                 self.tell_connected(shard, slot);
                 for group in groups {

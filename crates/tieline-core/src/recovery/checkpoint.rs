@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tieline_proto::presence::Details;
 use tieline_proto::{ConnectionId, HubName, Incarnation, NodeId, NodeName, UserId};
 
 use super::words::{Group, Place};
@@ -44,6 +45,9 @@ pub(crate) struct Checkpoint {
     pub(crate) user: Option<UserId>,
     /// The device that its place is for, where its user has one place for each.
     pub(crate) device: Option<String>,
+    /// What others see of it where it is told who is present.
+    #[serde(default)]
+    pub(crate) details: Option<Details>,
     /// What it may do, as [`roles`](super::words::roles) writes it.
     pub(crate) roles: Vec<String>,
     /// Its groups, and up to where its client has their logs.
@@ -70,6 +74,7 @@ impl Checkpoint {
             is_settled: true,
             user: None,
             device: None,
+            details: None,
             roles: Vec::new(),
             groups: Vec::new(),
             inbox: None,
@@ -144,6 +149,7 @@ mod tests {
         Checkpoint {
             user: Some(UserId::new("ü").unwrap()),
             device: Some("d".into()),
+            details: Details::new(Some("d"), None).unwrap(),
             roles: vec!["webpubsub.sendToGroup".into(), "!tieline.sendToUser.x".into()],
             groups: vec![Group { name: GroupName::new("g").unwrap(), at: Some(at) }],
             inbox: Some(inbox),

@@ -211,6 +211,7 @@ impl Node {
             taking: 0,
             user: raised.user,
             device: raised.device,
+            details: raised.details,
             roles: raised.roles,
             groups: raised.groups,
             inbox: raised.inbox,

@@ -159,8 +159,9 @@ impl Node {
         let live = head.groups.iter().map(|group| group.name.clone()).filter(|name| !keeps(name)).collect();
         let roles = self.share_roles(read_roles(&head.roles));
         let (user, inbox, device) = (head.user.clone(), head.inbox.clone(), head.device.clone());
+        let details = head.details.clone();
         let settle = move |operator: &mut Operator, shard: &mut Shard<Operator>| {
-            operator.settle_down(shard, id, &hub, user, roles, live, inbox, device)
+            operator.settle_down(shard, id, &hub, user, roles, live, inbox, device, details)
         };
         self.ask(shard as u16, settle).await?.ok_or(Lost::ForNow)
     }

@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
+use tieline_proto::presence::Details;
 use tieline_proto::role::Roles;
 use tieline_proto::{ConnectionId, GroupName, HubName, Permission, Position, UserId};
 use tieline_switchboard::Numbered;
@@ -66,6 +67,9 @@ pub(crate) struct Head {
     /// The device that its place is for, where its user has one place for each.
     #[serde(default)]
     pub(crate) device: Option<String>,
+    /// What others see of it where it is told who is present.
+    #[serde(default)]
+    pub(crate) details: Option<Details>,
     /// What it may do, as [`roles`] writes it.
     pub(crate) roles: Vec<String>,
     /// Its groups.

@@ -90,6 +90,7 @@ impl World {
             switchboard: Settings::default(),
             keys: Arc::new(Keys::new(["a key of the run"])),
             hubs: Vec::new(),
+            presence: tieline_core::presence::PresenceRules::default(),
         };
         let is_known =
             |node: &Node| self.nodes.iter().any(|known| known.id().incarnation == node.id().incarnation);
@@ -144,6 +145,7 @@ impl World {
             expires: None,
             place: None,
             device: None,
+            details: None,
         };
         let Place { station, net } = &mut self.places[at];
         let arrival = Arrival::Client(Box::new(client));

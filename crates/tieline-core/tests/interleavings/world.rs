@@ -106,6 +106,7 @@ impl World {
             switchboard: self.climate.switchboard.clone(),
             keys: Arc::new(Keys::new(["a key of the run"])),
             hubs: Vec::new(),
+            presence: tieline_core::presence::PresenceRules::default(),
         };
         // Of two nodes that start in the same millisecond one in 65,536 has the other's incarnation: in a long run some.
         let is_known =

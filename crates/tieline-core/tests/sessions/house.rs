@@ -10,12 +10,14 @@ use serde_json::{Value, json};
 use tieline_core::broker::{Broker, MemoryExchange};
 use tieline_core::events::Reservation;
 use tieline_core::logs::{Engine, LogRules, Logs, LogsTask};
+use tieline_core::presence::{PresenceRules, PresenceTask};
 use tieline_core::registry::Registration;
 use tieline_core::token::Keys;
 use tieline_core::{
     Arrival, Client, Cluster, ClusterSettings, ClusterTask, ClusterTimes, HubRule, Limits, Node,
     NodeSettings, Operator, PerUser, Routing, Subprotocol,
 };
+use tieline_proto::presence::Details;
 use tieline_proto::role::Roles;
 use tieline_proto::{GroupName, HubName, NodeName, UserId};
 use tieline_switchboard::{Adoption, Settings, Switchboard};
@@ -27,8 +29,19 @@ pub(crate) struct House {
     pub(crate) node: Arc<Node>,
     membership: Option<(Runtime, ClusterTask)>,
     logs: Option<(Runtime, LogsTask)>,
+    presence: Option<(Runtime, PresenceTask)>,
     switchboard: Option<Switchboard<Operator>>,
     listener: TcpListener,
+}
+
+/// Limits that no test of several houses runs into.
+fn generous() -> Limits {
+    Limits {
+        messages_per_second: 0,
+        connections_per_user: 0,
+        hello: Duration::from_secs(2),
+        ..Limits::default()
+    }
 }
 
 /// In the hub `single` a user has one place, in `devices` one for each of its devices.
@@ -50,24 +63,37 @@ impl House {
 
     /// One of this name.
     pub(crate) fn called(name: &str, shards: usize) -> Self {
-        Self::build(
-            name,
-            shards,
-            Limits {
-                messages_per_second: 0,
-                connections_per_user: 0,
-                hello: Duration::from_secs(2),
-                ..Limits::default()
-            },
-            Settings::default(),
-        )
+        Self::build(name, shards, generous(), Settings::default(), PresenceRules::default())
+    }
+
+    /// One of several that tells who is present.
+    pub(crate) fn telling(shards: usize, presence: PresenceRules) -> Self {
+        static NAMES: AtomicU32 = AtomicU32::new(0);
+        let name = format!("teller-{}", NAMES.fetch_add(1, Ordering::Relaxed));
+        // Who only listens to its test answers no ping.
+        let switchboard = Settings { ping_every: Duration::from_secs(3600), ..Settings::default() };
+        let mut house = Self::build(&name, shards, generous(), switchboard, presence);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let task = {
+            let _in_it = runtime.enter();
+            PresenceTask::start(&house.node)
+        };
+        house.presence = task.map(|task| (runtime, task));
+        house
     }
 
     pub(crate) fn with(shards: usize, limits: Limits, switchboard: Settings) -> Self {
-        Self::build("house", shards, limits, switchboard)
+        Self::build("house", shards, limits, switchboard, PresenceRules::default())
     }
 
-    fn build(name: &str, shards: usize, limits: Limits, switchboard: Settings) -> Self {
+    fn build(
+        name: &str,
+        shards: usize,
+        limits: Limits,
+        switchboard: Settings,
+        presence: PresenceRules,
+    ) -> Self {
         let settings = NodeSettings {
             name: NodeName::new(name).unwrap(),
             shards,
@@ -75,10 +101,11 @@ impl House {
             switchboard,
             keys: Arc::new(Keys::new(["a key of the house"])),
             hubs: rules_of_hubs(),
+            presence,
         };
         let (node, switchboard) = Node::start(settings).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        House { node, membership: None, logs: None, switchboard: Some(switchboard), listener }
+        House { node, membership: None, logs: None, presence: None, switchboard: Some(switchboard), listener }
     }
 
     /// Gives it logs. To be called before it becomes a member.
@@ -173,6 +200,9 @@ impl Drop for House {
         if let Some((runtime, task)) = self.logs.take() {
             runtime.block_on(task.stop());
         }
+        if let Some((runtime, task)) = self.presence.take() {
+            runtime.block_on(task.stop());
+        }
         if let Some(switchboard) = self.switchboard.take() {
             switchboard.stop(1001, "The test is over.").unwrap();
         }
@@ -198,6 +228,7 @@ pub(crate) struct Guest {
     pub(crate) expires: Option<u64>,
     pub(crate) place: Option<Reservation>,
     pub(crate) device: Option<&'static str>,
+    pub(crate) details: Option<Details>,
 }
 
 impl Guest {
@@ -212,6 +243,7 @@ impl Guest {
             expires: None,
             place: None,
             device: None,
+            details: None,
         }
     }
 }
@@ -227,6 +259,7 @@ impl From<Guest> for Arrival {
             expires: guest.expires,
             place: guest.place,
             device: guest.device.map(Box::from),
+            details: guest.details,
         }))
     }
 }
@@ -247,6 +280,8 @@ pub(crate) struct Peer {
     shared: Shared,
     input: Vec<u8>,
     heard: std::collections::VecDeque<Heard>,
+    /// Far from those that tests give by hand.
+    last_ack: u64,
     /// Leaves pings unanswered.
     pub(crate) is_mute: bool,
     /// Acknowledges each numbered message as it is received.
@@ -269,6 +304,7 @@ impl Peer {
             }),
             input: vec![0; 1 << 16],
             heard: Default::default(),
+            last_ack: 1_000_000,
             is_mute: false,
             is_acknowledging: false,
         }
@@ -329,6 +365,12 @@ impl Peer {
                 other => panic!("expected a message, got {other:?}"),
             }
         }
+    }
+
+    /// A number that no request of this client had.
+    pub(crate) fn next_ack(&mut self) -> u64 {
+        self.last_ack += 1;
+        self.last_ack
     }
 
     /// Joins a group and waits for the ack.

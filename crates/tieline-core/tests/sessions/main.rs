@@ -5,6 +5,7 @@
 mod acks;
 mod asks;
 mod cluster;
+mod crowds;
 mod events;
 mod house;
 mod inboxes;
@@ -13,6 +14,7 @@ mod logs;
 mod medium;
 mod members;
 mod moving;
+mod presence;
 mod reliable;
 mod resuming;
 mod routing;

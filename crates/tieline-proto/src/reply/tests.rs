@@ -55,6 +55,61 @@ fn acks() {
 }
 
 #[test]
+fn presence() {
+    use crate::presence::{Details, Event, Page, Person, Place, Totals, Turn};
+    use crate::{NodeName, UserId};
+
+    let user = |name| UserId::new(name).unwrap();
+    let node = NodeName::new("n").unwrap();
+    let details = Details::new(Some("phone"), Some(&serde_json::json!({"a": [1, "\""]}))).unwrap();
+    let places = vec![
+        Place { node: node.clone(), connections: 1, details: details.clone() },
+        Place { node: node.clone(), connections: 2, details: None },
+    ];
+    let page = Page {
+        users: vec![
+            Person { user: user("a\"b"), connections: 3, places },
+            Person { user: user("c"), connections: 0, places: Vec::new() },
+        ],
+        totals: Totals { users: 9, connections: 12, anonymous: 2 },
+        next: Some(user("c")),
+        is_complete: true,
+    };
+    let inside = concat!(
+        r#""total":{"users":9,"connections":12,"anonymous":2},"complete":true,"users":["#,
+        r#"{"userId":"a\"b","connections":3,"places":[{"node":"n","connections":1,"device":"phone","data":{"a":[1,"\""]}},"#,
+        r#"{"node":"n","connections":2}]},{"userId":"c","connections":0,"places":[]}]"#
+    );
+    assert_eq!(
+        written(|out| presence_page(out, Some("g"), Some(4), &page)),
+        format!(r#"{{"type":"presence","group":"g","ackId":4,{inside},"next":"c"}}"#)
+    );
+    assert_eq!(
+        written(|out| presence_body(out, &page, Some("http://x"))),
+        format!(r#"{{{inside},"nextLink":"http://x"}}"#)
+    );
+    assert_eq!(
+        written(|out| presence_page(out, None, None, &Page::default())),
+        r#"{"type":"presence","total":{"users":0,"connections":0,"anonymous":0},"complete":false,"users":[]}"#
+    );
+    let events = [
+        Event { turn: Turn::Join, user: user("a"), node: node.clone(), details },
+        Event { turn: Turn::Leave, user: user("b"), node, details: None },
+    ];
+    let join = r#""userId":"a","node":"n","device":"phone","data":{"a":[1,"\""]}}"#;
+    assert_eq!(
+        written(|out| presence_events(out, Some("g"), &events)),
+        format!(
+            r#"{{"type":"presence","group":"g","events":[{{"event":"join",{join},{{"event":"leave","userId":"b","node":"n"}}]}}"#
+        )
+    );
+    assert_eq!(
+        written(|out| presence_event(out, &events[0], Some("g"))),
+        format!(r#"{{"event":"join","group":"g",{join}"#)
+    );
+}
+
+#[test]
 fn system_events() {
     assert_eq!(
         written(|out| connected(out, ID, Some("u\n"), Some("t"))),

@@ -70,6 +70,7 @@ fn build<'a>(frame: &Frame<'a>, ack_id: Option<u64>, dialect: Dialect) -> Result
         }
         "presence" if ours => Request::Presence {
             group: frame.optional_group()?,
+            subscribe: frame.optional_flag(Field::Subscribe)?,
             after: frame.text(Field::After)?,
             limit: frame.whole(Field::Limit)?,
             ack_id,

@@ -59,6 +59,7 @@ fields! {
     Offset "offset",
     After "after",
     Limit "limit",
+    Subscribe "subscribe",
     Token "token",
     Filter "filter",
 }

@@ -201,6 +201,11 @@ impl<'a> Frame<'a> {
         flag(field.name(), self.get(field))
     }
 
+    /// A flag, or none where it is absent.
+    pub(crate) fn optional_flag(&self, field: Field) -> Result<Option<bool>, Fault> {
+        self.get(field).map(|json| flag(field.name(), Some(json))).transpose()
+    }
+
     /// A group, which must be there.
     pub(crate) fn group(&self) -> Result<Cow<'a, str>, Fault> {
         self.optional_group()?.ok_or_else(|| Fault::missing("group", "a group's name"))

@@ -155,6 +155,7 @@ fn what_only_tieline_has() {
         r#"{"type":"inboxAck","offset":9}"#,
         r#"{"type":"groupAck","group":"g","offset":9}"#,
         r#"{"type":"presence","group":"g","limit":10,"after":"u","ackId":1}"#,
+        r#"{"type":"presence","subscribe":true}"#,
         r#"{"type":"token","token":"a.b.c","ackId":3}"#,
     ];
     for frame in frames {

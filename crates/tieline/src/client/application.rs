@@ -6,6 +6,7 @@ use serde_json::Value;
 use tieline_core::events::EventSource;
 use tieline_core::{Arrival, Client, Node, Subprotocol, token};
 use tieline_proto::ErrorCode;
+use tieline_proto::presence::Details;
 
 use super::welcome;
 use crate::http::{Asked, Refusal, Welcome, decode_form};
@@ -68,7 +69,8 @@ pub(super) async fn decide(
         subprotocol: Subprotocol::Plain,
         state: None,
     };
-    let Decision { user, groups, roles, dialect, state } = upstream.connect(source.clone(), &request).await?;
+    let Decision { user, groups, roles, dialect, presence, state } =
+        upstream.connect(source.clone(), &request).await?;
     client.user = user.or(client.user);
     client.groups.extend(groups);
     if let Some(roles) = roles {
@@ -76,6 +78,10 @@ pub(super) async fn decide(
     }
     if let Some(dialect) = dialect {
         client.subprotocol = Subprotocol::from(dialect);
+    }
+    if presence.is_some() {
+        client.details = Details::new(client.device.as_deref(), presence.as_ref())
+            .expect("an answer with more than may be seen is none");
     }
     source.user.clone_from(&client.user);
     source.subprotocol = client.subprotocol;

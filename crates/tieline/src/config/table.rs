@@ -235,6 +235,8 @@ section! {
     hello: Duration = Duration::from_secs(10), "duration", "a duration from \"1s\" to \"1m\"" |time| (1..=60).contains(&time.as_secs());
     /// How long a connection of the reliable protocol can be recovered after it was cut.
     recovery: Duration = Duration::from_secs(60), "duration", "a duration from \"1s\" to \"1h\"" |time| (1..=3600).contains(&time.as_secs());
+    /// How long a user whose last connection is gone counts as present, where it is told who is: who comes back meanwhile was never away.
+    presence_grace: Duration = Duration::from_secs(10), "duration", "a duration of at most \"1h\"" |time| time.as_secs() <= 3600;
 }
 
 section! {
@@ -255,6 +257,8 @@ tables! {
     r#match: String, "pattern", "a pattern that is not empty" |pattern| !pattern.is_empty();
     /// How many connections a user may have in such a hub, in the whole cluster: `many`, `one`, where a newer takes the place of an older one, which is closed with 4409; or `one-per-device`, where those that name no device count as one.
     connections_per_user: PerUser = PerUser::Many, "rule";
+    /// Whether it is told who is connected to such a hub. Every node of the cluster keeps some 500 bytes for each user then.
+    presence: bool = false, "switch";
 }
 
 tables! {
@@ -268,6 +272,8 @@ tables! {
     slow_consumer: SlowConsumer = SlowConsumer::Close, "rule";
     /// Who is a member: `connected`, each connection that joined, for as long as it lives; or `stored`, each user who joined, on- or offline, until the user leaves, which needs a history. Who is offline gets on return what came meanwhile.
     members: Members = Members::Connected, "rule";
+    /// Whether it is told who is in such a group. Every node of the cluster keeps some 500 bytes for each user of each of them then.
+    presence: bool = false, "switch";
 }
 
 section! {

@@ -356,6 +356,37 @@ pub(super) const FAMILIES: &[Family] = &[
         "Connections that were ended here because another node had taken this one for dead, and has them.",
         checkpoints!(fenced),
     ),
+    // ---- presence ----
+    own(
+        "presence_users",
+        Gauge,
+        "Users that are present on whichever node, each as often as there are groups and hubs with presence that it is in.",
+        |view, samples| samples.value(view.node.presence().users() as u64),
+    ),
+    own(
+        "presence_events_total",
+        Counter,
+        "Users that have come and gone where it is told who is present, as this node saw it.",
+        |view, samples| {
+            let counters = view.node.presence().counters();
+            for (event, count) in [("join", &counters.joins), ("leave", &counters.leaves)] {
+                samples.labelled(&[&event], count.load(Ordering::Relaxed));
+            }
+        },
+    )
+    .labels(&["event"]),
+    own(
+        "presence_frames_total",
+        Counter,
+        "Frames about these that were handed to threads with subscribers.",
+        |view, samples| samples.value(view.node.presence().counters().frames.load(Ordering::Relaxed)),
+    ),
+    own(
+        "presence_dropped_total",
+        Counter,
+        "Frames about these that a thread had no room for; its clients were told of a gap.",
+        |view, samples| samples.value(view.node.presence().counters().dropped.load(Ordering::Relaxed)),
+    ),
     // ---- the cluster ----
     clusters(
         "peers",

@@ -43,6 +43,8 @@ pub(super) enum HubCall {
     History(Target),
     /// The removal of what is kept.
     Forget(Target),
+    /// Who is in a group, or without one in the hub.
+    Presence(Option<GroupName>),
     Grant(Permission, ConnectionId),
     Revoke(Permission, ConnectionId),
     Holds(Permission, ConnectionId),
@@ -94,6 +96,12 @@ fn find(method: &str, path: &str) -> Result<Option<Call>, Refusal> {
     match (method, &segments[..]) {
         ("GET", ["v1", "nodes"]) => Ok(Some(Call::Nodes)),
         ("POST", ["v1", "hubs", hub, ":send"]) => Ok(Some(Call::Hub(self::hub(hub)?, HubCall::SendToMany))),
+        ("GET", ["v1", "hubs", hub, "presence"]) => {
+            Ok(Some(Call::Hub(self::hub(hub)?, HubCall::Presence(None))))
+        }
+        ("GET", ["v1", "hubs", hub, "groups", group, "presence"]) => {
+            Ok(Some(Call::Hub(self::hub(hub)?, HubCall::Presence(Some(self::group(group)?)))))
+        }
         (_, ["v1", "hubs", hub, "groups", group, "history"]) => {
             in_log(method, hub, Target::Group(self::group(group)?))
         }
@@ -266,6 +274,12 @@ mod tests {
         assert_eq!(of("DELETE", "groups/a%2Fb/history"), Ok(HubCall::Forget(group())));
         assert_eq!(of("GET", "users/inbox/inbox"), Ok(HubCall::History(Target::User(user("inbox")))));
         assert_eq!(of("PUT", "users/u/inbox"), Err("DELETE, GET".into()));
+        assert_eq!(of("GET", "presence"), Ok(HubCall::Presence(None)));
+        assert_eq!(
+            of("GET", "groups/presence/presence"),
+            Ok(HubCall::Presence(GroupName::new("presence").ok()))
+        );
+        assert_eq!(of("DELETE", "presence"), Err("GET".into()));
         assert_eq!(of("GET", "users/u/history"), Err("NotFound".into()));
         assert_eq!(of("GET", "groups//history"), Err("InvalidGroup".into()));
     }

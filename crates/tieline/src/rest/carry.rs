@@ -18,7 +18,7 @@ use tieline_proto::{CloseCode, ConnectionId, ErrorCode, GroupName, HubName, Payl
 use super::body::Content;
 use super::call::HubCall;
 use super::parameters::{Parameters, invalid};
-use super::{empty, history, json, repetition};
+use super::{empty, history, json, presence, repetition};
 use crate::http::{Found, Head, Refusal};
 
 /// How long a generated token lives when nothing else is asked for, in minutes.
@@ -28,7 +28,7 @@ const TOKEN_MINUTES: u64 = 60;
 const MOST_TOKEN_MINUTES: u64 = 366 * 24 * 60;
 
 /// What is encoded of a parameter's value in a link.
-const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.');
+pub(super) const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.');
 
 /// Carries a call of a hub out. `body` is empty where the call has none.
 pub(super) async fn out(
@@ -77,6 +77,7 @@ pub(super) async fn out(
         }
         HubCall::Members(group) => members(node, head, &hub, group, parameters).await,
         HubCall::History(target) => history::page(node, head, &hub, &target, parameters).await,
+        HubCall::Presence(group) => presence::page(node, head, &hub, group.as_ref(), parameters),
         HubCall::Forget(target) => history::forget(node, &hub, &target, parameters).await,
         HubCall::Grant(permission, connection) => {
             let right = right(permission, connection, parameters)?;

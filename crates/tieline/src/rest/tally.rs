@@ -21,6 +21,7 @@ pub(super) enum CallKind {
     Leave,
     Members,
     History,
+    Presence,
     Permission,
     Token,
     Nodes,
@@ -28,7 +29,7 @@ pub(super) enum CallKind {
 
 impl CallKind {
     /// Every kind with its label, in the order of the variants.
-    const ALL: [(CallKind, &'static str); 12] = [
+    const ALL: [(CallKind, &'static str); 13] = [
         (CallKind::None, "none"),
         (CallKind::Send, "send"),
         (CallKind::SendToMany, "send_to_many"),
@@ -38,6 +39,7 @@ impl CallKind {
         (CallKind::Leave, "leave"),
         (CallKind::Members, "members"),
         (CallKind::History, "history"),
+        (CallKind::Presence, "presence"),
         (CallKind::Permission, "permission"),
         (CallKind::Token, "token"),
         (CallKind::Nodes, "nodes"),
@@ -55,6 +57,7 @@ impl CallKind {
             HubCall::Leave(..) | HubCall::LeaveAll(_) | HubCall::LeaveByFilter => CallKind::Leave,
             HubCall::Members(_) => CallKind::Members,
             HubCall::History(_) | HubCall::Forget(_) => CallKind::History,
+            HubCall::Presence(_) => CallKind::Presence,
             HubCall::Grant(..) | HubCall::Revoke(..) | HubCall::Holds(..) => CallKind::Permission,
             HubCall::GenerateToken => CallKind::Token,
         }

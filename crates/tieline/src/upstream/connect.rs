@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tieline_proto::presence::Details;
 use tieline_proto::role::Roles;
 use tieline_proto::{Dialect, ErrorCode, GroupName, UserId};
 
@@ -41,6 +42,7 @@ struct Answer {
     user_id: Option<String>,
     roles: Option<Vec<String>>,
     subprotocol: Option<String>,
+    presence: Option<serde_json::Value>,
 }
 
 /// What the application decided.
@@ -54,6 +56,8 @@ pub struct Decision {
     pub roles: Option<Roles>,
     /// The subprotocol, where it chose one of those offered.
     pub dialect: Option<Dialect>,
+    /// What others see of the connection where it is told who is present, in place of what its token says.
+    pub presence: Option<serde_json::Value>,
     /// What it wants to be reminded of.
     pub state: Option<Arc<String>>,
 }
@@ -81,7 +85,10 @@ pub(super) fn read(reply: Reply, offered: &[String]) -> Result<Decision, &'stati
         .subprotocol
         .filter(|name| !name.is_empty())
         .map(|name| Dialect::from_subprotocol(&name).filter(|_| offered.contains(&name)));
+    Details::new(None, answer.presence.as_ref())
+        .map_err(|_| "its answer to connect has more than 1024 bytes of `presence`")?;
     Ok(Decision {
+        presence: answer.presence,
         user: user.map_err(|_| "its answer to connect names no proper user")?,
         groups: groups.map_err(|_| "its answer to connect names no proper group")?,
         roles: answer.roles.map(Roles::parse),
@@ -110,6 +117,9 @@ mod tests {
 
     use super::*;
 
+    /// More than others may see of a connection.
+    static LARGE: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+
     fn decide(media: Option<&str>, body: &'static str) -> Result<Decision, &'static str> {
         let reply =
             Reply { media: media.map(str::to_owned), state: None, body: Bytes::from_static(body.as_bytes()) };
@@ -122,6 +132,8 @@ mod tests {
             assert_eq!(decide(Some("application/json"), body), Ok(Decision::default()), "{body}");
         }
         assert_eq!(decide(None, ""), Ok(Decision::default()));
+        let seen = decide(Some("application/json"), "{\"presence\":{\"name\":\"U\"}}").unwrap();
+        assert_eq!(seen.presence, Some(serde_json::json!({"name": "U"})));
         let all = "{\"groups\":[\"g\"],\"userId\":\"u\",\"roles\":[],\"subprotocol\":\"tieline.v1\"}";
         let decision = decide(Some("application/json"), all).unwrap();
         assert_eq!((decision.user.as_deref(), decision.groups.len()), (Some("u"), 1));
@@ -130,6 +142,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_cannot_be_carried_out_is_none() {
+        let large = LARGE.get_or_init(|| format!("{{\"presence\":\"{}\"}}", "x".repeat(1023)));
         for (media, body) in [
             (Some("text/html"), "{}"),
             (None, "{}"),
@@ -137,6 +150,7 @@ mod tests {
             (Some("application/json"), "[]"),
             (Some("application/json"), "{\"groups\":\"g\"}"),
             (Some("application/json"), "{\"groups\":[\" \"]}"),
+            (Some("application/json"), large.as_str()),
             (Some("application/json"), "{\"subprotocol\":\"json.webpubsub.azure.v1\"}"),
             (Some("application/json"), "{\"subprotocol\":\"other\"}"),
         ] {

@@ -37,6 +37,8 @@ mod moves;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
+mod presence;
+#[cfg(test)]
 mod processes;
 #[cfg(test)]
 mod redis;

@@ -5,6 +5,7 @@ mod calls;
 mod histories;
 mod members;
 mod pages;
+mod presence;
 pub(crate) mod tokens;
 
 use tieline_websocket::ClientRequest;

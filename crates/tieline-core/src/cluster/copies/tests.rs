@@ -1,15 +1,17 @@
 //! Three directories that tell each other what they state, with losses, restarts and late words.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tieline_proto::UserId;
+use tieline_proto::presence::{Details, Turn};
+use tieline_proto::{GroupName, UserId};
 
 use super::*;
 use crate::cluster::Statements;
 use crate::directory::{Claimed, Directory, Holder, Standing};
 use crate::logins::{HubRule, Login, Logins, PerUser};
+use crate::presence::{Presence, PresenceRules};
 
 /// Nodes, and users that they claim.
 const NODES: usize = 3;
@@ -23,14 +25,22 @@ struct Side {
     /// Of a hub where each user has one place.
     logins: Logins,
     interest: Interest,
+    presence: Presence,
+    /// Who is in a hub or in a group, as far as was told.
+    told: BTreeSet<Stay>,
     copies: BTreeMap<usize, Copy>,
     /// Its connections: user and claim.
     live: Vec<(usize, u64)>,
     /// Its connections in the other hub.
     logged_in: Vec<Login>,
+    /// Its connections where it is told who is present, each with its device.
+    present: Vec<(Stay, Option<u8>)>,
     /// What is on its way to it: from whom, and to which version.
     mail: VecDeque<(usize, u64, Vec<Change>)>,
 }
+
+/// Whether somebody is in the group, or in the hub; and who, if it is anybody.
+type Stay = (bool, Option<usize>);
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -39,6 +49,11 @@ enum Step {
     /// A user logs in where it has one place.
     LogIn(usize, usize),
     LogOut(usize, usize),
+    /// A user, or nobody, is in the hub, or in the group, with one device or another.
+    Enter(usize, Stay, Option<u8>),
+    Exit(usize, usize),
+    /// A node tells its own subscribers what it knows.
+    News(usize),
     /// What a node has stated so far leaves for the others.
     Tell(usize),
     /// A node takes in the next word.
@@ -60,6 +75,14 @@ fn single() -> HubName {
     HubName::new("single").unwrap()
 }
 
+fn details(device: Option<u8>) -> Option<Details> {
+    Details::new(device.map(|device| device.to_string()).as_deref(), None).unwrap()
+}
+
+fn names((in_group, who): Stay) -> (Option<GroupName>, Option<UserId>) {
+    (in_group.then(|| GroupName::new("room").unwrap()), who.map(user))
+}
+
 fn user(n: usize) -> UserId {
     UserId::new(&format!("u{n}")).unwrap()
 }
@@ -71,9 +94,22 @@ impl Side {
         let rules = vec![HubRule { pattern: "single".into(), per_user: PerUser::One }];
         let logins = Logins::new(me, rules);
         logins.state_by(Arc::clone(&statements));
+        let id =
+            tieline_proto::NodeId { name: tieline_proto::NodeName::new("node").unwrap(), incarnation: me };
+        // Time is not what is tested here.
+        let rules = PresenceRules {
+            hubs: vec![("hub".into(), true)],
+            groups: vec![("room".into(), true)],
+            grace: std::time::Duration::ZERO,
+        };
+        let presence = Presence::new(id, rules);
+        presence.state_by(Arc::clone(&statements));
         Side {
             me,
             logins,
+            presence,
+            told: BTreeSet::new(),
+            present: Vec::new(),
             users: Replicated::new(me, Arc::clone(&statements)),
             statements,
             interest: Interest::default(),
@@ -97,6 +133,22 @@ impl Side {
         }
     }
 
+    /// What its subscribers are told: nobody comes twice, or leaves who was not there.
+    fn take_news(&mut self) {
+        for (room, told) in self.presence.told() {
+            let stay = |who: &UserId| {
+                let n = (0..USERS).find(|n| user(*n) == *who);
+                (room.group.is_some(), n)
+            };
+            for event in told {
+                match event.turn {
+                    Turn::Join => assert!(self.told.insert(stay(&event.user)), "{event:?}"),
+                    Turn::Leave => assert!(self.told.remove(&stay(&event.user)), "{event:?}"),
+                }
+            }
+        }
+    }
+
     fn order(&self, n: usize) -> Vec<Holder> {
         self.users.holders(&hub(), &user(n)).to_vec()
     }
@@ -117,12 +169,12 @@ fn whole(sides: &mut [Side], to: usize, from: usize) {
     let told = |roster: &Roster| (roster.version(), roster.entries().collect::<Vec<_>>());
     let (version, entries) = sides[from].statements.when_told(told).unwrap();
     let node = sides[from].me;
-    let Side { copies, users, logins, interest, .. } = &mut sides[to];
+    let Side { copies, users, logins, interest, presence, .. } = &mut sides[to];
     let copy = copies.entry(from).or_default();
     // A roster that is older than what was read came late; it is never asked for.
     if copy.version() <= version {
         assert_eq!(
-            copy.take_part(node, (version, 0), entries, Tables { interest, users, logins }),
+            copy.take_part(node, (version, 0), entries, Tables { interest, users, logins, presence }),
             Taken::Followed
         );
     }
@@ -164,16 +216,30 @@ fn step(sides: &mut [Side], step: &Step, next: &mut u64) {
                 side.logins.release(&single(), &login);
             }
         }
+        Step::Enter(at, stay, device) => {
+            let (group, user) = names(stay);
+            sides[at].presence.enter(&hub(), group.as_ref(), user.as_ref(), details(device).as_ref());
+            sides[at].present.push((stay, device));
+        }
+        Step::Exit(at, which) => {
+            let side = &mut sides[at];
+            if !side.present.is_empty() {
+                let (stay, device) = side.present.swap_remove(which % side.present.len());
+                let (group, user) = names(stay);
+                side.presence.exit(&hub(), group.as_ref(), user.as_ref(), details(device).as_ref());
+            }
+        }
+        Step::News(at) => sides[at].take_news(),
         Step::Tell(from) => tell(sides, from),
         Step::Read(to) => {
             let Some((from, version, changes)) = sides[to].mail.pop_front() else { return };
             let node = sides[from].me;
-            let Side { copies, users, logins, interest, .. } = &mut sides[to];
+            let Side { copies, users, logins, interest, presence, .. } = &mut sides[to];
             copies.entry(from).or_default().follow(
                 node,
                 version,
                 &changes,
-                Tables { interest, users, logins },
+                Tables { interest, users, logins, presence },
             );
         }
         Step::Lose(to) => drop(sides[to].mail.pop_front()),
@@ -185,10 +251,11 @@ fn step(sides: &mut [Side], step: &Step, next: &mut u64) {
             sides[at] = Side::new(*next);
             for side in sides.iter_mut().filter(|side| side.me.0 != *next) {
                 if let Some(copy) = side.copies.remove(&at) {
-                    copy.forget(gone, &side.interest);
+                    copy.forget(gone, &side.interest, &side.presence);
                 }
                 side.users.forget(gone);
                 side.logins.forget(gone);
+                side.presence.part(gone);
                 side.mail.retain(|(from, ..)| *from != at);
             }
         }
@@ -207,6 +274,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (0..NODES, any::<usize>()).prop_map(|(at, which)| Step::Release(at, which)),
         4 => (0..NODES, 0..USERS).prop_map(|(at, n)| Step::LogIn(at, n)),
         2 => (0..NODES, any::<usize>()).prop_map(|(at, which)| Step::LogOut(at, which)),
+        5 => (0..NODES, any::<bool>(), 0..USERS + 1, proptest::option::of(0..2u8))
+            .prop_map(|(at, group, n, device)| Step::Enter(at, (group, (n < USERS).then_some(n)), device)),
+        4 => (0..NODES, any::<usize>()).prop_map(|(at, which)| Step::Exit(at, which)),
+        2 => (0..NODES).prop_map(Step::News),
         4 => (0..NODES).prop_map(Step::Tell),
         6 => (0..NODES).prop_map(Step::Read),
         1 => (0..NODES).prop_map(Step::Lose),
@@ -260,6 +331,45 @@ proptest! {
             expected.sort_by_key(|holder| std::cmp::Reverse((holder.claim, holder.node)));
             for side in &sides {
                 prop_assert_eq!(&side.order(n), &expected);
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn after_an_exchange_all_know_who_is_present_and_have_told_so(steps in steps()) {
+        let mut sides: Vec<Side> = (0..NODES).map(|n| Side::new(n as u64 + 1)).collect();
+        let mut next = NODES as u64;
+        steps.iter().for_each(|one| step(&mut sides, one, &mut next));
+        for to in 0..NODES {
+            (0..NODES).filter(|from| *from != to).for_each(|from| whole(&mut sides, to, from));
+        }
+        sides.iter_mut().for_each(Side::take_news);
+        let truth: Vec<(Stay, Option<u8>)> = sides.iter().flat_map(|side| side.present.clone()).collect();
+        for side in &sides {
+            let present: BTreeSet<Stay> =
+                truth.iter().map(|(stay, _)| *stay).filter(|(_, who)| who.is_some()).collect();
+            prop_assert_eq!(&side.told, &present);
+            for in_group in [false, true] {
+                let (group, _) = names((in_group, None));
+                let page = side.presence.page(&hub(), group.as_ref(), None, 100).unwrap();
+                let here: Vec<_> = truth.iter().filter(|((group, _), _)| *group == in_group).collect();
+                let nobody = here.iter().filter(|((_, who), _)| who.is_none()).count() as u64;
+                prop_assert_eq!(page.totals.connections, here.len() as u64);
+                prop_assert_eq!(page.totals.anonymous, nobody);
+                prop_assert_eq!(page.totals.users as usize, page.users.len());
+                for person in page.users {
+                    let own = here.iter().filter(|((_, who), _)| who.map(user) == Some(person.user.clone()));
+                    prop_assert_eq!(person.connections, own.count() as u64);
+                    for place in person.places {
+                        prop_assert!(place.connections > 0);
+                        let like = |((_, who), device): &&&(Stay, Option<u8>)| {
+                            who.map(user) == Some(person.user.clone()) && details(*device) == place.details
+                        };
+                        prop_assert!(here.iter().any(|one| like(&one)));
+                    }
+                }
             }
         }
     }

@@ -47,6 +47,7 @@ impl World {
             expires: None,
             place: None,
             device: None,
+            details: None,
         };
         let refused = self.ledger.refusal(&guest);
         let slot = self.adopt(at, guest.dialect, Arrival::Client(Box::new(client)));

@@ -1,0 +1,103 @@
+//! Presence over real nodes: everybody knows the same, and of a node that was killed those have left who did not come back.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::processes::{Process, SECRET, TestCluster, any, eventually_within};
+use crate::support::http::call;
+
+/// How long a node is believed to live that is not reached.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// How long users are waited for.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A configuration by which it is told who is where, removed at the end.
+struct Telling(PathBuf);
+
+impl Telling {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tieline-{test}-{}.toml", std::process::id()));
+        let text = "[[hub]]\nmatch = \"h\"\npresence = true\n[[group]]\nmatch = \"room*\"\npresence = true\n\
+                    [times]\npresence_grace = \"3s\"\n";
+        fs::write(&path, text).unwrap();
+        Telling(path)
+    }
+
+    fn variables(&self) -> [(&str, &str); 1] {
+        [("TIELINE_CONFIG", self.0.to_str().unwrap())]
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        // What is left in the temporary folder harms nobody.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn page(node: &Process, path: &str) -> Value {
+    call(node.address, "GET", &format!("/api/v1/hubs/h/{path}presence?limit=500"), "", "").json()
+}
+
+fn users(page: &Value) -> Vec<String> {
+    let users = page["users"].as_array().unwrap();
+    users.iter().map(|user| user["userId"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The events of the next frame.
+fn events(client: &mut Client) -> Vec<String> {
+    let frame = client.next();
+    assert_eq!((&frame["type"], &frame["group"]), (&json!("presence"), &json!("room")), "{frame}");
+    let word = |event: &Value| {
+        let text = |name: &str| event[name].as_str().unwrap().to_owned();
+        format!("{} {} {}", text("event"), text("userId"), text("node"))
+    };
+    frame["events"].as_array().unwrap().iter().map(word).collect()
+}
+
+#[test]
+fn of_a_killed_node_those_leave_who_do_not_come_back_elsewhere() {
+    let telling = Telling::new("presence");
+    let mut cluster = TestCluster::start_with(3, &[], &telling.variables());
+    let mut watcher = cluster.nodes[0].connect("h", "watcher");
+    watcher.gaps = Some(0);
+    watcher.send(&json!({"type": "presence", "group": "room", "subscribe": true, "ackId": 1_000}));
+    assert_eq!(watcher.next()["total"]["users"], 0);
+    assert_eq!(watcher.next()["success"], true);
+    let clients: Vec<Client> =
+        (0..30).map(|n| cluster.nodes[2].connect_to_room(&format!("u{n:02}"))).collect();
+    let mut joined = Vec::new();
+    while joined.len() < 30 {
+        joined.extend(events(&mut watcher));
+    }
+    assert_eq!(joined, (0..30).map(|n| format!("join u{n:02} n2")).collect::<Vec<_>>());
+
+    cluster.kill(2);
+    let killed = Instant::now();
+    let _back: Vec<Client> =
+        (0..10).map(|n| cluster.nodes[n % 2].connect_to_room(&format!("u{n:02}"))).collect();
+    let left = events(&mut watcher);
+    assert_eq!(left, (10..30).map(|n| format!("leave u{n} n2")).collect::<Vec<_>>(), "in one frame");
+    let took = killed.elapsed();
+    assert!(took >= GRACE && took < LEASE + GRACE + Duration::from_secs(3), "{took:?}");
+    let stay: Vec<String> = (0..10).map(|n| format!("u{n:02}")).collect();
+    for node in &cluster.nodes[..2] {
+        let is_so = || users(&page(node, "groups/room/")) == stay;
+        eventually_within(Duration::from_secs(3), "the others are gone at every node", is_so);
+        let mut hub = stay.clone();
+        hub.push("watcher".into());
+        assert_eq!(users(&page(node, "")), hub);
+        assert_eq!(page(node, "")["total"], json!({"users": 11, "connections": 11, "anonymous": 0}));
+    }
+    drop(clients);
+    // A node that comes later learns it from the others.
+    let (seeds, secret) = ([cluster.nodes[0].peers], ["--cluster-secret", SECRET]);
+    let later = Process::start("n3", any(), any(), &seeds, &secret, &telling.variables());
+    let knows = || page(&later, "")["total"] == json!({"users": 11, "connections": 11, "anonymous": 0});
+    eventually_within(Duration::from_secs(6), "it knows who is there", knows);
+}
