@@ -5,7 +5,7 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
-#[cfg(any(feature = "mesh", feature = "redis"))]
+#[cfg(any(feature = "mesh", feature = "redis", feature = "zookeeper", feature = "nacos"))]
 mod life;
 #[cfg(feature = "mesh")]
 pub mod mesh;
@@ -14,6 +14,8 @@ mod pause;
 mod queue;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(feature = "zookeeper", feature = "nacos"))]
+pub mod registry;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod requests;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
@@ -30,6 +32,10 @@ pub use redis::registry::{RedisRegistry, RedisRegistrySettings};
 pub use redis::store::{RedisStore, RedisStoreError, RedisStoreSettings};
 #[cfg(feature = "redis")]
 pub use redis::{RedisAddress, RedisBroker, RedisError, RedisSettings};
+#[cfg(feature = "nacos")]
+pub use registry::nacos::{NacosAddress, NacosError, NacosRegistry, NacosSettings};
+#[cfg(feature = "zookeeper")]
+pub use registry::zookeeper::{ZooKeeperAddress, ZooKeeperError, ZooKeeperRegistry, ZooKeeperSettings};
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub use sql::{SqlAddress, SqlAddressError, SqlError, SqlReason, SqlStore};
 #[cfg(feature = "sqlite")]
