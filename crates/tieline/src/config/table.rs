@@ -154,7 +154,7 @@ section! {
     node: Option<NodeName> = None, "name";
     /// What carries messages between nodes: `memory:` joins nobody, the node is alone; `mesh://HOST:PORT,…` joins nodes directly, given the peer addresses of some; `redis://[[USER]:PASSWORD@]HOST[:PORT]` joins them by a Redis server, `rediss://…` with TLS.
     broker: Broker = Broker::Memory, "address";
-    /// Which nodes live, for whoever places connections, and for a mesh that looks for its nodes: `heartbeat`, what they say over the broker; `static://NAME=ws://HOST:PORT,…`, a list; `redis://[[USER]:PASSWORD@]HOST[:PORT]`, a Redis server, `rediss://…` with TLS.
+    /// Which nodes live, for whoever places connections, and for a mesh that looks for its nodes: `heartbeat`, what they say over the broker; `static://NAME=ws://HOST:PORT,…`, a list; `redis://[[USER]:PASSWORD@]HOST[:PORT]`, a Redis server, `rediss://…` with TLS; or where they are built in `zookeeper://HOST,…/PATH` and `nacos://USER:PASSWORD@HOST/NAMESPACE`.
     registry: RegistryUrl = RegistryUrl::Heartbeat, "address";
     /// How many shares of the clients this node is to have: one of weight 2 gets twice what one of weight 1 gets.
     weight: u32 = 1, "shares", "a whole number from 1 to 100" |weight| (1..=MAX_WEIGHT).contains(weight);

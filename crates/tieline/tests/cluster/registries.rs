@@ -15,12 +15,12 @@ use crate::support::http::call;
 use crate::support::program::tieline;
 
 /// How long a node that died is registered, and how much later others may still see it.
-const LEASE: Duration = Duration::from_secs(15 + 2);
+pub(crate) const LEASE: Duration = Duration::from_secs(15 + 2);
 
 /// How long a start may take that cannot succeed.
 const SOON: Duration = Duration::from_secs(5);
 
-fn command(name: &str, registry: &str) -> Command {
+pub(crate) fn command(name: &str, registry: &str) -> Command {
     let mut command = tieline(&["serve", "--node", name, "--shards", "1", "--listen", "127.0.0.1:0"]);
     command.args(["--broker", "mesh:", "--peer-listen", "127.0.0.1:0", "--weight", "2"]);
     command.env("TIELINE_REGISTRY", registry);
@@ -28,24 +28,24 @@ fn command(name: &str, registry: &str) -> Command {
     command
 }
 
-fn readiness(node: &Process) -> Value {
+pub(crate) fn readiness(node: &Process) -> Value {
     let answer = call(node.address, "GET", "/readyz", "", "");
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()
 }
 
 /// What a node says of another, by its name.
-fn item(node: &Process, name: &str) -> Option<Value> {
+pub(crate) fn item(node: &Process, name: &str) -> Option<Value> {
     let answer = call(node.address, "GET", "/api/v1/nodes", "", "").json();
     answer["nodes"].as_array().unwrap().iter().find(|item| item["name"] == name).cloned()
 }
 
 /// How many nodes a node finds in the registry.
-fn registered(node: &Process) -> u64 {
+pub(crate) fn registered(node: &Process) -> u64 {
     node.metric("tieline_registry_members{state=\"taking\"}")
 }
 
-fn message(from: &Process, to: &Process, data: &str) {
+pub(crate) fn message(from: &Process, to: &Process, data: &str) {
     let mut ben = to.connect("h", "ben");
     let mut anna = from.connect("h", "anna");
     assert_ack(&anna.ask(to_user("ben", data)), 1, 0);

@@ -5,6 +5,7 @@ use std::fmt;
 use percent_encoding::percent_decode_str;
 
 use super::NacosError;
+use crate::registry::is_loopback;
 
 /// The port of a server whose URL names none. That of gRPC is 1000 above.
 const PORT: u16 = 8848;
@@ -70,6 +71,11 @@ impl NacosAddress {
         }
         let [namespace, group, service] = [namespace, group, service].map(str::to_owned);
         Ok(NacosAddress { servers, login, namespace, group, service })
+    }
+
+    /// Whether all servers are on this machine, and can be reached from it alone.
+    pub fn is_loopback(&self) -> bool {
+        self.servers.iter().all(|server| is_loopback(server))
     }
 
     /// All servers, with commas between.

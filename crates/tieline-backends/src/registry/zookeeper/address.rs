@@ -5,6 +5,7 @@ use std::fmt;
 use percent_encoding::percent_decode_str;
 
 use super::ZooKeeperError;
+use crate::registry::is_loopback;
 
 /// The port of a server whose URL names none.
 const PORT: u16 = 2181;
@@ -57,6 +58,11 @@ impl ZooKeeperAddress {
         }
         let path = if path.is_empty() { PATH } else { path };
         Ok(ZooKeeperAddress { servers, login, path: path.to_owned() })
+    }
+
+    /// Whether all servers are on this machine, and can be reached from it alone.
+    pub fn is_loopback(&self) -> bool {
+        self.servers.iter().all(|server| is_loopback(server))
     }
 
     /// All servers, with commas between.
@@ -126,6 +132,13 @@ mod tests {
             let address = ZooKeeperAddress::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
             assert_eq!((address.to_string().as_str(), address.login.as_deref()), (shown, login), "{url}");
             assert_eq!(format!("{address:?}"), shown);
+        }
+        for (url, expected) in [
+            ("zookeeper://127.0.0.1,localhost:1,[::1]", true),
+            ("zookeeper://127.0.0.1,10.0.0.1", false),
+            ("zookeeper://h", false),
+        ] {
+            assert_eq!(ZooKeeperAddress::parse(url).unwrap().is_loopback(), expected, "{url}");
         }
     }
 
