@@ -145,6 +145,13 @@ impl Gateway {
         self.chooser.choose(&self.nodes.table(), wish, Instant::now())
     }
 
+    /// A node did not answer.
+    fn failed(&self, node: &Node, error: &dyn std::error::Error) {
+        node.failed(Instant::now());
+        self.tally.failures.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(node = %node.name(), %error, "A node did not answer a request.");
+    }
+
     /// How many of those that take clients seem well.
     fn well(&self, table: &Table) -> usize {
         let now = Instant::now();

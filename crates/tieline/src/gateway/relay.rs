@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Request, State};
@@ -21,6 +21,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tieline_proto::ErrorCode;
 use tokio::time::timeout;
 
+use super::forwarding::Header;
+use super::nodes::Node;
 use super::{Gateway, nobody};
 use crate::http::{Caller, Found, Head, Refusal};
 
@@ -74,6 +76,11 @@ impl Content {
         Ok(Content::Small(whole.to_bytes()))
     }
 
+    /// Whether it came as a whole. Where it did not, a request that fails may have failed for its client's sake.
+    fn is_small(&self) -> bool {
+        matches!(self, Content::Small(_))
+    }
+
     fn take(&mut self) -> Option<Body> {
         match self {
             Content::Small(bytes) => Some(Body::from(bytes.clone())),
@@ -109,20 +116,7 @@ pub(super) async fn relay(
         if attempt > 0 {
             gateway.tally.retries.fetch_add(1, Ordering::Relaxed);
         }
-        let uri = format!("http://{}{target}", node.authority).parse::<Uri>();
-        let uri =
-            uri.map_err(|_| Refusal::new(ErrorCode::InvalidRequest, "the request's address cannot be read"))?;
-        let mut request = Request::new(body);
-        *request.method_mut() = asked.method().clone();
-        *request.uri_mut() = uri;
-        for (name, value) in &headers {
-            let header = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value));
-            if let (Ok(name), Ok(value)) = header
-                && !value.is_empty()
-            {
-                request.headers_mut().append(name, value);
-            }
-        }
+        let request = request_to(node, &target, asked.method(), &headers, body)?;
         match timeout(ANSWER_TIME, gateway.client.request(request)).await {
             Ok(Ok(response)) => {
                 node.answered();
@@ -137,23 +131,48 @@ pub(super) async fn relay(
                 busy = Some(response);
             }
             Ok(Err(error)) => {
-                node.failed(Instant::now());
-                gateway.tally.failures.fetch_add(1, Ordering::Relaxed);
                 let was_reached = !error.is_connect();
-                tracing::warn!(node = %node.name(), %error, was_reached, "A node did not answer a request.");
+                if !was_reached || content.is_small() {
+                    gateway.failed(node, &error);
+                }
                 if was_reached && !only_asks {
                     return Err(unknown());
                 }
             }
-            Err(_) => {
-                node.failed(Instant::now());
-                gateway.tally.failures.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(node = %node.name(), "A node did not answer a request in time.");
+            Err(elapsed) => {
+                if content.is_small() {
+                    gateway.failed(node, &elapsed);
+                }
                 return Err(unknown());
             }
         }
     }
     busy.ok_or_else(nobody)
+}
+
+/// The request as a node gets it.
+fn request_to(
+    node: &Node,
+    target: &str,
+    method: &Method,
+    headers: &[Header<'_>],
+    body: Body,
+) -> Result<Request, Refusal> {
+    let uri = format!("http://{}{target}", node.authority).parse::<Uri>();
+    let unreadable = |_| Refusal::new(ErrorCode::InvalidRequest, "the request's address cannot be read");
+    let mut request = Request::new(body);
+    *request.method_mut() = method.clone();
+    *request.uri_mut() = uri.map_err(unreadable)?;
+    for (name, value) in headers {
+        let header = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value));
+        // They were read as headers, or made of such; `Host` alone may be empty.
+        if let (Ok(name), Ok(value)) = header
+            && !value.is_empty()
+        {
+            request.headers_mut().append(name, value);
+        }
+    }
+    Ok(request)
 }
 
 /// Whether a node takes nothing now, so that another should be asked. It has carried nothing out.

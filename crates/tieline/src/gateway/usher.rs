@@ -5,7 +5,6 @@ use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use tieline_proto::ErrorCode;
 use tieline_switchboard::{Pair, PipesHandle};
@@ -101,11 +100,7 @@ async fn ask(gateway: Arc<Gateway>, nodes: Vec<Arc<Node>>, head: Vec<u8>) -> Res
                 return Ok(Granted::Refused(answer));
             }
             Ok(Answer::Busy(answer)) => busy = Some(answer),
-            Err(error) => {
-                node.failed(Instant::now());
-                tally.failures.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(node = %node.name(), %error, "A node did not answer a request for a WebSocket.");
-            }
+            Err(error) => gateway.failed(node, &error),
         }
     }
     match busy {

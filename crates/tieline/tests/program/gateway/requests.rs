@@ -123,3 +123,19 @@ fn a_node_that_changes_the_protocol_unasked_is_not_believed() {
     let front = Front::start(&[], &[("a", node.address, true)]);
     assert_eq!(get(front.address, "/x", "").status, 502);
 }
+
+#[test]
+fn a_client_that_spoils_its_own_request_says_nothing_against_the_node() {
+    // It waits for the end of the body, which never comes.
+    let node = reading();
+    let front = Front::start(&[], &[("a", node.address, true)]);
+    let mut stream = connect(front.address);
+    stream
+        .write_all(b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        .unwrap();
+    assert_eq!(node.only_head().0, "POST /x HTTP/1.1");
+    stream.write_all(b"no length\r\n").unwrap();
+    let answer = read_answer(&mut stream, Vec::new());
+    assert!(answer.status >= 400, "{answer:?}");
+    assert_eq!(front.metric("failures_total"), 0);
+}
