@@ -31,7 +31,7 @@ use tieline_core::registry::{Done, HOLD, NodeState, Registration, Registry, Shar
 use tieline_proto::NodeId;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 pub use address::NacosAddress;
 pub use link::Trouble;
@@ -52,6 +52,9 @@ const TOLD_PER_REFRESH: usize = 50;
 
 /// The bounds of the pauses between two looks whether a server is back.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+
+/// How long the beginning may take. The library does several things before it can be asked anything.
+const START_WITHIN: Duration = Duration::from_secs(10);
 
 /// How often it is tried to take a node out of a server that is away: for longer than the library waits between two attempts to
 /// connect.
@@ -121,27 +124,15 @@ impl NacosRegistry {
     /// Connects and looks. `me` is the node that is going to register, none for one that only looks.
     ///
     /// # Errors
-    /// When no server is there or serves this user, at the latest after three times [`NacosSettings::limit`].
+    /// When no server is there or serves this user, at the latest after 10 s.
     pub async fn start(settings: NacosSettings, me: Option<NodeId>) -> Result<Self, NacosError> {
-        let told = Arc::new(Notify::new());
-        let link = Link::open(&settings.address, settings.limit, &told).await?;
-        let board = Board::new("Nacos", &settings.cluster, me, settings.hold);
-        let mut task = Task {
-            board: Arc::clone(&board),
-            link,
-            retired: JoinSet::new(),
-            enabled: Enabled::new(settings.refresh),
-            told,
-            written: None,
-            written_at: Instant::now(),
-            members: 0,
-            settings,
+        let servers = settings.address.servers();
+        let starting = timeout(START_WITHIN, Task::begin(settings, me)).await;
+        let Ok(begun) = starting else {
+            return Err(NacosError::Server { servers, trouble: Trouble::Silent });
         };
-        if let Err(trouble) = task.look().await {
-            let servers = task.settings.address.servers();
-            task.link.close(1).await;
-            return Err(NacosError::Server { servers, trouble });
-        }
+        let task = begun?;
+        let board = Arc::clone(&task.board);
         tokio::spawn(task.run());
         Ok(NacosRegistry(board))
     }
@@ -186,6 +177,29 @@ struct Task {
 }
 
 impl Task {
+    /// Connects and looks for the first time.
+    async fn begin(settings: NacosSettings, me: Option<NodeId>) -> Result<Self, NacosError> {
+        let told = Arc::new(Notify::new());
+        let link = Link::open(&settings.address, settings.limit, &told).await?;
+        let mut task = Task {
+            board: Board::new("Nacos", &settings.cluster, me, settings.hold),
+            link,
+            retired: JoinSet::new(),
+            enabled: Enabled::new(settings.refresh),
+            told,
+            written: None,
+            written_at: Instant::now(),
+            members: 0,
+            settings,
+        };
+        if let Err(trouble) = task.look().await {
+            let servers = task.settings.address.servers();
+            task.link.close(1).await;
+            return Err(NacosError::Server { servers, trouble });
+        }
+        Ok(task)
+    }
+
     async fn run(mut self) {
         let board = Arc::clone(&self.board);
         tokio::select! {

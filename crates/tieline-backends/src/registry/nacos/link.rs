@@ -91,7 +91,7 @@ pub(super) struct Link {
     own: [Option<ServiceInstance>; 2],
     /// Whether the server was told of the offer, and has not forgotten it.
     is_offered: bool,
-    folder: PathBuf,
+    _folder: PrivateFolder,
 }
 
 /// The service for everybody.
@@ -121,7 +121,7 @@ impl Link {
         if servers.is_empty() {
             return Err(NacosError::Server { servers: address.servers(), trouble: Trouble::Silent });
         }
-        let folder = private_folder()?;
+        let folder = PrivateFolder::make()?;
         let settings = ClientProps::new()
             .server_addr(servers.join(","))
             .namespace(&address.namespace)
@@ -129,7 +129,7 @@ impl Link {
             // What is in the environment is meant for other programs, and the lists are judged by us.
             .env_first(false)
             .naming_push_empty_protection(false)
-            .cache_dir(&folder);
+            .cache_dir(&folder.0);
         let mut builder = NamingServiceBuilder::new(settings);
         let credentials = address.login.clone().map(Credentials::new);
         if let Some(credentials) = &credentials {
@@ -140,14 +140,7 @@ impl Link {
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(Trouble::Silent),
         };
-        let naming = match naming {
-            Ok(naming) => naming,
-            Err(trouble) => {
-                // There may be nothing in it, and it is as private as before.
-                drop(fs::remove_dir_all(&folder));
-                return Err(NacosError::Server { servers: address.servers(), trouble });
-            }
-        };
+        let naming = naming.map_err(|trouble| NacosError::Server { servers: address.servers(), trouble })?;
         let link = Link {
             naming,
             credentials,
@@ -158,7 +151,7 @@ impl Link {
             ear: Arc::new(Ear(Arc::clone(told))),
             own: [None, None],
             is_offered: false,
-            folder,
+            _folder: folder,
         };
         for service in &link.services {
             let ear = Arc::clone(&link.ear) as Arc<dyn NamingEventListener>;
@@ -265,9 +258,6 @@ impl Link {
                 sleep(LEAVE_EVERY).await;
             }
         }
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
-            tracing::warn!(%error, "{} stays behind.", self.folder.display());
-        }
     }
 
     async fn leave(&mut self) -> Result<(), Error> {
@@ -311,17 +301,29 @@ fn place(url: &str) -> Option<(String, u16)> {
     (!host.is_empty()).then(|| (host.to_owned(), port))
 }
 
-/// The library writes what it has been told into files, for starts without a server, which are not wanted here. Nobody else is
-/// to read them, and they go with the registry.
-fn private_folder() -> Result<PathBuf, NacosError> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let random = getrandom::u32().unwrap_or_default();
-    let folder =
-        std::env::temp_dir().join(format!("tieline-nacos-{}-{number}-{random:08x}", std::process::id()));
-    match DirBuilder::new().mode(0o700).create(&folder) {
-        Ok(()) => Ok(folder),
-        Err(source) => Err(NacosError::Folder { folder, source }),
+/// A folder that goes with its owner. The library writes what it has been told into files, for starts without a server, which are
+/// not wanted here; and nobody else is to read them.
+struct PrivateFolder(PathBuf);
+
+impl PrivateFolder {
+    fn make() -> Result<Self, NacosError> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let random = getrandom::u32().unwrap_or_default();
+        let name = format!("tieline-nacos-{}-{number}-{random:08x}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Ok(()) => Ok(PrivateFolder(folder)),
+            Err(source) => Err(NacosError::Folder { folder, source }),
+        }
+    }
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, "{} stays behind.", self.0.display());
+        }
     }
 }
 

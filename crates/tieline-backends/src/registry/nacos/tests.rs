@@ -5,7 +5,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tieline_core::registry::View;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 use xtask::engine::nacos::command;
 use xtask::{Engine, left_out};
 
