@@ -7,7 +7,7 @@ BINARY := $(or $(CARGO_TARGET_DIR),target)/debug/tieline
 FEATURES := --features tieline/full
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/tieline
 
-.PHONY: run test test-full bench lint fmt clippy unit binary doc tidy autobahn autobahn-part sdk browser chaos-part chaos deny
+.PHONY: run test test-full bench lint fmt clippy unit binary crowds doc tidy autobahn autobahn-part sdk browser chaos-part chaos deny
 
 # One thing after the other, in the order written: the quick answers first, and no two builds at a time.
 .NOTPARALLEL:
@@ -18,7 +18,7 @@ run:
 test: lint unit doc tidy chaos-part autobahn-part sdk browser
 	@tests/left-out.sh report
 
-test-full: test autobahn chaos
+test-full: test autobahn chaos crowds
 
 # The table of measurements for this machine, socket.io beside it where node is there. Nothing else should run meanwhile.
 SOCKETIO := crates/tieline-bench/socketio
@@ -43,6 +43,10 @@ unit:
 # Nothing to do after `unit` but to look; by itself it makes sure that no old binary is tested.
 binary:
 	cargo build -p tieline $(FEATURES)
+
+# Presence held against the truth for ten minutes, while users, links and nodes come and go as seeds say; `unit` has a quarter of a minute of it.
+crowds:
+	TIELINE_PRESENCE_SECONDS=600 cargo test -p tieline-core --test sessions crowds
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps $(FEATURES)

@@ -8,6 +8,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
+use tieline_proto::presence::Event;
 use tieline_proto::{ConnectionId, ErrorCode, GroupName, HubName, MessageId, Payload, Position, UserId};
 use tieline_switchboard::Address;
 
@@ -45,6 +47,36 @@ pub struct Queued {
     pub position: Position,
     /// Who sent it, when the sender has a user.
     pub from: Option<UserId>,
+}
+
+/// A user that has come or gone where it is told who is present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appearance {
+    /// The hub.
+    pub hub: HubName,
+    /// The group; none for the whole hub.
+    pub group: Option<GroupName>,
+    /// What happened.
+    pub event: Event,
+    /// Which visit of the user that begins or ends: when it began, in Unix milliseconds.
+    pub visit: u64,
+}
+
+impl Appearance {
+    /// What it is known by: the same whichever node tells it.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        let group = self.group.as_deref().unwrap_or_default();
+        let mut context = digest::Context::new(&digest::SHA256);
+        for part in [self.hub.as_str(), group, &self.event.user, self.event.turn.name()] {
+            context.update(part.as_bytes());
+            // No text has such a byte.
+            context.update(&[0xff]);
+        }
+        let hash = context.finish();
+        let half = hash.as_ref().first_chunk().expect("SHA-256 has more than 16 bytes");
+        MessageId::new(self.visit, u128::from_le_bytes(*half))
+    }
 }
 
 /// How a client asked.
@@ -142,6 +174,13 @@ pub trait Events: Send + Sync + 'static {
     /// A message was stored for a user who is offline. Told once for each user, by the node that had it stored; not when that
     /// node dies in this moment, nor when the message is said again.
     fn queued(&self, message: Queued);
+
+    /// Whether anybody wants to hear who comes and goes in a hub.
+    fn hears_presence(&self, hub: &HubName) -> bool;
+
+    /// A user has come or gone. Told by one node, where the nodes see the same; by another one too when that dies soon after, under
+    /// the same id.
+    fn appeared(&self, appearance: Appearance);
 }
 
 /// A place on a shard that is kept for a connection. When it is dropped before a connection took it, it is given back, and an

@@ -28,7 +28,7 @@ use axum::body::Bytes;
 use hyper::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 use tieline_core::Node;
-use tieline_core::events::{EventSource, Events, Queued, TooManyEvents, UserEvent, fresh_id};
+use tieline_core::events::{Appearance, EventSource, Events, Queued, TooManyEvents, UserEvent, fresh_id};
 use tieline_core::records::Records;
 use tieline_core::store::Store;
 use tieline_core::token::Keys;
@@ -76,12 +76,19 @@ pub enum SystemEvent {
     Disconnected,
     /// A message was stored for a user who is offline.
     Queued,
+    /// A user has come or gone where it is told who is present.
+    Presence,
 }
 
 impl SystemEvent {
     /// All of them.
-    const ALL: [SystemEvent; 4] =
-        [SystemEvent::Connect, SystemEvent::Connected, SystemEvent::Disconnected, SystemEvent::Queued];
+    const ALL: [SystemEvent; 5] = [
+        SystemEvent::Connect,
+        SystemEvent::Connected,
+        SystemEvent::Disconnected,
+        SystemEvent::Queued,
+        SystemEvent::Presence,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -90,6 +97,7 @@ impl SystemEvent {
             SystemEvent::Connected => "connected",
             SystemEvent::Disconnected => "disconnected",
             SystemEvent::Queued => "queued",
+            SystemEvent::Presence => "presence",
         }
     }
 
@@ -105,6 +113,7 @@ impl SystemEvent {
             SystemEvent::Connected => EventKind::Connected,
             SystemEvent::Disconnected => EventKind::Disconnected,
             SystemEvent::Queued => EventKind::Queued,
+            SystemEvent::Presence => EventKind::Presence,
         }
     }
 }
@@ -247,8 +256,8 @@ impl Upstream {
 
     /// Makes sure that what a former start of the node left in its log of a hub is sent.
     fn remember(&self, hub: &HubName) {
-        let told = [SystemEvent::Connected, SystemEvent::Disconnected, SystemEvent::Queued];
-        if let Some(handler) = told.iter().find_map(|event| self.handler(hub, *event)) {
+        let mut told = SystemEvent::ALL.iter().filter(|event| **event != SystemEvent::Connect);
+        if let Some(handler) = told.find_map(|event| self.handler(hub, *event)) {
             self.lane(hub, handler.settings().queue);
         }
     }
@@ -282,6 +291,14 @@ impl Events for Upstream {
 
     fn queued(&self, message: Queued) {
         self.tell(&message.hub, Notice::queued(fresh_id(), &message));
+    }
+
+    fn hears_presence(&self, hub: &HubName) -> bool {
+        self.handler(hub, SystemEvent::Presence).is_some()
+    }
+
+    fn appeared(&self, appearance: Appearance) {
+        self.tell(&appearance.hub, Notice::presence(&appearance));
     }
 }
 

@@ -13,13 +13,18 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::picture::News;
+use super::duties::Duties;
+use super::picture::{News, Told};
 use crate::command::Command;
+use crate::events::Appearance;
 use crate::hub::Group;
 use crate::node::Node;
 
 /// How long what happens is gathered, so that it goes out together: a room's subscribers get twenty frames a second at most.
 const GATHER: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether those live who have to tell the application something.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Events and bytes of one frame at most; what is more goes into further ones.
 const EVENTS_PER_FRAME: usize = 500;
@@ -72,7 +77,8 @@ impl PresenceTask {
             return None;
         }
         let stop = Arc::new(Notify::new());
-        let herald = Herald { node: Arc::clone(node), waiting: Vec::new() };
+        let duties = Duties::new(node.id().clone());
+        let herald = Herald { node: Arc::clone(node), waiting: Vec::new(), duties };
         let task = tokio::spawn(herald.run(Arc::clone(&stop)));
         Some(PresenceTask { task, stop })
     }
@@ -104,6 +110,8 @@ struct Herald {
     node: Arc<Node>,
     /// By shard.
     waiting: Vec<Waiting>,
+    /// What the application has to be told by this node, or by another.
+    duties: Duties,
 }
 
 impl Herald {
@@ -116,7 +124,10 @@ impl Herald {
             let (news, next) = node.presence().take_news();
             news.iter().for_each(|news| self.tell(news));
             self.hand_out();
+            self.tell_application(news);
             let until = next.map(|next| next.saturating_duration_since(Instant::now()));
+            // While others have something to tell it is looked whether they live.
+            let until = if self.duties.is_idle() { until } else { Some(until.unwrap_or(LOOK).min(LOOK)) };
             let until = if self.waiting.iter().all(Waiting::is_empty) { until } else { Some(GATHER) };
             let stirred = node.presence().stirred.notified();
             let woken = async {
@@ -157,6 +168,27 @@ impl Herald {
                 self.waiting[usize::from(shard)].frames.push_back(Arc::clone(&announcement));
             }
             self.hand_out();
+        }
+    }
+
+    /// Tells the application what this node has to.
+    fn tell_application(&mut self, news: Vec<News>) {
+        let Some(events) = self.node.events() else { return };
+        let others = self.node.cluster().map(|cluster| cluster.peers()).unwrap_or_default();
+        let alive = others.into_iter().map(|peer| peer.id).chain([self.node.id().clone()]).collect();
+        let now = Instant::now();
+        self.duties.see(alive, now).into_iter().for_each(|appearance| events.appeared(appearance));
+        for News { room, told, .. } in news {
+            if !events.hears_presence(&room.hub) {
+                continue;
+            }
+            for Told { event, visit, teller } in told {
+                let (hub, group) = (room.hub.clone(), room.group.clone());
+                let appearance = Appearance { hub, group, event, visit };
+                if let Some(appearance) = self.duties.take(appearance, teller, now) {
+                    events.appeared(appearance);
+                }
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tieline_core::events::{
-    EventAnswer, EventFailure, EventSource, Events, Queued, TooManyEvents, UserEvent,
+    Appearance, EventAnswer, EventFailure, EventSource, Events, Queued, TooManyEvents, UserEvent,
 };
 use tieline_core::{Limits, Node, Subprotocol};
 use tieline_proto::{ErrorCode, HubName, Payload, UserId};
@@ -62,6 +62,12 @@ impl Events for Ear {
     }
 
     fn queued(&self, _: Queued) {}
+
+    fn hears_presence(&self, _: &HubName) -> bool {
+        false
+    }
+
+    fn appeared(&self, _: Appearance) {}
 }
 
 /// The test's end of it.

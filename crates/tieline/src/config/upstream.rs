@@ -19,11 +19,11 @@ tables! {
     url: Template, "address";
     /// Names of the events from clients that go there; `*` for all.
     user_events: Vec<String> = vec!["*".to_owned()], "names";
-    /// What else goes there: `connect` asks before each connection is made, and none is made without an answer; `connected` and `disconnected` tell of connections, `queued` of messages that were stored for users who are offline.
+    /// What else goes there: `connect` asks before each connection is made, and none is made without an answer; `connected` and `disconnected` tell of connections, `queued` of messages that were stored for users who are offline, `presence` of users who come and go where `presence` is switched on.
     system_events: Vec<SystemEvent> = Vec::new(), "events";
     /// How long the endpoint may take to answer one request.
     timeout: Duration = Duration::from_secs(5), "duration", "a duration from \"100ms\" to \"1m\"" |time| (100..=60_000).contains(&time.as_millis());
-    /// How long after it happened an event that nobody waits for (`connected`, `disconnected`, `queued`) is sent again while the endpoint is away.
+    /// How long after it happened an event that nobody waits for (`connected`, `disconnected`, `queued`, `presence`) is sent again while the endpoint is away.
     retry: Duration = Duration::from_secs(24 * 3600), "duration", "a duration from \"1s\" to \"7d\"" |time| (1..=7 * 24 * 3600).contains(&time.as_secs());
     /// Such events that may wait in memory, of each hub; the oldest is dropped and counted.
     queue: usize = 10_000, "events", "a whole number from 1 to 1000000" |count| (1..=1_000_000).contains(count);
@@ -53,7 +53,8 @@ impl Kind for Template {
 }
 
 impl Kind for Vec<SystemEvent> {
-    const TAKES: &'static str = "a list of \"connect\", \"connected\", \"disconnected\" and \"queued\"";
+    const TAKES: &'static str =
+        "a list of \"connect\", \"connected\", \"disconnected\", \"queued\" and \"presence\"";
     const IS_LIST: bool = true;
 
     fn read(written: &Written) -> Option<Self> {

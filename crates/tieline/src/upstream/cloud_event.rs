@@ -8,7 +8,7 @@ use hyper::{Method, Request, Uri};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tieline_core::events::{EventSource, Queued};
 use tieline_core::token::Keys;
-use tieline_proto::civil;
+use tieline_proto::{HubName, UserId, civil};
 
 /// What the value of an attribute may not have in a header (CloudEvents, HTTP protocol binding, 3.1.3.2). What is not ASCII is
 /// encoded anyway.
@@ -36,6 +36,8 @@ pub(super) enum About {
     Connection(EventSource),
     /// A message that waits for a user.
     Message(Queued),
+    /// A user, in a hub.
+    User(HubName, UserId),
 }
 
 impl About {
@@ -44,6 +46,7 @@ impl About {
         match self {
             About::Connection(source) => &source.hub,
             About::Message(queued) => &queued.hub,
+            About::User(hub, _) => hub,
         }
     }
 }
@@ -100,11 +103,11 @@ impl CloudEvent {
                 sign(&mut put, keys, &id);
                 source.user.as_deref()
             }
-            About::Message(queued) => {
-                put("ce-source", &format!("/hubs/{hub}/users/{}", queued.user));
+            About::Message(Queued { user, .. }) | About::User(_, user) => {
+                put("ce-source", &format!("/hubs/{hub}/users/{user}"));
                 // There is no connection whose id could be signed.
                 sign(&mut put, keys, &self.id);
-                Some(&*queued.user)
+                Some(&**user)
             }
         };
         if let Some(user) = user {
@@ -142,7 +145,7 @@ fn attribute(value: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use tieline_core::Subprotocol;
-    use tieline_proto::{ConnectionId, HubName, UserId};
+    use tieline_proto::ConnectionId;
 
     use super::*;
 

@@ -8,8 +8,9 @@ use axum::body::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tieline_backends::pause;
-use tieline_core::events::{EventSource, Queued};
+use tieline_core::events::{Appearance, EventSource, Queued};
 use tieline_core::{Subprotocol, unix_ms};
+use tieline_proto::reply;
 use tieline_proto::{Dialect, GroupName, HubName, MessageId, Position, UserId};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -52,6 +53,9 @@ pub(super) struct Notice {
     /// Its place in the inbox, or in the group's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     position: Option<Position>,
+    /// What became of the user's presence, as it is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    presence: Option<String>,
     /// Why the connection ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -77,6 +81,7 @@ impl Notice {
             message: None,
             group: None,
             position: None,
+            presence: None,
             reason: reason.map(str::to_owned),
         }
     }
@@ -95,6 +100,28 @@ impl Notice {
             message: Some((queued.message.to_string(), queued.from.as_ref().map(ToString::to_string))),
             group: queued.group.as_ref().map(ToString::to_string),
             position: Some(queued.position),
+            presence: None,
+            reason: None,
+        }
+    }
+
+    /// Of a user that has come or gone.
+    pub(super) fn presence(appearance: &Appearance) -> Self {
+        let mut body = Vec::new();
+        reply::presence_event(&mut body, &appearance.event, appearance.group.as_deref());
+        Notice {
+            id: appearance.id().to_string(),
+            time_ms: unix_ms(),
+            event: SystemEvent::Presence,
+            hub: appearance.hub.to_string(),
+            connection: None,
+            user: Some(appearance.event.user.to_string()),
+            subprotocol: None,
+            state: None,
+            group: None,
+            message: None,
+            position: None,
+            presence: Some(String::from_utf8(body).expect("JSON is text")),
             reason: None,
         }
     }
@@ -118,8 +145,9 @@ impl Notice {
     fn to_event(&self) -> Option<CloudEvent> {
         let hub = HubName::new(&self.hub).ok()?;
         let user = self.user.as_deref().map(UserId::new).transpose().ok()?;
-        let (about, body) = match &self.message {
-            Some((message, from)) => {
+        let (about, body) = match (&self.message, &self.presence) {
+            (None, Some(body)) => (About::User(hub, user?), body.clone()),
+            (Some((message, from)), _) => {
                 let position = self.position?;
                 let mut body = json!({"messageId": message, "fromUserId": from, "position": position});
                 if let Some(group) = &self.group {
@@ -128,9 +156,12 @@ impl Notice {
                 let group = self.group.as_deref().map(GroupName::new).transpose().ok()?;
                 let from = from.as_deref().map(UserId::new).transpose().ok()?;
                 let message = message.parse().ok()?;
-                (About::Message(Queued { hub, user: user?, group, message, position, from }), body)
+                (
+                    About::Message(Queued { hub, user: user?, group, message, position, from }),
+                    body.to_string(),
+                )
             }
-            None => {
+            (None, None) => {
                 let dialect = self.subprotocol.as_deref().map(Dialect::from_subprotocol);
                 let source = EventSource {
                     hub,
@@ -140,7 +171,7 @@ impl Notice {
                     state: self.state.clone().map(Arc::new),
                 };
                 let body = self.reason.as_ref().map_or_else(|| json!({}), |reason| json!({"reason": reason}));
-                (About::Connection(source), body)
+                (About::Connection(source), body.to_string())
             }
         };
         Some(CloudEvent {
@@ -150,7 +181,7 @@ impl Notice {
             name: self.event.name().to_owned(),
             about,
             content_type: "application/json; charset=utf-8",
-            body: Bytes::from(body.to_string()),
+            body: Bytes::from(body),
         })
     }
 }

@@ -16,12 +16,14 @@ pub(super) enum EventKind {
     Disconnected,
     /// A message waits for a user.
     Queued,
+    /// A user has come or gone.
+    Presence,
     /// From a client.
     User,
 }
 
 /// The labels of kinds, in the order of the variants.
-const KINDS: [&str; 5] = ["connect", "connected", "disconnected", "queued", "user"];
+const KINDS: [&str; 6] = ["connect", "connected", "disconnected", "queued", "presence", "user"];
 
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 mod connect;
 mod endpoint;
+mod presence;
 mod told;
 mod user;
 
