@@ -50,4 +50,7 @@ pub struct Client {
     pub device: Option<Box<str>>,
     /// What others see of it where it is told who is present.
     pub details: Option<Details>,
+    /// The connection that its client had before and that this one replaces: one of the same user, which is closed when this one
+    /// is connected.
+    pub replaces: Option<ConnectionId>,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tieline_proto::reply::Recovered;
-use tieline_proto::{GroupName, HubName, Position, UserId};
+use tieline_proto::{ConnectionId, GroupName, HubName, Position, UserId};
 use tieline_switchboard::{Address, Shard, Weigh};
 use tokio::sync::oneshot;
 
@@ -41,6 +41,8 @@ pub enum Then {
         joins: Vec<GroupName>,
         /// The device of its user that it is, as its token says.
         device: Option<Box<str>>,
+        /// The connection that its client had before, which is closed then. Boxed, because hardly any has one.
+        replaces: Option<Box<ConnectionId>>,
     },
     /// To be a member of a group, and told so.
     Join {

@@ -33,6 +33,11 @@ pub struct Delivery {
     pub message: Arc<Message>,
     /// Whom to.
     pub to: SmallVec<[Target; 1]>,
+    /// Of each user among those, in their order, the node with the newest claim, as the origin knew when it sent the message: that one
+    /// holds it for a user who is on the way.
+    pub newest: SmallVec<[Incarnation; 1]>,
+    /// Whether it was held for a user on the way: only connections that came since, and have it not, get it.
+    pub handed_on: bool,
     /// Connections that do not get it.
     pub except: SmallVec<[ConnectionId; 1]>,
     /// When not empty, only connections of these users.
@@ -41,13 +46,6 @@ pub struct Delivery {
     pub filter: Option<Arc<Filter>>,
     /// Where the number of recipients is gathered, if anybody asked.
     pub receipt: Option<Arc<Receipt>>,
-}
-
-impl Delivery {
-    /// The targets that name somebody: users and connections, which are known or not.
-    pub(crate) fn named(&self) -> impl Iterator<Item = &Target> {
-        self.to.iter().filter(|target| matches!(target, Target::User(_) | Target::Connection(_)))
-    }
 }
 
 /// Gathers from shards and other nodes how many connections a message was handed to.

@@ -40,6 +40,7 @@ pub mod store;
 mod subprotocol;
 pub mod tally;
 pub mod token;
+mod transit;
 
 pub use arrival::{Arrival, Client};
 pub use cluster::{Cluster, ClusterSettings, ClusterTask, ClusterTimes, Routing};

@@ -2,13 +2,15 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
 
 use tieline_proto::presence::Page;
 use tieline_proto::role::Roles;
 use tieline_proto::{ConnectionId, GroupName, HubName, Incarnation, MessageId, NodeId, NodeName, UserId};
 use tieline_switchboard::{Address, Counters, Full, Handle, Settings, Station, Switchboard};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::cluster::{Cluster, Nodes};
 use crate::command::{Command, Then};
@@ -28,6 +30,7 @@ use crate::stamp::{Stamper, unix_ms};
 use crate::subprotocol::NUMBERING;
 use crate::tally::Tally;
 use crate::token::Keys;
+use crate::transit::{Held, Transit};
 
 /// How a node is set up.
 #[derive(Debug)]
@@ -79,6 +82,17 @@ pub(crate) struct Route {
     pub(crate) elsewhere: Elsewhere,
 }
 
+/// Users who have no connection here, and are claimed.
+pub(crate) type Travellers = SmallVec<[UserId; 1]>;
+
+/// Where the recipients of a message are on this node.
+pub(crate) struct Places {
+    /// The shards that hold them, each once.
+    pub(crate) shards: Vec<u16>,
+    /// Of each target whether anybody is here.
+    pub(crate) present: SmallVec<[bool; 2]>,
+}
+
 /// Where a message has to go among the other nodes.
 #[derive(Default)]
 pub(crate) struct Elsewhere {
@@ -88,13 +102,17 @@ pub(crate) struct Elsewhere {
     pub(crate) members: usize,
     /// Those that there is no way to.
     pub(crate) unreachable: Nodes,
+    /// Of each user among the targets, in their order, the node with the newest claim.
+    pub(crate) newest: SmallVec<[Incarnation; 1]>,
+    /// Users who are on their way to this node or from it: the message is held for them.
+    pub(crate) held: Travellers,
     /// Named users and connections that nobody holds, as far as is known.
     pub(crate) unknown: u64,
 }
 
 impl Route {
     pub(crate) fn answers(&self) -> usize {
-        self.shards.len() + self.elsewhere.nodes.len()
+        self.shards.len() + self.elsewhere.nodes.len() + self.elsewhere.held.len()
     }
 
     /// What can be told before anybody has answered.
@@ -118,6 +136,7 @@ pub struct Node {
     keys: Arc<Keys>,
     roles: InternedRoles,
     reconnection: Reconnection,
+    transit: Transit,
     /// Connections of this node whose ids name another place.
     settlers: Settlers,
     /// A permit for each connection that may be on its way here.
@@ -139,6 +158,8 @@ pub struct Node {
     described: Mutex<Registration>,
     /// Whether it gives its clients away and takes no new ones.
     is_draining: AtomicBool,
+    /// Told when somebody asks for that.
+    drain_wanted: Notify,
     /// Who is told of events, if anybody.
     events: OnceLock<Arc<dyn Events>>,
     /// Of each shard, places that were kept for connections and not taken: its next tick gives them back.
@@ -201,6 +222,7 @@ impl Node {
             keys: settings.keys,
             roles: InternedRoles::default(),
             reconnection: Reconnection::new(&secret),
+            transit: Transit::default(),
             settlers: Settlers::default(),
             moves: Semaphore::new(MOVES),
             underway: Underway::default(),
@@ -214,6 +236,7 @@ impl Node {
             max_lag: settings.switchboard.max_lag,
             described: Mutex::default(),
             is_draining: AtomicBool::new(false),
+            drain_wanted: Notify::new(),
             events: OnceLock::new(),
             given_back: (0..settings.shards).map(|_| Mutex::default()).collect(),
         });
@@ -323,6 +346,21 @@ impl Node {
         self.is_draining.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it takes no new clients.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Asks for the node to be emptied. Whoever runs it does that.
+    pub fn request_drain(&self) {
+        self.drain_wanted.notify_one();
+    }
+
+    /// Waits until that is asked for.
+    pub async fn drain_requested(&self) {
+        self.drain_wanted.notified().await;
+    }
+
     /// Sets what the node says of itself to others. How many connections it has and whether it wants more is put in as it changes.
     pub fn describe(&self, registration: Registration) {
         *self.described.lock().unwrap_or_else(PoisonError::into_inner) = registration;
@@ -331,10 +369,9 @@ impl Node {
     /// What the node says of itself now.
     pub fn registration(&self) -> Registration {
         let described = self.described.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let is_draining = self.is_draining.load(Ordering::Relaxed);
         Registration {
             connections: self.counters().connections,
-            state: if is_draining { NodeState::Draining } else { NodeState::Up },
+            state: if self.is_draining() { NodeState::Draining } else { NodeState::Up },
             ..described
         }
     }
@@ -385,32 +422,36 @@ impl Node {
         ConnectionId::new(self.id.incarnation, shard, address.slot, address.generation, random)
     }
 
-    /// The shards that hold recipients of a delivery, each once.
-    pub(crate) fn shards_of(&self, delivery: &Delivery) -> Vec<u16> {
+    /// Where the recipients of a delivery are on this node, all looked up once: whoever comes or leaves meanwhile is at one place.
+    pub(crate) fn places_of(&self, delivery: &Delivery) -> Places {
         let mut wanted = vec![false; self.tallies.len()];
+        let mut present = SmallVec::with_capacity(delivery.to.len());
         for target in &delivery.to {
+            let mut is_present = false;
+            let mut add = |shard: u16| {
+                is_present = true;
+                wanted[usize::from(shard)] = true;
+            };
             match target {
-                Target::Everyone => {
-                    delivery.hub.everyone().shards().for_each(|shard| wanted[usize::from(shard)] = true);
-                }
+                Target::Everyone => delivery.hub.everyone().shards().for_each(add),
                 Target::Group(group) => {
                     if let Some(group) = delivery.hub.group(group) {
-                        group.shards().for_each(|shard| wanted[usize::from(shard)] = true);
+                        group.shards().for_each(add);
                     }
                 }
                 Target::User(user) => {
-                    for address in delivery.hub.user(user) {
-                        wanted[usize::from(address.shard)] = true;
-                    }
+                    delivery.hub.user(user).iter().for_each(|address| add(address.shard));
                 }
                 Target::Connection(id) => {
                     if let Some(address) = self.address(*id) {
-                        wanted[usize::from(address.shard)] = true;
+                        add(address.shard);
                     }
                 }
             }
+            present.push(is_present);
         }
-        wanted.iter().enumerate().filter(|(_, wanted)| **wanted).map(|(shard, _)| shard as u16).collect()
+        let shards = wanted.iter().enumerate().filter(|(_, wanted)| **wanted).map(|(shard, _)| shard as u16);
+        Places { shards: shards.collect(), present }
     }
 
     /// Hands a command to a shard from outside the shards.
@@ -526,13 +567,14 @@ impl Node {
 
     /// Where a message has to go.
     pub(crate) fn route(&self, delivery: &Delivery) -> Route {
-        let shards = self.shards_of(delivery);
-        let here = |target: &Target| self.is_here(&delivery.hub, target);
+        let Places { shards, present } = self.places_of(delivery);
         let elsewhere = match self.cluster() {
-            Some(cluster) => cluster.route(delivery, here),
+            Some(cluster) => cluster.route(delivery, self.transit.is_any(), &present),
             None => {
-                let unknown = delivery.named().filter(|target| !here(target)).count() as u64;
-                Elsewhere { unknown, ..Elsewhere::default() }
+                let is_named = |target: &Target| matches!(target, Target::User(_) | Target::Connection(_));
+                let targets = delivery.to.iter().zip(&present);
+                let unknown = targets.filter(|(target, is_here)| is_named(target) && !**is_here).count();
+                Elsewhere { unknown: unknown as u64, ..Elsewhere::default() }
             }
         };
         Route { shards, elsewhere }
@@ -543,6 +585,65 @@ impl Node {
         if let Some(cluster) = self.cluster() {
             cluster.forward(delivery, &route.elsewhere);
         }
+        self.hold(delivery, &route.elsewhere.held);
+    }
+
+    /// Holds a message for users who are on their way. Where there is no room for it, they are unknown.
+    pub(crate) fn hold(&self, delivery: &Delivery, travellers: &Travellers) {
+        for user in travellers {
+            let part = Delivery {
+                hub: Arc::clone(&delivery.hub),
+                message: Arc::clone(&delivery.message),
+                to: SmallVec::from_iter([Target::User(user.clone())]),
+                newest: SmallVec::new(),
+                handed_on: false,
+                except: delivery.except.clone(),
+                users: delivery.users.clone(),
+                filter: delivery.filter.clone(),
+                receipt: delivery.receipt.clone(),
+            };
+            match self.transit.hold(user, part, Instant::now()) {
+                Held::Yes => self.meet(&delivery.hub, user),
+                Held::Again(part) => self.settle_part(&part, Outcome::default()),
+                Held::NoRoom(part) => self.lose(&part),
+            }
+        }
+    }
+
+    /// Gives a user what is held for it, where it was connected while that was put there.
+    fn meet(&self, hub: &Hub, user: &UserId) {
+        if hub.user_connections(user) == 0 {
+            return;
+        }
+        for part in self.transit.take(hub.name(), user) {
+            let shards = self.places_of(&part).shards;
+            if let Some(receipt) = &part.receipt {
+                receipt.await_more(shards.len());
+            }
+            let part = Arc::new(part);
+            self.hand_to_shards(&shards, &part);
+            self.settle_part(&part, Outcome::default());
+        }
+    }
+
+    /// Nobody gets what was held.
+    pub(crate) fn lose(&self, part: &Delivery) {
+        self.settle_part(part, Outcome { unknown: 1, ..Outcome::default() });
+    }
+
+    fn settle_part(&self, part: &Delivery, outcome: Outcome) {
+        let settled = part.receipt.as_ref().and_then(|receipt| receipt.add(outcome));
+        settled.into_iter().for_each(|settled| self.settle(settled));
+    }
+
+    /// Whether users who were sent away may still be waited for elsewhere, or logins are under way.
+    pub fn has_travellers(&self) -> bool {
+        self.transit.is_any()
+    }
+
+    /// Users who are on their way from or to this node.
+    pub(crate) fn transit(&self) -> &Transit {
+        &self.transit
     }
 
     /// Hands a delivery to shards from outside them. Returns how many did not take it; a receipt counts those as

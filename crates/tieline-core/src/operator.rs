@@ -4,7 +4,8 @@
 //! Here is the life of a session; `operator/request.rs` reads requests, `operator/send.rs` carries messages,
 //! `operator/membership.rs` joins and leaves, `operator/keeping.rs` is for what is kept in logs and `operator/attending.rs` for
 //! groups whose members are stored, `operator/events.rs` asks and tells the application, `operator/presence.rs` is for who is
-//! present, `operator/logins.rs` keeps the one place of users that have no more, `operator/moving.rs`, `operator/ends.rs` and `operator/checkpoints.rs` are for connections that go to
+//! present, `operator/logins.rs` keeps the one place of users that have no more,
+//! `operator/leaving.rs` sends connections away, `operator/fresh.rs` knows those that came so, `operator/moving.rs`, `operator/ends.rs` and `operator/checkpoints.rs` are for connections that go to
 //! another node or come from one, `operator/waiting.rs` waits for the other nodes, `operator/answer.rs` writes acks and errors.
 
 mod answer;
@@ -12,7 +13,9 @@ mod attending;
 mod checkpoints;
 mod ends;
 mod events;
+mod fresh;
 mod keeping;
+mod leaving;
 mod logins;
 mod membership;
 mod moving;
@@ -42,6 +45,7 @@ use crate::subprotocol::Subprotocol;
 use crate::tally::Tally;
 pub(crate) use checkpoints::{Due, Wanted};
 use ends::Ends;
+use fresh::Fresh;
 pub(crate) use presence::Shown;
 
 /// Each second one in so many slots is looked at for an expired token.
@@ -53,8 +57,8 @@ pub struct Operator {
     shard: u16,
     stamper: Stamper,
     tally: Tally,
-    /// Groups that a client joins as it opens, and the device that it is: from its token, between `arrive` and `opened`.
-    arriving: (Vec<tieline_proto::GroupName>, Option<Box<str>>),
+    /// What a client brings that opens, between `arrive` and `opened`.
+    arriving: Arriving,
     ticks: u64,
     /// Where this shard is in the logs of groups that it holds members of.
     ends: Ends,
@@ -66,6 +70,21 @@ pub struct Operator {
     unattended: VecDeque<(u64, Address)>,
     /// Connections whose records may have to be written, each once, who waits longest first.
     enlisted: VecDeque<Address>,
+    /// Connections of users who came from other nodes, or have others there.
+    fresh: Fresh,
+    /// Connections that were told to go, and until when they may, in that order.
+    going: VecDeque<(u64, Address)>,
+}
+
+/// What a client brings that is not its session's.
+#[derive(Default)]
+struct Arriving {
+    /// Groups that it joins as it opens.
+    groups: Vec<tieline_proto::GroupName>,
+    /// The device that it is.
+    device: Option<Box<str>>,
+    /// The connection that it had before.
+    replaces: Option<Box<tieline_proto::ConnectionId>>,
 }
 
 impl Operator {
@@ -75,13 +94,15 @@ impl Operator {
             shard,
             stamper,
             tally: Tally::default(),
-            arriving: Default::default(),
+            arriving: Arriving::default(),
             ticks: 0,
             ends: Ends::default(),
             silent: VecDeque::new(),
             unopened: VecDeque::new(),
             unattended: VecDeque::new(),
             enlisted: VecDeque::new(),
+            fresh: Fresh::default(),
+            going: VecDeque::new(),
         }
     }
 
@@ -112,7 +133,8 @@ impl Operator {
             };
             return Placement::Refuse(code.code(), "The user has as many connections as it may have.");
         }
-        self.arriving = (client.groups, client.device);
+        let (groups, device, replaces) = (client.groups, client.device, client.replaces.map(Box::new));
+        self.arriving = Arriving { groups, device, replaces };
         let place = client.place.map(Reservation::take);
         let approved = place.is_some();
         // Without a place that was kept, the slot, and so the id, is known only in `opened`.
@@ -129,6 +151,7 @@ impl Operator {
             greeted: false,
             claim: 0,
             login: None,
+            leaving: false,
             approved,
             state,
             faults: 0,
@@ -224,16 +247,19 @@ impl Application for Operator {
     fn opened(&mut self, shard: &mut Shard<Self>, slot: Slot) {
         let address = shard.address(slot);
         let id = self.node.connection_id(address, self.stamper.next() as u32);
-        let (groups, device) = std::mem::take(&mut self.arriving);
+        let Arriving { groups, device, replaces } = std::mem::take(&mut self.arriving);
         let Some(session) = shard.session_mut(slot) else { return };
         if !session.approved {
             session.id = id;
         }
         let (hub, user) = (session.hub.name().clone(), session.user.clone());
         let (groups, joins) = self.part(user.as_ref(), groups);
+        if user.is_some() {
+            self.node.transit().begin_login();
+        }
         let (known, claim) = self.hold_all(&hub, user.as_ref(), &groups);
         let (placed, login) = self.log_in(&hub, user.as_ref(), device.as_deref());
-        let then = Then::Greet { hub, user, claim, login, groups, joins, device };
+        let then = Then::Greet { hub, user, claim, login, groups, joins, device, replaces };
         self.when_known(shard, slot, known.and(placed), then);
     }
 
@@ -286,8 +312,7 @@ impl Application for Operator {
             self.release(hub.name(), &membership.group);
         }
         if let Some(user) = session.user {
-            hub.remove_user(&user, address);
-            self.release_user(hub.name(), &user, session.claim);
+            self.let_user_go(hub, &user, address, (session.claim, session.leaving));
         }
     }
 
@@ -322,6 +347,8 @@ impl Application for Operator {
         self.attend_again(shard);
         self.ends.tidy();
         self.renew_checkpoints(shard);
+        self.close_lingering(shard);
+        self.fresh.tidy(unix_ms());
         self.give_back(shard);
         self.node.end_displaced();
         self.node.publish_tally(self.shard, self.tally);

@@ -42,6 +42,8 @@ pub struct Session {
     pub(crate) claim: u64,
     /// Its claim to the one place that its user has, where that has no more.
     pub(crate) login: Option<Box<Login>>,
+    /// Whether it was sent to another node.
+    pub(crate) leaving: bool,
     /// Whether it was told that it is connected, and so stands in its hub's tables.
     pub(crate) greeted: bool,
     /// Whether the application approved of it, and so has to hear of its end whatever becomes of it.

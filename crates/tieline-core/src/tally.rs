@@ -14,6 +14,8 @@ macro_rules! tally {
             pub errors: Errors,
             /// Connections that ended because a newer one took the only place of their user.
             pub displaced: u64,
+            /// Connections that were sent to other nodes.
+            pub sent_away: u64,
         }
 
         impl Tally {
@@ -27,6 +29,7 @@ macro_rules! tally {
             fn add_assign(&mut self, other: Tally) {
                 $(self.$name += other.$name;)*
                 self.displaced += other.displaced;
+                self.sent_away += other.sent_away;
                 for (mine, others) in self.errors.0.iter_mut().zip(other.errors.0) {
                     *mine += others;
                 }

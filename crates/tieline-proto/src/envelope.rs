@@ -80,6 +80,8 @@ pub struct Message<'a> {
     pub groups: Vec<&'a str>,
     /// To these users.
     pub users: Vec<&'a str>,
+    /// The node with the newest claim to each of these users, as far as the origin knows; 0 for one that nobody claims.
+    pub newest: Vec<Incarnation>,
     /// To these connections.
     pub connections: Vec<ConnectionId>,
     /// Not to these connections.
@@ -92,6 +94,8 @@ pub struct Message<'a> {
     pub receipt: u64,
     /// Its place in the log of its one group or user, where it has one.
     pub position: Option<Position>,
+    /// Whether its user is given it later than others, having been on the way: connections that were there before have it.
+    pub handed_on: bool,
 }
 
 /// A change of what a node says of itself.
@@ -203,6 +207,10 @@ pub enum Rare {
     Wish(u64, String),
     /// The answer to an ask or a wish, as JSON; none where the receiver could not carry it out.
     Answer(u64, Option<String>),
+    /// The client of a connection of the receiver has another one now, of the same user.
+    Replaced(HubName, ConnectionId, UserId),
+    /// The receiver is to be emptied, as an operator wishes.
+    Drain,
     /// The number of the last envelope that the origin said to the receiver alone.
     Tail(u64),
     /// The origin stops.
@@ -336,12 +344,14 @@ impl<'a> Message<'a> {
         writer.byte(u8::from(self.everyone));
         writer.texts(&self.groups);
         writer.texts(&self.users);
+        let newest = |at| self.newest.get(at).map_or(0, |node: &Incarnation| node.0);
+        (0..self.users.len()).for_each(|at| writer.number(newest(at)));
         writer.ids(&self.connections);
         writer.ids(&self.except);
         writer.texts(&self.only_users);
         writer.optional_text(self.filter);
         writer.number(self.receipt);
-        writer.byte(u8::from(self.position.is_some()));
+        writer.byte(u8::from(self.position.is_some()) | u8::from(self.handed_on) << 1);
         if let Some(Position { epoch, offset }) = self.position {
             writer.number(epoch);
             writer.number(offset);
@@ -349,7 +359,7 @@ impl<'a> Message<'a> {
     }
 
     fn read(reader: &mut Reader<'a>) -> Result<Self, EnvelopeError> {
-        Ok(Message {
+        let mut message = Message {
             hub: reader.text()?,
             way: match reader.byte()? {
                 0 => Way::Server,
@@ -371,17 +381,32 @@ impl<'a> Message<'a> {
             everyone: reader.byte()? != 0,
             groups: reader.texts()?,
             users: reader.texts()?,
-            connections: reader.ids()?,
-            except: reader.ids()?,
-            only_users: reader.texts()?,
-            filter: reader.optional_text()?,
-            receipt: reader.number()?,
-            position: match reader.byte()? {
-                0 => None,
-                1 => Some(Position { epoch: reader.number()?, offset: reader.number()? }),
-                _ => return Err(EnvelopeError::Malformed),
-            },
-        })
+            newest: Vec::new(),
+            connections: Vec::new(),
+            except: Vec::new(),
+            only_users: Vec::new(),
+            filter: None,
+            receipt: 0,
+            position: None,
+            handed_on: false,
+        };
+        for _ in 0..message.users.len() {
+            message.newest.push(Incarnation(reader.number()?));
+        }
+        message.connections = reader.ids()?;
+        message.except = reader.ids()?;
+        message.only_users = reader.texts()?;
+        message.filter = reader.optional_text()?;
+        message.receipt = reader.number()?;
+        let flags = reader.byte()?;
+        if flags > 3 {
+            return Err(EnvelopeError::Malformed);
+        }
+        message.handed_on = flags & 2 != 0;
+        if flags & 1 != 0 {
+            message.position = Some(Position { epoch: reader.number()?, offset: reader.number()? });
+        }
+        Ok(message)
     }
 
     /// The bytes that a log keeps of a message: the same as an envelope, behind the version. They outlive the node that

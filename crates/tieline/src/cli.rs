@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, value_parser};
 use tieline_proto::role::Roles;
-use tieline_proto::{GroupName, HubName, UserId};
+use tieline_proto::{GroupName, HubName, NodeName, UserId};
 
 use crate::admission::is_origin;
 use crate::config::{self, CONFIG_VARIABLE, ConfigErrors, Layers, Row, rows};
@@ -36,6 +36,8 @@ pub enum Command {
     Dev(DevArgs),
     /// Check a configuration and print what is in effect, without running a node
     CheckConfig(SettingArgs),
+    /// Have a running node send its clients to the others, and end
+    Drain(DrainArgs),
     /// Make a client's access token
     Token(TokenArgs),
     /// Answer each WebSocket message with itself, for conformance suites and load tools
@@ -197,6 +199,26 @@ pub struct TokenArgs {
     /// Server's address, such as `http://127.0.0.1:7800`: print the whole address to connect to
     #[arg(long, value_name = "URL")]
     pub url: Option<ServerUrl>,
+}
+
+/// Flags of `tieline drain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// Name of the node
+    #[arg(long, value_name = "NAME")]
+    pub node: NodeName,
+    /// Address of any node of the cluster, where the API answers
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7800")]
+    pub url: ServerUrl,
+    /// Key to sign with, one of the server's; a server of this machine without a key needs none
+    #[arg(long, value_name = "KEY", env = "TIELINE_ACCESS_KEY", hide_env_values = true, value_parser = first_key)]
+    pub access_key: Option<String>,
+    /// Return as soon as the node has been told
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How long to wait for the node to be gone
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = config::parse_duration)]
+    pub timeout: Duration,
 }
 
 /// A server's address: `http://` or `https://`, host and port, no path.

@@ -23,6 +23,9 @@ use crate::config::Server;
 use crate::http::{Asked, Endpoint, Found, Query, Refusal, Verdict, Welcome};
 use crate::upstream::{Lists, Upstream};
 
+/// What a new client is told by a node that takes none.
+const DRAINING: &str = "this node is being emptied; connect again to reach another one";
+
 /// The hub of a client that names none.
 const DEFAULT_HUB: &str = "default";
 
@@ -89,6 +92,9 @@ impl Endpoint for ClientEndpoint {
     }
 
     fn receive(&self, asked: &Asked<'_>) -> Result<Verdict<Arrival>, Refusal> {
+        if self.node.is_draining() {
+            return Err(Refusal::new(ErrorCode::ServiceUnavailable, DRAINING));
+        }
         let door = Door::of(asked.head.path()).ok_or(ErrorCode::NotFound)?;
         let dialect = choose_dialect(asked.upgrade)?;
         let query = Query::parse(asked.head.query())
@@ -180,6 +186,8 @@ impl ClientEndpoint {
             Door::User(user) => (query.hub.as_deref().unwrap_or(DEFAULT_HUB), Some(&**user)),
         };
         let hub = HubName::new(hub).map_err(|_| ErrorCode::InvalidHub)?;
+        let not_an_id = |_| Refusal::new(ErrorCode::InvalidRequest, "`replaces` is no connection's id");
+        let replaces = query.replaces.as_deref().map(str::parse).transpose().map_err(not_an_id)?;
         let token = match &query.access_token {
             Some(token) => Some(&**token),
             None => bearer(asked.head.header("authorization"))?,
@@ -202,8 +210,9 @@ impl ClientEndpoint {
             let details = Details::new(device, None).expect("there is no data to be too large");
             let device = device.map(Box::from);
             let groups = Vec::new();
+            let (expires, place) = (None, None);
             let client =
-                Client { hub, user, roles, groups, subprotocol, expires: None, place: None, device, details };
+                Client { hub, user, roles, groups, subprotocol, expires, place, device, details, replaces };
             return Ok((client, Lists::default()));
         };
         let text = token;
@@ -226,6 +235,7 @@ impl ClientEndpoint {
             place: None,
             device: token.device,
             details: token.details,
+            replaces,
         };
         Ok((client, claims))
     }

@@ -10,6 +10,7 @@ pub mod client;
 pub mod config;
 pub mod demo;
 pub mod dev;
+pub mod drain;
 pub mod echo;
 pub mod gateway;
 pub mod http;
@@ -82,6 +83,9 @@ pub enum Failure {
     /// The application's endpoints cannot be reached safely.
     #[error(transparent)]
     Upstream(#[from] upstream::ClientError),
+    /// A node could not be emptied.
+    #[error(transparent)]
+    Drain(#[from] drain::order::DrainError),
     /// The system does not hand out its signals.
     #[error("signals cannot be waited for: {0}")]
     Signals(#[source] io::Error),
@@ -121,6 +125,10 @@ pub fn run() -> ExitCode {
         Command::Gateway(args) => gateway(args),
         Command::Dev(args) => dev(&args),
         Command::CheckConfig(args) => check_config(&args),
+        Command::Drain(args) => run_async(async {
+            let say = |line: &str| eprintln!("{line}");
+            drain::order::order(&args, say).await.map_err(Failure::from)
+        }),
         Command::Token(args) => {
             mint::mint(&args).map_err(Failure::from).and_then(|text| print(&format!("{text}\n")))
         }
@@ -149,7 +157,8 @@ fn serve(args: &SettingArgs) -> Result<(), Failure> {
     log::start(&settings.log);
     run_async(async {
         let signals = Signals::new().map_err(Failure::Signals)?;
-        serve::serve(settings, serve::Addresses::announce, signals.stop()).await
+        let (stop, hurry) = signals.split();
+        serve::serve(settings, serve::Addresses::announce, stop, hurry).await
     })
 }
 

@@ -120,6 +120,7 @@ async fn respond(
         if call.has_body() { body::read(&head, body, rest.max_body).await? } else { Content::default() };
     match call {
         Call::Nodes => Ok(nodes(&rest.station)),
+        Call::Drain(name) => Ok(drain(&rest.station, &name)?),
         Call::Hub(hub, call) => {
             Ok(carry::out(&rest.station.node, &head, hub, call, &parameters, &body).await?)
         }
@@ -210,6 +211,17 @@ fn registered(id: NodeId, member: Option<&Member>) -> NodeItem {
         enabled: member.map(|member| member.is_enabled),
         silent_ms: 0,
     }
+}
+
+/// Has a node emptied, this one or another. It is begun when this is answered.
+pub(crate) fn drain(station: &Station, name: &str) -> Result<Response, Refusal> {
+    let node = &station.node;
+    if node.id().name.as_str() == name {
+        node.request_drain();
+    } else if !node.cluster().is_some_and(|cluster| cluster.request_drain(name)) {
+        return Err(Refusal::new(ErrorCode::NotFound, "no node of this name is reached from here"));
+    }
+    Ok(empty(StatusCode::ACCEPTED))
 }
 
 /// A success with a body.

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use axum::Router;
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
@@ -99,7 +99,15 @@ pub fn public(station: &Arc<Station>) -> Router {
 /// The routes of the listener for operators, which only they can reach.
 pub fn admin(station: &Arc<Station>) -> Router {
     let nodes = async |State(station): State<Arc<Station>>| rest::nodes(&station);
-    finish(health().route("/metrics", get(all_metrics)).route("/api/v1/nodes", get(nodes)), station)
+    finish(
+        health().route("/metrics", get(all_metrics)).route("/api/v1/nodes", get(nodes)).route(
+            "/api/v1/nodes/{name}/drain",
+            post(async |State(station): State<Arc<Station>>, path: axum::extract::Path<String>| {
+                rest::drain(&station, &path).into_response()
+            }),
+        ),
+        station,
+    )
 }
 
 fn health() -> Router<Arc<Station>> {
@@ -144,6 +152,8 @@ async fn is_ready(State(station): State<Arc<Station>>) -> Response {
         || name_taken.is_some();
     let (status, word) = if station.is_stopping.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping")
+    } else if station.node.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining")
     } else if is_degraded {
         // It serves its own clients, and those of the nodes it reaches; without its store, what is live.
         (StatusCode::OK, "degraded")

@@ -20,6 +20,7 @@ use crate::Failure;
 use crate::admission::MemberOrigins;
 use crate::client::ClientEndpoint;
 use crate::config::{Broker, Settings};
+use crate::drain;
 use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Verdict};
 use crate::membership::{self, Membership, NameLost};
 use crate::rest::{Rest, RestTally};
@@ -62,7 +63,8 @@ impl Addresses {
     }
 }
 
-/// Runs a node until `stop` is ready. `ready` is told the addresses that were bound, when clients can connect.
+/// Runs a node until `stop` is ready, or somebody asks for the node to be emptied. `ready` is told the addresses that were bound, when
+/// clients can connect. A member of a cluster is emptied first, until `hurry` is ready.
 ///
 /// # Errors
 /// When an address cannot be bound, a key cannot be read, or a shard cannot be started or fails.
@@ -70,6 +72,7 @@ pub async fn serve(
     settings: Settings,
     ready: impl FnOnce(Addresses) -> io::Result<()>,
     stop: impl Future<Output = ()>,
+    hurry: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
     let keys = Arc::new(settings.keys()?);
     let (listener, address) = listen(settings.server.listen, settings.limits.backlog)?;
@@ -162,7 +165,14 @@ pub async fn serve(
     ready(addresses).map_err(Failure::Output)?;
     let ending = async {
         let lost = tokio::select! {
-            () = stop => Ok(()),
+            () = stop => {
+                drain::run(&node, &settings.times, hurry).await;
+                Ok(())
+            }
+            () = node.drain_requested() => {
+                drain::run(&node, &settings.times, hurry).await;
+                Ok(())
+            }
             () = failure(&switchboard) => {
                 tracing::error!("A shard has failed; the node stops.");
                 Ok(())

@@ -6,10 +6,11 @@ use std::process;
 use tieline_proto::CloseCode;
 use tieline_switchboard::{Application, Switchboard};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::Failure;
 
-/// What a shell reports of a program that SIGINT ended; a second signal ends this one so.
+/// What a shell reports of a program that SIGINT ended; one signal too many ends this one so.
 const INTERRUPTED: i32 = 130;
 
 /// The signals that end the program: SIGTERM and SIGINT.
@@ -37,7 +38,28 @@ impl Signals {
         }
     }
 
-    /// Waits for the first signal. From then on the second one ends the program at once.
+    /// Two futures: the first is ready at the first signal, the second at the second one, by which somebody asks for more haste. The third
+    /// signal ends the program at once.
+    pub fn split(mut self) -> (impl Future<Output = ()>, impl Future<Output = ()>) {
+        let (count, counted) = watch::channel(0);
+        tokio::spawn(async move {
+            for number in 1.. {
+                self.next().await;
+                if number > 2 {
+                    process::exit(INTERRUPTED);
+                }
+                tracing::info!("{}", if number == 1 { "Stopping." } else { "Stopping at once." });
+                count.send_replace(number);
+            }
+        });
+        let wait = |mut counted: watch::Receiver<u32>, number| async move {
+            // The task that counts never ends.
+            let _ = counted.wait_for(|count| *count >= number).await;
+        };
+        (wait(counted.clone(), 1), wait(counted, 2))
+    }
+
+    /// Waits for the first signal; the second ends the program at once.
     pub async fn stop(mut self) {
         self.next().await;
         tracing::info!("Stopping.");

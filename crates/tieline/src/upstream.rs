@@ -47,7 +47,7 @@ use crate::config;
 use crate::http::Refusal;
 
 pub use self::http::ClientError;
-pub(crate) use self::http::Http;
+pub(crate) use self::http::{Http, HttpError};
 pub use connect::{ConnectRequest, Decision, Lists};
 pub use tally::UpstreamTally;
 pub use template::Template;

@@ -389,6 +389,7 @@ impl Attendant {
         self.heartbeat.tick(now);
         self.cluster.has_namesake.store(self.heartbeat.has_namesake(now), Ordering::Relaxed);
         self.cluster.end_waits(&self.node);
+        self.cluster.look_after_travellers(&self.node, now);
         for settled in self.cluster.receipts.give_up(times.receipt) {
             self.node.settle(settled);
         }

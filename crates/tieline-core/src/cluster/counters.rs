@@ -29,6 +29,10 @@ pub struct ClusterCounters {
     pub outnamed: AtomicU64,
     /// Joins and logins that were answered although not every node had read of them.
     pub unread: AtomicU64,
+    /// Messages that were handed on to where their user had come.
+    pub handed_on: AtomicU64,
+    /// Messages that were held for users who did not come in time.
+    pub held_in_vain: AtomicU64,
     /// Gaps that clients were told of.
     pub gaps: AtomicU64,
     /// How long connections waited for the other nodes to have read of their joins and logins, and calls of a back end for those

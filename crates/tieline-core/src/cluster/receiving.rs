@@ -18,7 +18,7 @@ use crate::broker::{Inbound, To};
 use crate::delivery::{Delivery, Outcome, Receipt, Target};
 use crate::logs::log_of;
 use crate::message::{self, Way};
-use crate::node::Node;
+use crate::node::{Node, Places, Travellers};
 
 /// What the broker tells the cluster by. It does not keep the cluster, which keeps the broker.
 pub(super) struct Ears(pub(super) Weak<Cluster>);
@@ -172,12 +172,12 @@ impl Cluster {
                     node.settle(settled);
                 }
             }
-            Envelope::Rare(rare) => self.hear_rare(header, rare),
+            Envelope::Rare(rare) => self.hear_rare(node, header, rare),
         }
         Ok(())
     }
 
-    fn hear_rare(&self, header: Header, rare: Rare) {
+    fn hear_rare(&self, node: &Arc<Node>, header: Header, rare: Rare) {
         let origin = header.origin;
         match rare {
             Rare::Beat(beat) => {
@@ -197,6 +197,8 @@ impl Cluster {
             Rare::Ask(number, hub, ask) => self.tell(Word::Ask(origin, number, hub, ask)),
             Rare::Wish(number, wish) => self.tell(Word::Wish(origin, number, wish)),
             Rare::Answer(number, answer) => self.asks.answered(number, answer),
+            Rare::Replaced(hub, id, user) => node.end_replaced(hub, id, user),
+            Rare::Drain => node.request_drain(),
             Rare::Tail(number) => self.note_tail(origin, Channel::One, number),
             Rare::Goodbye => self.tell(Word::Goodbye(origin)),
         }
@@ -246,7 +248,13 @@ impl Cluster {
             to.push(Target::Everyone);
         }
         to.extend(message.groups.iter().filter_map(|group| GroupName::new(group).ok()).map(Target::Group));
-        to.extend(message.users.iter().filter_map(|user| UserId::new(user).ok()).map(Target::User));
+        let mut newest = SmallVec::new();
+        for (user, node) in message.users.iter().zip(&message.newest) {
+            if let Ok(user) = UserId::new(user) {
+                to.push(Target::User(user));
+                newest.push(*node);
+            }
+        }
         let own = |id: &&ConnectionId| node.address(**id).is_some();
         to.extend(message.connections.iter().filter(own).copied().map(Target::Connection));
         let filter = match message.filter {
@@ -264,6 +272,8 @@ impl Cluster {
                 Some(position) => message::Message::kept(way, from_user, id, time_ms, payload, position),
             },
             to,
+            newest,
+            handed_on: message.handed_on,
             except: message.except.iter().copied().collect(),
             users: message.only_users.iter().filter_map(|user| UserId::new(user).ok()).collect(),
             filter,
@@ -279,13 +289,19 @@ impl Cluster {
             logs.offer(log, position, &delivery);
             return None;
         }
-        let shards = node.shards_of(&delivery);
-        if shards.is_empty() {
+        let Places { shards, present } = node.places_of(&delivery);
+        let held = match node.transit().is_any() {
+            true => self.travellers(&delivery, &present),
+            false => Travellers::new(),
+        };
+        if shards.is_empty() && held.is_empty() {
             return nobody;
         }
         if message.receipt > 0 {
-            delivery.receipt = Some(Receipt::for_node(shards.len(), origin, message.receipt));
+            let answers = shards.len() + held.len();
+            delivery.receipt = Some(Receipt::for_node(answers, origin, message.receipt));
         }
+        node.hold(&delivery, &held);
         let refused = node.hand_to_shards(&shards, &Arc::new(delivery));
         self.counters.dropped.fetch_add(refused as u64, Ordering::Relaxed);
         None

@@ -1,15 +1,18 @@
 //! Sending: where a message has to go, and handing it to the broker, on the thread of whoever sends.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use tieline_proto::envelope::{Envelope, Header, Message};
+use smallvec::SmallVec;
+use tieline_proto::envelope::{Envelope, Header, Message, Rare};
 use tieline_proto::{ConnectionId, HubName, Incarnation, UserId};
 
 use super::numbers::Afters;
-use super::{Cluster, Nodes, Routing, lock};
+use super::{Cluster, Nodes, Peer, Routing, lock};
 use crate::broker::{NotTaken, To};
 use crate::delivery::{Delivery, Outcome, Target};
-use crate::node::Elsewhere;
+use crate::node::{Elsewhere, Node, Travellers};
+use crate::transit::Due;
 
 impl Cluster {
     /// Numbers an envelope and hands it to the broker.
@@ -86,18 +89,21 @@ impl Cluster {
     }
 
     /// Where a message has to go among the other nodes, and how many of its named targets nobody holds as far as is known,
-    /// `here` telling which this node holds.
-    pub(crate) fn route(&self, delivery: &Delivery, here: impl Fn(&Target) -> bool) -> Elsewhere {
+    /// `present` telling of each whether this node holds it.
+    /// Where somebody `may_travel`, it tells for whom the message is to be held here.
+    pub(crate) fn route(&self, delivery: &Delivery, may_travel: bool, present: &[bool]) -> Elsewhere {
         let peers = self.peer_view();
         let mut nodes = Nodes::new();
-        let mut unknown = 0;
+        let (mut unknown, me) = (0, self.id.incarnation);
+        let (mut newest, mut held) = (SmallVec::new(), Travellers::new());
+        let may_travel = may_travel && delivery.to.len() == 1 && delivery.message.position.is_none();
         let hub = delivery.hub.name();
         let mut add = |node: Incarnation| {
             if !nodes.contains(&node) {
                 nodes.push(node);
             }
         };
-        for target in &delivery.to {
+        for (target, is_here) in delivery.to.iter().zip(present.iter().copied()) {
             match target {
                 Target::Everyone => peers.all().iter().for_each(|peer| add(peer.id.incarnation)),
                 Target::Group(group) => {
@@ -105,18 +111,19 @@ impl Cluster {
                     peers.incomplete().for_each(&mut add);
                 }
                 Target::User(user) => {
-                    let mut is_held = false;
-                    for node in self.elsewhere(hub, user) {
-                        is_held = true;
-                        add(node);
-                    }
-                    if !is_held && !here(target) {
+                    let holders = self.directory.holders(hub, user);
+                    holders.iter().filter(|holder| holder.node != me).for_each(|holder| add(holder.node));
+                    let first = holders.first().map(|holder| holder.node);
+                    newest.push(first.unwrap_or(Incarnation(0)));
+                    if may_travel && first == Some(me) && !is_here {
+                        held.push(user.clone());
+                    } else if !is_here && holders.iter().all(|holder| holder.node == me) {
                         // Not found only where the view is complete; otherwise the others are asked.
                         peers.incomplete().for_each(&mut add);
                         unknown += u64::from(peers.complete());
                     }
                 }
-                Target::Connection(_) if here(target) => {}
+                Target::Connection(_) if is_here => {}
                 Target::Connection(id) => {
                     let node = self.seat_of(*id);
                     if peers.get(node).is_some() { add(node) } else { unknown += 1 }
@@ -136,7 +143,67 @@ impl Cluster {
             let reached = peers.all().iter().filter(|peer| peer.is_reached());
             nodes = reached.map(|peer| peer.id.incarnation).collect();
         }
-        Elsewhere { nodes, members: peers.all().len(), unreachable, unknown }
+        Elsewhere { nodes, members: peers.all().len(), unreachable, unknown, newest, held }
+    }
+
+    /// The user for whom a message is to be held here: one that this node claims without having a connection, as `present` tells, and of
+    /// whom the message's origin knew no newer claim. A message to several targets is held for nobody: its shards look for each of
+    /// them once more.
+    pub(crate) fn travellers(&self, delivery: &Delivery, present: &[bool]) -> Travellers {
+        let mut travellers = Travellers::new();
+        let ([Target::User(user)], [false], [newest]) = (&delivery.to[..], present, &delivery.newest[..])
+        else {
+            return travellers;
+        };
+        let me = self.id.incarnation;
+        let holders = self.directory.holders(delivery.hub.name(), user);
+        if *newest == me && holders.iter().any(|holder| holder.node == me) {
+            travellers.push(user.clone());
+        }
+        travellers
+    }
+
+    /// Hands on what was held for users who have come to other nodes, and gives up what was held for too long.
+    pub(super) fn look_after_travellers(&self, node: &Node, now: Instant) {
+        if !node.transit().is_any() {
+            return;
+        }
+        let me = self.id.incarnation;
+        let newest = |hub: &HubName, user: &UserId| {
+            let newest = self.directory.holders(hub, user).first().map(|newest| newest.node);
+            newest.filter(|node| *node != me)
+        };
+        for due in node.transit().due(now, newest) {
+            match due {
+                Due::HandOn(to, mut delivery) => {
+                    delivery.handed_on = true;
+                    self.counters.handed_on.fetch_add(1, Ordering::Relaxed);
+                    let (nodes, newest) = (Nodes::from_iter([to]), SmallVec::from_iter([to]));
+                    let to = Elsewhere { nodes, newest, members: 2, ..Elsewhere::default() };
+                    self.forward(&delivery, &to);
+                }
+                Due::Lost(delivery) => {
+                    self.counters.held_in_vain.fetch_add(1, Ordering::Relaxed);
+                    node.lose(&delivery);
+                }
+                Due::Release(hub, user, claim) => self.release_user(&hub, &user, claim),
+            }
+        }
+    }
+
+    /// Asks another node of this name to be emptied. Returns whether there is one that is reached.
+    pub fn request_drain(&self, name: &str) -> bool {
+        let peers = self.peer_view();
+        let is_it = |peer: &&Peer| peer.is_reached() && peer.id.name.as_str() == name;
+        let Some(peer) = peers.all().iter().find(is_it) else { return false };
+        self.say(To::One(peer.id.incarnation), &Rare::Drain.into()).is_ok()
+    }
+
+    /// Tells the node that holds a connection that its client has another one.
+    pub(crate) fn tell_replaced(&self, hub: &HubName, id: ConnectionId, user: &UserId) {
+        let to = To::One(self.seat_of(id));
+        // What is not taken closes later: its node has told the client to go.
+        let _ = self.say(to, &Rare::Replaced(hub.clone(), id, user.clone()).into());
     }
 
     /// Hands a message to other nodes.
@@ -190,6 +257,8 @@ impl Cluster {
             everyone,
             groups,
             users,
+            newest: to.newest.to_vec(),
+            handed_on: delivery.handed_on,
             connections,
             except: delivery.except.to_vec(),
             only_users: delivery.users.iter().map(UserId::as_str).collect(),

@@ -464,7 +464,7 @@ impl Clerk {
         // In this order: who is on the way no longer is counted.
         admitting.retain(Admitting::is_on_its_way);
         let mut shards: Vec<u16> = admitting.iter().map(|admitting| admitting.shard).collect();
-        shards.extend(self.node.shards_of(&delivery));
+        shards.extend(self.node.places_of(&delivery).shards);
         shards.sort_unstable();
         shards.dedup();
         if let Some(receipt) = receipt {

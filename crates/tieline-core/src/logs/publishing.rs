@@ -207,6 +207,8 @@ impl Clerk {
             hub: Arc::clone(&delivery.hub),
             message,
             to: SmallVec::from_iter([target]),
+            newest: SmallVec::new(),
+            handed_on: false,
             except: delivery.except.clone(),
             users: delivery.users.clone(),
             filter: delivery.filter.clone(),
@@ -270,12 +272,13 @@ impl Clerk {
         receipt: Option<&Arc<Receipt>>,
         away: &mut Nodes,
     ) {
-        let live = Delivery { to, receipt: receipt.cloned(), ..delivery };
+        let mut live = Delivery { to, receipt: receipt.cloned(), ..delivery };
         let route = self.node.route(&live);
         if let Some(receipt) = receipt {
             receipt.await_more(route.answers() + 1);
             self.add(receipt, newly_known(&route, away));
         }
+        live.newest.clone_from(&route.elsewhere.newest);
         let live = Arc::new(live);
         self.node.forward(&live, &route);
         for shard in route.shards {

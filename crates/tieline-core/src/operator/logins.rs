@@ -73,6 +73,10 @@ impl Operator {
     }
 
     fn end_displaced(&mut self, shard: &mut Shard<Self>, slot: Slot) {
+        if shard.session(slot).is_some_and(|session| session.leaving) {
+            // Its client has done as it was told.
+            return self.hang_up(shard, slot, CloseCode::Draining, CloseCode::Draining.text());
+        }
         self.tally.displaced += 1;
         if shard.session(slot).is_some_and(|session| session.subprotocol == Subprotocol::Tieline) {
             shard.send(slot, Kind::Text, reply::displaced);

@@ -173,6 +173,7 @@ impl Operator {
             expires: 0,
             claim,
             login: login.clone(),
+            leaving: false,
             greeted: true,
             approved: false,
             state: None,

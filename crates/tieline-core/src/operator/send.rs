@@ -14,6 +14,7 @@ use tieline_switchboard::{Address, Only, Publication, Recipients, Shard, Slot, W
 
 use super::Operator;
 use super::answer::{Refusal, told};
+use super::fresh::Giving;
 use crate::command::Command;
 use crate::delivery::{Delivery, Outcome, Receipt, Settled, Target};
 use crate::hub::Hub;
@@ -125,6 +126,8 @@ impl Operator {
         let cluster = self.node.cluster();
         if self.node.keeps_inboxes()
             || on_other_shards
+            // Who has no connection may be on its way.
+            || addresses.is_empty() && self.node.has_travellers()
             || cluster.is_some_and(|cluster| cluster.may_hold_user(sender.hub.name(), user))
         {
             let Ok(user) = UserId::new(user) else { return false };
@@ -238,6 +241,8 @@ impl Operator {
             hub: Arc::clone(&sender.hub),
             message,
             to: draft.to,
+            newest: SmallVec::new(),
+            handed_on: false,
             except: draft.except,
             users: draft.users,
             filter: None,
@@ -263,6 +268,7 @@ impl Operator {
             }
             ack_id => self.ack(shard, slot, ack_id, Extra::None),
         }
+        delivery.newest.clone_from(&route.elsewhere.newest);
         let delivery = Arc::new(delivery);
         self.node.forward(&delivery, &route);
         for to in route.shards {
@@ -306,6 +312,7 @@ impl Operator {
     /// Delivers a message to its recipients on this shard.
     pub(super) fn deliver(&mut self, shard: &mut Shard<Self>, delivery: &Delivery) {
         let outcome = self.hand_to_connections(shard, delivery);
+        self.hold_for_who_left(delivery);
         let Some(receipt) = &delivery.receipt else { return };
         match receipt.add(outcome) {
             None => {}
@@ -319,6 +326,21 @@ impl Operator {
             }
             Some(settled @ Settled::Node(..)) => self.node.settle(settled),
         }
+    }
+
+    /// Users may have left since the message was on its way to this shard: then it is held for them like one that comes later.
+    fn hold_for_who_left(&self, delivery: &Delivery) {
+        if delivery.message.position.is_some() || !self.node.transit().is_any() {
+            return;
+        }
+        let Some(cluster) = self.node.cluster() else { return };
+        let absent = |target: &Target| matches!(target, Target::User(user) if delivery.hub.user_connections(user) == 0);
+        let present: SmallVec<[bool; 2]> = delivery.to.iter().map(|target| !absent(target)).collect();
+        let travellers = cluster.travellers(delivery, &present);
+        if let (Some(receipt), false) = (&delivery.receipt, travellers.is_empty()) {
+            receipt.await_more(travellers.len());
+        }
+        self.node.hold(delivery, &travellers);
     }
 
     fn hand_to_connections(&mut self, shard: &mut Shard<Self>, delivery: &Delivery) -> Outcome {
@@ -335,7 +357,18 @@ impl Operator {
                     let here = delivery.hub.user(user);
                     let here = here.into_iter().filter(|address| address.shard == self.shard);
                     match delivery.message.position {
-                        None => to.extend(here.map(Recipients::Connection)),
+                        None if self.fresh.is_empty() && !delivery.handed_on => {
+                            to.extend(here.map(Recipients::Connection));
+                        }
+                        None => {
+                            let id = delivery.message.id;
+                            let lacks = |address: &Address| match self.fresh.give(*address, id) {
+                                Giving::NotFresh => !delivery.handed_on,
+                                Giving::First => true,
+                                Giving::Again => false,
+                            };
+                            to.extend(here.filter(lacks).map(Recipients::Connection));
+                        }
                         Some(_) => {
                             for address in here {
                                 let Some(slot) = shard.find(address).filter(|slot| hears(shard, *slot))

@@ -99,7 +99,7 @@ impl Operator {
         // What is done when it is read again, which it may stop at once.
         let mut next = Next::Nothing;
         match then {
-            Then::Greet { user, claim, login, groups, joins, device, .. } => {
+            Then::Greet { user, claim, login, groups, joins, device, replaces, .. } => {
                 let Some(session) = shard.session_mut(slot) else { return };
                 session.greeted = true;
                 session.claim = claim;
@@ -115,6 +115,12 @@ impl Operator {
                 }
                 self.greet(shard, slot);
                 self.tell_connected(shard, slot);
+                if let Some(user) = &user {
+                    self.arrive_from_transit(shard, address, &hub, user);
+                    if let Some(replaced) = replaces {
+                        self.node.replace(hub.name(), *replaced, user);
+                    }
+                }
                 for group in groups {
                     self.admit(shard, slot, &group);
                 }
@@ -200,7 +206,10 @@ impl Operator {
             Then::List | Then::Attend(_) | Then::Leave { .. } => {}
             Then::Greet { hub, user, claim, login, groups, .. } => {
                 self.log_out(&hub, login.as_deref());
-                user.into_iter().for_each(|user| self.release_user(&hub, &user, claim));
+                if let Some(user) = &user {
+                    self.release_user(&hub, user, claim);
+                    self.did_not_arrive(&hub, user);
+                }
                 groups.into_iter().for_each(|group| self.release(&hub, &group));
             }
             Then::Join { hub, group, .. } => self.release(&hub, &group),

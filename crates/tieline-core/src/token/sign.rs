@@ -63,11 +63,25 @@ impl Keys {
             role: &grant.roles,
             groups: &grant.groups,
         };
-        let claims = serde_json::to_vec(&claims).expect("text and numbers are always JSON");
-        let mut token = format!("{}.{}", USUAL_HEADERS[0], URL_SAFE_NO_PAD.encode(claims));
-        let tag = hmac::sign(key, token.as_bytes());
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(tag, &mut token);
-        Ok(token)
+        Ok(signed(key, &claims))
     }
+
+    /// Makes a token for a request of the REST API to this address, its query among it, with the first key. `now` and `lifetime` are in
+    /// seconds.
+    ///
+    /// # Errors
+    /// [`TokenError::NoKey`] without a key.
+    pub fn sign_rest(&self, url: &str, lifetime: u64, now: u64) -> Result<String, TokenError> {
+        let key = self.0.first().ok_or(TokenError::NoKey)?;
+        Ok(signed(key, &serde_json::json!({"aud": url, "iat": now, "exp": now.saturating_add(lifetime)})))
+    }
+}
+
+fn signed(key: &hmac::Key, claims: &impl Serialize) -> String {
+    let claims = serde_json::to_vec(claims).expect("text and numbers are always JSON");
+    let mut token = format!("{}.{}", USUAL_HEADERS[0], URL_SAFE_NO_PAD.encode(claims));
+    let tag = hmac::sign(key, token.as_bytes());
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(tag, &mut token);
+    token
 }

@@ -146,6 +146,7 @@ impl World {
             place: None,
             device: None,
             details: None,
+            replaces: None,
         };
         let Place { station, net } = &mut self.places[at];
         let arrival = Arrival::Client(Box::new(client));

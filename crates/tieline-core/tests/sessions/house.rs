@@ -19,7 +19,7 @@ use tieline_core::{
 };
 use tieline_proto::presence::Details;
 use tieline_proto::role::Roles;
-use tieline_proto::{GroupName, HubName, NodeName, UserId};
+use tieline_proto::{ConnectionId, GroupName, HubName, NodeName, UserId};
 use tieline_switchboard::{Adoption, Settings, Switchboard};
 use tieline_websocket::{Decoder, Event, Opcode, Role, Shared, encode_masked};
 use tokio::runtime::Runtime;
@@ -229,6 +229,7 @@ pub(crate) struct Guest {
     pub(crate) place: Option<Reservation>,
     pub(crate) device: Option<&'static str>,
     pub(crate) details: Option<Details>,
+    pub(crate) replaces: Option<ConnectionId>,
 }
 
 impl Guest {
@@ -244,6 +245,7 @@ impl Guest {
             place: None,
             device: None,
             details: None,
+            replaces: None,
         }
     }
 }
@@ -260,6 +262,7 @@ impl From<Guest> for Arrival {
             place: guest.place,
             device: guest.device.map(Box::from),
             details: guest.details,
+            replaces: guest.replaces,
         }))
     }
 }

@@ -6,6 +6,7 @@ mod acks;
 mod asks;
 mod cluster;
 mod crowds;
+mod drains;
 mod events;
 mod house;
 mod inboxes;

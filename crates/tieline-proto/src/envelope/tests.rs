@@ -15,13 +15,15 @@ fn sample(json: &str) -> Message<'_> {
         json,
         everyone: false,
         groups: vec!["room", ""],
-        users: vec![],
+        users: vec!["a", "b"],
+        newest: vec![Incarnation(5), Incarnation(0)],
         connections: vec![ConnectionId::new(Incarnation(1), 2, 3, 4, 5)],
         except: vec![],
         only_users: vec!["u"],
         filter: Some("userId eq 'x'"),
         receipt: 7,
         position: Some(Position { epoch: 8, offset: 9 }),
+        handed_on: true,
     }
 }
 

@@ -233,6 +233,8 @@ section! {
     close: Duration = Duration::from_secs(5), "duration", "a duration from \"1s\" to \"1m\"" |time| (1..=60).contains(&time.as_secs());
     /// How long a client of `tieline.v1` may take to ask for its user's inbox by `hello`; after that, what came since it connected is given to it anyway.
     hello: Duration = Duration::from_secs(10), "duration", "a duration from \"1s\" to \"1m\"" |time| (1..=60).contains(&time.as_secs());
+    /// How long a node that is stopped, or emptied, may take to send its clients to other nodes. The first half is for telling them, a few at a time; 0 closes all at once.
+    drain: Duration = Duration::from_secs(25), "duration", "a duration up to \"1h\"" |time| time.as_secs() <= 3600;
     /// How long a connection of the reliable protocol can be recovered after it was cut.
     recovery: Duration = Duration::from_secs(60), "duration", "a duration from \"1s\" to \"1h\"" |time| (1..=3600).contains(&time.as_secs());
     /// How long a user whose last connection is gone counts as present, where it is told who is: who comes back meanwhile was never away.

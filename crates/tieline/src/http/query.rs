@@ -15,6 +15,8 @@ pub struct Query<'a> {
     pub device: Option<Cow<'a, str>>,
     /// The token.
     pub access_token: Option<Cow<'a, str>>,
+    /// The connection that the client has and that the new one replaces.
+    pub replaces: Option<Cow<'a, str>>,
     /// The connection that is to be recovered.
     pub connection_id: Option<Cow<'a, str>>,
     /// What proves that it is the client's.
@@ -46,6 +48,7 @@ impl<'a> Query<'a> {
                 "user" => (&mut query.user, "user"),
                 "device" => (&mut query.device, "device"),
                 "access_token" => (&mut query.access_token, "access_token"),
+                "replaces" => (&mut query.replaces, "replaces"),
                 "awps_connection_id" => (&mut query.connection_id, "awps_connection_id"),
                 "awps_reconnection_token" => (&mut query.reconnection_token, "awps_reconnection_token"),
                 _ => continue,

@@ -146,6 +146,12 @@ pub(super) const FAMILIES: &[Family] = &[
         |view, samples| samples.value(view.tally.displaced),
     ),
     own(
+        "connections_sent_away_total",
+        Counter,
+        "Connections that were told to go to another node.",
+        |view, samples| samples.value(view.tally.sent_away),
+    ),
+    own(
         "connections_ended_total",
         Counter,
         "Connections that the server ended, by reason.",
@@ -492,6 +498,18 @@ pub(super) const FAMILIES: &[Family] = &[
         Counter,
         "Words of other nodes that this one was too busy to read.",
         cluster!(words_dropped),
+    ),
+    clusters(
+        "messages_handed_on_total",
+        Counter,
+        "Messages that were held for users on their way, and followed them to other nodes.",
+        cluster!(handed_on),
+    ),
+    clusters(
+        "messages_held_in_vain_total",
+        Counter,
+        "Messages that were held for users who did not come in time.",
+        cluster!(held_in_vain),
     ),
     clusters(
         "cluster_outnamed_total",

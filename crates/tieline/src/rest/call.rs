@@ -22,6 +22,8 @@ pub(super) enum Call {
     Hub(HubName, HubCall),
     /// The nodes of the cluster.
     Nodes,
+    /// That a node of this name is emptied.
+    Drain(String),
 }
 
 /// What is asked of a hub.
@@ -95,6 +97,7 @@ fn find(method: &str, path: &str) -> Result<Option<Call>, Refusal> {
     let segments: Vec<&str> = path.split('/').collect();
     match (method, &segments[..]) {
         ("GET", ["v1", "nodes"]) => Ok(Some(Call::Nodes)),
+        ("POST", ["v1", "nodes", name, "drain"]) => Ok(Some(Call::Drain(decode(name)?.into_owned()))),
         ("POST", ["v1", "hubs", hub, ":send"]) => Ok(Some(Call::Hub(self::hub(hub)?, HubCall::SendToMany))),
         ("GET", ["v1", "hubs", hub, "presence"]) => {
             Ok(Some(Call::Hub(self::hub(hub)?, HubCall::Presence(None))))
@@ -209,7 +212,7 @@ mod tests {
     fn call(method: &str, path: &str) -> Result<HubCall, String> {
         match Call::of(method, &format!("/api/hubs/h{path}")) {
             Ok(Call::Hub(_, call)) => Ok(call),
-            Ok(Call::Nodes) => panic!("{path} is no hub's"),
+            Ok(Call::Nodes | Call::Drain(_)) => panic!("{path} is no hub's"),
             Err(NoCall::Method(allowed)) => Err(allowed),
             Err(NoCall::Refused(refusal)) => Err(refusal.code.to_string()),
         }
@@ -265,7 +268,7 @@ mod tests {
     fn logs_are_found_by_their_targets() {
         let of = |method: &str, path: &str| match Call::of(method, &format!("/api/v1/hubs/h/{path}")) {
             Ok(Call::Hub(_, call)) => Ok(call),
-            Ok(Call::Nodes) => panic!("{path} is no hub's"),
+            Ok(Call::Nodes | Call::Drain(_)) => panic!("{path} is no hub's"),
             Err(NoCall::Method(allowed)) => Err(allowed),
             Err(NoCall::Refused(refusal)) => Err(refusal.code.to_string()),
         };
@@ -300,6 +303,7 @@ mod tests {
         let bad = Call::of("POST", "/api/hubs/1h/:send");
         assert!(matches!(bad, Err(NoCall::Refused(refusal)) if refusal.code == ErrorCode::InvalidHub));
         assert_eq!(Call::of("GET", "/api/v1/nodes").unwrap(), Call::Nodes);
+        assert_eq!(Call::of("POST", "/api/v1/nodes/a%2Fb/drain").unwrap(), Call::Drain("a/b".into()));
         assert!(matches!(Call::of("GET", "/api"), Err(NoCall::Refused(_))));
     }
 }

@@ -25,6 +25,7 @@ pub(super) enum CallKind {
     Permission,
     Token,
     Nodes,
+    Drain,
 }
 
 impl CallKind {
@@ -43,11 +44,16 @@ impl CallKind {
         (CallKind::Permission, "permission"),
         (CallKind::Token, "token"),
         (CallKind::Nodes, "nodes"),
+        (CallKind::Drain, "drain"),
     ];
 
     /// The kind of a call.
     pub(super) fn of(call: &Call) -> Self {
-        let Call::Hub(_, call) = call else { return CallKind::Nodes };
+        let call = match call {
+            Call::Hub(_, call) => call,
+            Call::Nodes => return CallKind::Nodes,
+            Call::Drain(_) => return CallKind::Drain,
+        };
         match call {
             HubCall::Send(_) => CallKind::Send,
             HubCall::SendToMany => CallKind::SendToMany,

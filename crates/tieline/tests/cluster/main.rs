@@ -19,6 +19,8 @@ mod dialects;
 #[cfg(test)]
 mod disks;
 #[cfg(test)]
+mod drains;
+#[cfg(test)]
 mod ensembles;
 #[cfg(test)]
 mod gateway;

@@ -42,6 +42,7 @@ impl Server {
                         Ok(())
                     },
                     async { drop(stop.await) },
+                    std::future::pending(),
                 ),
             )
         })

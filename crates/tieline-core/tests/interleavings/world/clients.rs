@@ -48,6 +48,7 @@ impl World {
             place: None,
             device: None,
             details: None,
+            replaces: None,
         };
         let refused = self.ledger.refusal(&guest);
         let slot = self.adopt(at, guest.dialect, Arrival::Client(Box::new(client)));
