@@ -30,7 +30,7 @@ pub(super) enum CallKind {
 
 impl CallKind {
     /// Every kind with its label, in the order of the variants.
-    const ALL: [(CallKind, &'static str); 13] = [
+    const ALL: [(CallKind, &'static str); 14] = [
         (CallKind::None, "none"),
         (CallKind::Send, "send"),
         (CallKind::SendToMany, "send_to_many"),
