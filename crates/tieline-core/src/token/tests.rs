@@ -296,3 +296,17 @@ fn a_text_is_signed_by_each_key_as_rfc_4231_says() {
     assert_eq!(signed[0], "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
     assert_eq!((signed.len(), signed[1].len()), (2, 64));
 }
+
+#[test]
+fn what_others_see_is_the_device_and_the_claim_and_has_a_bound() {
+    let seen = |changes: Value| verify(changes).map(|token| token.details.map(|of| of.members().to_owned()));
+    assert_eq!(seen(json!({})), Ok(None));
+    assert_eq!(seen(json!({"device": "phone"})), Ok(Some("\"device\":\"phone\"".into())));
+    assert_eq!(
+        seen(json!({"device": "phone", "presence": {"a": [1, null]}})),
+        Ok(Some("\"device\":\"phone\",\"data\":{\"a\":[1,null]}".into()))
+    );
+    assert_eq!(seen(json!({"presence": null})), Ok(None));
+    assert!(seen(json!({"presence": "x".repeat(1022)})).is_ok());
+    assert_eq!(seen(json!({"presence": "x".repeat(1023)})), Err(TokenError::PresenceTooLarge));
+}

@@ -1,16 +1,19 @@
 //! Presence: who is told of whom, and when.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tieline_core::broker::MemoryExchange;
+use tieline_core::events::{Appearance, EventSource, Events, Queued, TooManyEvents, UserEvent};
 use tieline_core::presence::PresenceRules;
 use tieline_core::{ClusterTimes, Subprotocol};
+use tieline_proto::HubName;
 use tieline_proto::presence::Details;
 use tieline_proto::role::Roles;
 
-use crate::house::{Guest, House, Peer};
+use crate::house::{Guest, House, Peer, eventually};
 
 const GRACE: Duration = Duration::from_millis(300);
 
@@ -117,7 +120,7 @@ fn a_subscriber_is_told_of_those_who_come_and_of_those_who_do_not_come_back() {
     let _dora = member(&house, "dora", "room");
     // It goes out within a moment, or not at all.
     let told = || house.node.presence().counters().joins.load(std::sync::atomic::Ordering::Relaxed);
-    crate::house::eventually(|| told() >= 4);
+    eventually(|| told() >= 4);
     watcher.expect_nothing();
 }
 
@@ -283,4 +286,76 @@ fn a_large_group_is_read_page_by_page_and_each_user_comes_once() {
         }
     }
     assert_eq!(seen, all.into_iter().collect::<Vec<_>>());
+}
+
+/// An application that hears who comes and goes, from all nodes alike.
+#[derive(Default)]
+struct Ear(Mutex<Vec<Appearance>>);
+
+impl Ear {
+    /// What it has heard of the group `room` since it was asked last, when that are so many.
+    fn take(&self, count: usize) -> Vec<String> {
+        let of_room = |heard: &Appearance| heard.group.is_some();
+        eventually(|| self.0.lock().unwrap().iter().filter(|heard| of_room(heard)).count() >= count);
+        let heard = std::mem::take(&mut *self.0.lock().unwrap());
+        let word = |heard: Appearance| format!("{} {}", heard.event.turn.name(), &*heard.event.user);
+        let mut words: Vec<String> = heard.into_iter().filter(of_room).map(word).collect();
+        words.sort();
+        words
+    }
+}
+
+impl Events for Ear {
+    fn hears(&self, _: &HubName, _: &str) -> bool {
+        false
+    }
+
+    fn user(&self, _: UserEvent) -> Result<(), TooManyEvents> {
+        Err(TooManyEvents)
+    }
+
+    fn connected(&self, _: EventSource) {}
+
+    fn disconnected(&self, _: EventSource, _: &str) {}
+
+    fn queued(&self, _: Queued) {}
+
+    fn hears_presence(&self, _: &HubName) -> bool {
+        true
+    }
+
+    fn appeared(&self, appearance: Appearance) {
+        self.0.lock().unwrap().push(appearance);
+    }
+}
+
+#[test]
+fn the_application_is_told_by_one_node_and_of_a_dead_one_by_another() {
+    let (mut houses, exchange) = houses(3, GRACE);
+    // What the one that is cut off tells in the end is its own.
+    let (ear, other) = (Arc::new(Ear::default()), Arc::new(Ear::default()));
+    for (house, ear) in houses.iter().zip([&ear, &ear, &other]) {
+        house.node.set_events(Arc::clone(ear) as Arc<dyn Events>);
+    }
+    let mut watcher = tieline(&houses[0], "watcher");
+    ask(&mut watcher, json!({"group": "room", "subscribe": true}));
+    let words = |turn: &str, users: std::ops::Range<usize>| -> Vec<String> {
+        users.map(|n| format!("{turn} u{n:02}")).collect()
+    };
+    let alive: Vec<Peer> = (0..20).map(|n| member(&houses[n % 2], &format!("u{n:02}"), "room")).collect();
+    let dying: Vec<Peer> = (20..40).map(|n| member(&houses[2], &format!("u{n:02}"), "room")).collect();
+    all_events(&mut watcher, Some("room"), 40);
+    assert_eq!(ear.take(20), words("join", 0..20));
+    assert_eq!(other.take(20), words("join", 20..40));
+    drop(alive);
+    all_events(&mut watcher, Some("room"), 20);
+    assert_eq!(ear.take(20), words("leave", 0..20));
+    exchange.cut(houses[2].node.id().incarnation);
+    let dead = houses.pop().unwrap();
+    all_events(&mut watcher, Some("room"), 20);
+    // The others tell once more what the dead one may not have told, and then that its users have left.
+    let mut told = ear.take(40);
+    told.dedup();
+    assert_eq!(told, [words("join", 20..40), words("leave", 20..40)].concat());
+    drop((dying, dead));
 }

@@ -201,3 +201,24 @@ fn devices_are_places_and_pages_are_cut_by_users_and_bytes() {
     let other = Room { hub: HubName::new("other").unwrap(), ..room() };
     assert_eq!(picture.page(&other, None, 10, usize::MAX), Page::default());
 }
+
+#[test]
+fn ten_thousand_users_are_read_in_pages_while_others_come_and_go() {
+    let (mut picture, now) = (picture(), Instant::now());
+    let name = |n: usize| UserId::new(&format!("user-{n:05}")).unwrap();
+    for n in 0..10_000 {
+        picture.stated(&room(), Some(&name(n)), None, Incarnation(2), stated(1, 1), now);
+    }
+    let (mut seen, mut after) = (Vec::new(), None::<UserId>);
+    loop {
+        let page = picture.page(&room(), after.as_deref(), 500, 16 << 10);
+        assert!(page.users.len() <= 500 && page.users.len() > 50);
+        seen.extend(page.users.into_iter().map(|person| person.user));
+        let Some(next) = page.next else { break };
+        // Who comes before the page or behind it moves nobody else.
+        picture.enter(&room(), Some(&user(seen.len())), None, 1);
+        after = Some(next);
+    }
+    let stayed = seen.iter().filter(|user| user.starts_with("user-"));
+    assert!(stayed.eq((0..10_000).map(name).collect::<Vec<_>>().iter()));
+}
