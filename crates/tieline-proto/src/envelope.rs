@@ -205,6 +205,8 @@ pub enum Rare {
     Ask(u64, HubName, String),
     /// A wish of the origin about a connection of the receiver that comes to the origin, under a number: as JSON.
     Wish(u64, String),
+    /// The receiver is asked to answer under a number, with nothing, behind all that it has said to the origin.
+    Fence(u64),
     /// The answer to an ask or a wish, as JSON; none where the receiver could not carry it out.
     Answer(u64, Option<String>),
     /// The client of a connection of the receiver has another one now, of the same user.

@@ -114,6 +114,28 @@ impl Cluster {
         let _ = self.say(To::One(origin), &Rare::Answer(number, answer).into());
     }
 
+    /// Waits until all has been taken in that the nodes which are reached had said to this one before they heard of the question that this
+    /// asks them: their answers come behind it. Returns whether all answered in time.
+    pub(crate) async fn hear_all(&self) -> bool {
+        let peers = self.peer_view();
+        let nodes: Nodes =
+            peers.all().iter().filter(|peer| peer.is_reached()).map(|peer| peer.id.incarnation).collect();
+        let mut open = self.asks.open(nodes.len());
+        for node in &nodes {
+            // One that cannot be asked has said nothing that is waited for.
+            if self.say(To::One(*node), &Rare::Fence(open.number).into()).is_err() {
+                return false;
+            }
+        }
+        let gather = async {
+            for _ in &nodes {
+                open.replies.recv().await?;
+            }
+            Some(())
+        };
+        matches!(tokio::time::timeout(self.times.read, gather).await, Ok(Some(())))
+    }
+
     /// Tells another node a wish about a connection and waits for what it makes of it; `None` when it could not, or does not
     /// answer within `patience`.
     pub(crate) async fn wish(&self, node: Incarnation, wish: String, patience: Duration) -> Option<String> {

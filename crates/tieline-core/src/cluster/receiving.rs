@@ -196,6 +196,9 @@ impl Cluster {
             }
             Rare::Ask(number, hub, ask) => self.tell(Word::Ask(origin, number, hub, ask)),
             Rare::Wish(number, wish) => self.tell(Word::Wish(origin, number, wish)),
+            Rare::Fence(number) => {
+                let _ = self.say(To::One(origin), &Rare::Answer(number, None).into());
+            }
             Rare::Answer(number, answer) => self.asks.answered(number, answer),
             Rare::Replaced(hub, id, user) => node.end_replaced(hub, id, user),
             Rare::Drain => node.request_drain(),

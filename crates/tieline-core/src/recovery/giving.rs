@@ -16,10 +16,16 @@ impl Node {
                 .on_shard(id, move |operator, shard| operator.give_page(shard, id, taking, from))
                 .await
                 .ok()?,
-            Wish::End { id, taking, from } => self
-                .on_shard(id, move |operator, shard| operator.let_go(shard, id, taking, from))
-                .await
-                .ok()?,
+            Wish::End { id, taking, from } => {
+                // What other nodes sent before they knew of the move is in the connection's frames before it goes.
+                if let Some(cluster) = self.cluster() {
+                    cluster.hear_all().await;
+                }
+                let let_go = move |operator: &mut Operator, shard: &mut Shard<Operator>| {
+                    operator.let_go(shard, id, taking, from)
+                };
+                self.on_shard(id, let_go).await.ok()?
+            }
         };
         serde_json::to_string(&given.unwrap_or(Given::Nothing)).ok()
     }

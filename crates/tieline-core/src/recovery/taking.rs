@@ -177,6 +177,8 @@ impl Node {
         self.enter_all(hub, address, head).await?;
         taking.cluster.all_read().await;
         let (frames, mut rest) = taking.fetch(head).await?;
+        // What other nodes have sent to both nodes is here too, so that it is known twice.
+        taking.cluster.hear_all().await;
         if let Some(known) = &mut rest.known {
             known.generation += 1;
         }

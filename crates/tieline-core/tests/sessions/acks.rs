@@ -21,9 +21,12 @@ use tieline_proto::{ConnectionId, GroupName, HubName, Payload, UserId};
 use crate::house::{Guest, House, Peer, eventually};
 use crate::logs::{Door, hello, house, join, pair, rules, tieline, until_ack};
 
-/// Whom to: bob, who is at the other node; dora, who is nowhere; the groups that bob and carol are in, of whom carol is at the
-/// sender's node; bob, dora and the live group at once; everybody.
-const TARGETS: [&str; 6] = ["bob", "dora", "kept", "live", "many", "all"];
+/// Whom to: bob, who is at the other node, or his connection; dora, who is nowhere, or a connection that is nowhere; the groups that bob
+/// and carol are in, of whom carol is at the sender's node; bob, dora and the live group at once, or bob and the kept one; everybody.
+const TARGETS: [&str; 9] = ["bob", "bob's", "dora", "nobody's", "kept", "live", "many", "many kept", "all"];
+
+/// A connection that is nowhere.
+const NOWHERE: ConnectionId = ConnectionId::from_bytes([0; ConnectionId::BYTES]);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum StoreIs {
@@ -40,6 +43,9 @@ type Told = Result<[u64; 4], String>;
 fn table(target: &str, has_inbox: bool) -> (bool, [u64; 4], [u64; 4]) {
     match (target, has_inbox) {
         ("bob", durable) => (durable, [1, 0, 0, 0], [0, 0, 0, 1]),
+        // A connection has no log, whoever it is of.
+        ("bob's", _) => (false, [1, 0, 0, 0], [0, 0, 0, 1]),
+        ("nobody's", _) => (false, [0, 0, 1, 0], [0, 0, 1, 0]),
         ("dora", false) => (false, [0, 0, 1, 0], [0, 0, 1, 0]),
         ("dora", true) => (true, [0, 1, 0, 0], [0, 1, 0, 0]),
         ("kept", _) => (true, [2, 0, 0, 0], [1, 0, 0, 1]),
@@ -48,6 +54,8 @@ fn table(target: &str, has_inbox: bool) -> (bool, [u64; 4], [u64; 4]) {
         ("many", false) => (false, [2, 0, 1, 0], [1, 0, 1, 1]),
         // Bob has it from his inbox and by the group.
         ("many", true) => (true, [3, 1, 0, 0], [1, 1, 0, 1]),
+        // By the group's log, and as a user.
+        ("many kept", _) => (true, [3, 0, 0, 0], [1, 0, 0, 1]),
         (other, _) => panic!("{other}"),
     }
 }
@@ -62,10 +70,13 @@ fn expected(target: &str, has_inbox: bool, store: StoreIs, is_broker_up: bool) -
     }
 }
 
-fn frame(target: &str, ack_id: u64) -> Value {
+fn frame(target: &str, bob: ConnectionId, ack_id: u64) -> Value {
     let mut frame = match target {
         "bob" | "dora" => json!({"type": "sendToUser", "user": target}),
         "kept" | "live" => json!({"type": "sendToGroup", "group": target}),
+        "bob's" => json!({"type": "send", "to": {"connections": [bob.to_string()]}}),
+        "nobody's" => json!({"type": "send", "to": {"connections": [NOWHERE.to_string()]}}),
+        "many kept" => json!({"type": "send", "to": {"users": ["bob"], "groups": ["kept"]}}),
         "many" => json!({"type": "send", "to": {"users": ["bob", "dora"], "groups": ["live"]}}),
         _ => json!({"type": "sendToAll", "noEcho": true}),
     };
@@ -74,12 +85,15 @@ fn frame(target: &str, ack_id: u64) -> Value {
     frame
 }
 
-fn sending(target: &str, alice: ConnectionId) -> Sending {
+fn sending(target: &str, alice: ConnectionId, bob: ConnectionId) -> Sending {
     let user = |name| Target::User(UserId::new(name).unwrap());
     let group = |name| Target::Group(GroupName::new(name).unwrap());
     let to = match target {
         "bob" | "dora" => vec![user(target)],
         "kept" | "live" => vec![group(target)],
+        "bob's" => vec![Target::Connection(bob)],
+        "nobody's" => vec![Target::Connection(NOWHERE)],
+        "many kept" => vec![user("bob"), group("kept")],
         "many" => vec![user("bob"), user("dora"), group("live")],
         _ => vec![Target::Everyone],
     };
@@ -87,10 +101,10 @@ fn sending(target: &str, alice: ConnectionId) -> Sending {
 }
 
 /// What a session is told of sends to all targets at once.
-fn acks(alice: &mut Peer, targets: &[&str]) -> Vec<Told> {
+fn acks(alice: &mut Peer, bob: ConnectionId, targets: &[&str]) -> Vec<Told> {
     static ACK: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     let ids: Vec<u64> = targets.iter().map(|_| ACK.fetch_add(1, Ordering::Relaxed)).collect();
-    targets.iter().zip(&ids).for_each(|(target, id)| alice.send(frame(target, *id)));
+    targets.iter().zip(&ids).for_each(|(target, id)| alice.send(frame(target, bob, *id)));
     let mut told = HashMap::new();
     while told.len() < ids.len() {
         let heard = alice.receive();
@@ -108,9 +122,9 @@ fn acks(alice: &mut Peer, targets: &[&str]) -> Vec<Told> {
 }
 
 /// What the application is told of the same.
-fn answers(node: &Arc<Node>, alice: ConnectionId, targets: &[&str]) -> Vec<Told> {
+fn answers(node: &Arc<Node>, [alice, bob]: [ConnectionId; 2], targets: &[&str]) -> Vec<Told> {
     let hub = HubName::new("hub").unwrap();
-    let sends = targets.iter().map(|target| node.send(&hub, sending(target, alice), Wants::Outcome));
+    let sends = targets.iter().map(|target| node.send(&hub, sending(target, alice, bob), Wants::Outcome));
     let told = block_on(join_all(sends)).into_iter().map(|told| match told {
         Ok(outcome) => {
             let outcome = outcome.expect("everybody answers in time");
@@ -136,8 +150,10 @@ fn check(rules: &LogRules, door: &Door, has_store: bool, states: &[StoreIs]) {
     houses.iter().for_each(|house| house.wait_for_peers(1));
     let has_inbox = rules.inbox.is_some();
     let (mut alice, connected) = houses[0].connect(0, Guest::new(Subprotocol::Tieline, "alice"));
-    let id = connected["connectionId"].as_str().unwrap().parse().unwrap();
-    let mut bob = houses[1].user(0, Subprotocol::Tieline, "bob");
+    let id = |connected: &Value| connected["connectionId"].as_str().unwrap().parse().unwrap();
+    let alices = id(&connected);
+    let (mut bob, connected) = houses[1].connect(0, Guest::new(Subprotocol::Tieline, "bob"));
+    let bobs = id(&connected);
     let mut carol = houses[0].user(1, Subprotocol::Tieline, "carol");
     if has_store && has_inbox {
         hello(&mut bob, None);
@@ -150,7 +166,7 @@ fn check(rules: &LogRules, door: &Door, has_store: bool, states: &[StoreIs]) {
         }
     }
     let targets: Vec<&str> =
-        TARGETS.into_iter().filter(|target| *target != "kept" || !rules.groups.is_empty()).collect();
+        TARGETS.into_iter().filter(|target| !target.contains("kept") || !rules.groups.is_empty()).collect();
     let node = &houses[0].node;
     for is_broker_up in [true, false] {
         if !is_broker_up {
@@ -164,8 +180,8 @@ fn check(rules: &LogRules, door: &Door, has_store: bool, states: &[StoreIs]) {
             let due: Vec<Told> =
                 targets.iter().map(|target| expected(target, has_inbox, *store, is_broker_up)).collect();
             let case = format!("inbox {has_inbox}, store {store:?}, broker {is_broker_up}");
-            assert_eq!(acks(&mut alice, &targets), due, "{case}: acks of {targets:?}");
-            assert_eq!(answers(node, id, &targets), due, "{case}: answers of {targets:?}");
+            assert_eq!(acks(&mut alice, bobs, &targets), due, "{case}: acks of {targets:?}");
+            assert_eq!(answers(node, [alices, bobs], &targets), due, "{case}: answers of {targets:?}");
         }
     }
 }
@@ -179,7 +195,7 @@ fn durable_messages_are_told_of_as_the_table_says() {
 #[test]
 fn durable_groups_do_not_make_users_durable() {
     let rules = LogRules { inbox: None, ..rules() };
-    check(&rules, &Door::new(), true, &[StoreIs::There, StoreIs::Refusing]);
+    check(&rules, &Door::new(), true, &[StoreIs::There, StoreIs::Refusing, StoreIs::Silent]);
 }
 
 #[test]
@@ -223,7 +239,7 @@ fn who_is_made_a_member_while_the_store_is_away_is_none_until_it_can_be_one() {
     door.is_shut.store(false, Ordering::SeqCst);
     assert_eq!(make(), Ok(Answer::Reached(1)));
     let mut alice = tieline(&house, 0, "alice");
-    assert_eq!(acks(&mut alice, &["kept"]), [Ok([1, 0, 0, 0])]);
+    assert_eq!(acks(&mut alice, NOWHERE, &["kept"]), [Ok([1, 0, 0, 0])]);
     assert_eq!(bob.receive()["data"], "kept");
 }
 
@@ -232,10 +248,9 @@ fn the_same_send_of_the_application_is_stored_once_from_whichever_node() {
     let (one, two) = pair(&Door::new());
     let mut bob = tieline(&two, 0, "bob");
     join(&mut bob, "kept", None);
-    let nobody = ConnectionId::from_bytes([0; ConnectionId::BYTES]);
     let send = |house: &House, key: u128| {
         let hub = HubName::new("hub").unwrap();
-        let sending = Sending { key: Some(AppendKey(key)), ..sending("kept", nobody) };
+        let sending = Sending { key: Some(AppendKey(key)), ..sending("kept", NOWHERE, NOWHERE) };
         block_on(house.node.send(&hub, sending, Wants::Outcome)).unwrap().map(|outcome| outcome.delivered)
     };
     assert_eq!((send(&one, 1), send(&two, 1), send(&one, 1)), (Some(1), None, None));
@@ -258,7 +273,7 @@ fn members_at_every_node_go_on_in_a_log_that_was_removed() {
     for _ in 0..3 {
         for offset in 1..=2 {
             // The numbers may not be known while nodes find out that it is another log.
-            alice.send(frame("kept", ack_id));
+            alice.send(frame("kept", NOWHERE, ack_id));
             assert_eq!(until_ack(&mut alice, ack_id).1["success"], true);
             ack_id += 1;
             for peer in [&mut bob, &mut carol] {
