@@ -38,14 +38,14 @@ impl Signals {
         }
     }
 
-    /// Two futures: the first is ready at the first signal, the second at the second one, by which somebody asks for more haste. The third
-    /// signal ends the program at once.
+    /// Two futures: the first is ready at the first signal, the second at the second one, by which somebody asks for more haste. A
+    /// signal that neither waits for ends the program at once.
     pub fn split(mut self) -> (impl Future<Output = ()>, impl Future<Output = ()>) {
         let (count, counted) = watch::channel(0);
         tokio::spawn(async move {
             for number in 1.. {
                 self.next().await;
-                if number > 2 {
+                if number > 1 && count.receiver_count() == 0 {
                     process::exit(INTERRUPTED);
                 }
                 tracing::info!("{}", if number == 1 { "Stopping." } else { "Stopping at once." });
