@@ -7,6 +7,8 @@
 pub mod conformance;
 #[cfg(any(feature = "mesh", feature = "redis", feature = "zookeeper", feature = "nacos"))]
 mod life;
+#[cfg(feature = "redis")]
+mod medium;
 #[cfg(feature = "mesh")]
 pub mod mesh;
 mod pause;
@@ -23,6 +25,8 @@ pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
+#[cfg(feature = "redis")]
+pub use medium::{MAX_ENVELOPE, Pace};
 #[cfg(feature = "mesh")]
 pub use mesh::{MeshBroker, MeshError, MeshSettings, Secret};
 pub use pause::pause;

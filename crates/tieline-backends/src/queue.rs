@@ -20,7 +20,7 @@ pub(crate) fn cost(len: usize) -> usize {
 }
 
 /// What an engine says beside envelopes, one place for each kind of word.
-pub(crate) trait Words: Default {
+pub trait Words: Default {
     /// Whether nothing is to be said.
     fn is_empty(&self) -> bool;
 }
@@ -57,7 +57,7 @@ struct State<E, W> {
 }
 
 /// The queue towards one socket.
-pub(crate) struct Queue<E, W> {
+pub struct Queue<E, W> {
     state: Mutex<State<E, W>>,
     /// Wakes the writer; at most one waits.
     wake: Notify,

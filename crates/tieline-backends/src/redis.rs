@@ -17,12 +17,8 @@
 //! pipelines. And it hides what we have to
 //! know: whether a subscription was restored, and what became of commands in an outage. TLS and certificates are rustls'.
 //!
-//! **Outages.** A node is *away* from the end of a session (`session.rs`) until a canary, a message to itself, has come back
-//! through a new connection. Meanwhile nothing is taken. Connections that break are noticed at once, a silent server after three
-//! canaries. Attempts are at most a second apart for ever, so that a server that is back is found soon after.
-//!
-//! **At its start** a node makes one attempt alone: whatever is wrong then, the address or the password, is likely to stay so,
-//! and whoever starts nodes also starts them again.
+//! **Outages** and the start are those of every medium (`medium.rs`). Connections that break are noticed at once, a silent server
+//! after three canaries.
 //!
 //! Redis itself cuts off subscribers that lag behind (`client-output-buffer-limit pubsub`, 32 MiB by default): the reader hands
 //! up and never waits, so that takes a node that does not run at all. It then is away for a moment, and a gap is told.
@@ -41,35 +37,25 @@ pub mod store;
 mod tests;
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::Arc;
 
-use tieline_core::broker::{Broker, BrokerStats, Inbound, NotTaken, To};
+use tieline_core::broker::Inbound;
 use tieline_proto::NodeId;
-use tokio::time::{sleep, timeout};
 
 pub use settings::{RedisAddress, RedisSettings};
 
-use crate::life::Life;
-use crate::pause::pause;
+use crate::medium::{Engine, Fault, Medium, Pace, Queue};
 use channels::Channels;
 use connection::{Connection, Dialler};
 use resp::Garbage;
-use session::Queue;
+use session::Signs;
 use settings::Login;
-
-/// The most bytes of one envelope. A longer one is not taken.
-pub const MAX_ENVELOPE: usize = 16 << 20;
 
 /// The most bytes of a cluster's name.
 const MAX_CLUSTER: usize = 256;
 
 /// The most characters of a server's refusal that are repeated.
 const MAX_QUOTE: usize = 200;
-
-/// How long what was taken may take to reach the server when the broker stops.
-const FLUSH: Duration = Duration::from_secs(1);
 
 /// Why a Redis broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -126,11 +112,10 @@ pub enum Trouble {
     Silent,
 }
 
-impl Trouble {
-    /// The words by which failed connections are counted.
-    const NAMES: [&'static str; 7] = ["connect", "tls", "broke", "left", "refused", "garbage", "silent"];
+impl Fault for Trouble {
+    const NAMES: &'static [&'static str] =
+        &["connect", "tls", "broke", "left", "refused", "garbage", "silent"];
 
-    /// Where its word is.
     fn index(&self) -> usize {
         match self {
             Trouble::Connect(_) => 0,
@@ -143,6 +128,12 @@ impl Trouble {
         }
     }
 
+    fn silent() -> Self {
+        Trouble::Silent
+    }
+}
+
+impl Trouble {
     /// A refusal, of a length fit for a log. An old server repeats the command it does not know, so the password is taken out.
     fn refused(reason: &[u8], login: Option<&Login>) -> Trouble {
         let mut text = String::from_utf8_lossy(reason).into_owned();
@@ -159,195 +150,64 @@ impl From<Garbage> for Trouble {
     }
 }
 
-/// What the broker and its task share.
-struct Shared {
-    settings: RedisSettings,
+/// What is spoken with a Redis server.
+pub struct Redis {
+    pace: Pace,
     channels: Arc<Channels>,
     dialler: Dialler,
-    /// What hears of envelopes and outages.
-    inbound: Arc<dyn Inbound>,
-    /// The queue of the session that carries now; none while the server is away.
-    carrying: RwLock<Option<Arc<Queue>>>,
-    /// Envelopes that a full queue refused.
-    overflows: AtomicU64,
-    /// Connections that did not come about, in the order of [`Trouble::NAMES`].
-    failed: [AtomicU64; Trouble::NAMES.len()],
-    /// How far the broker has come to its end.
-    life: Life,
+    /// `host:port`.
+    server: String,
 }
 
 /// A node's way to a Redis server, and the engine of `redis://`. It stops when it is dropped.
-pub struct RedisBroker(Arc<Shared>);
+pub type RedisBroker = Medium<Redis>;
 
-impl RedisBroker {
+impl Medium<Redis> {
     /// Connects and subscribes. `inbound` hears of envelopes from now on, from a task of the runtime this is called in.
     ///
     /// # Errors
     /// When the settings are wrong, or the server is not there or refuses this node, at the latest after
-    /// [`RedisSettings::connect`].
+    /// [`Pace::connect`].
     pub async fn start(
         settings: RedisSettings,
         node: &NodeId,
         inbound: Arc<dyn Inbound>,
     ) -> Result<RedisBroker, RedisError> {
-        if settings.cluster.is_empty() || settings.cluster.len() > MAX_CLUSTER {
+        let RedisSettings { cluster, address, pace } = settings;
+        if cluster.is_empty() || cluster.len() > MAX_CLUSTER {
             return Err(RedisError::Cluster);
         }
-        let dialler = Dialler::new(settings.address.clone(), format!("tieline-{}", node.name))?;
-        let shared = Arc::new(Shared {
-            channels: Arc::new(Channels::new(&settings.cluster, node.incarnation)),
-            dialler,
-            inbound,
-            carrying: RwLock::default(),
-            overflows: AtomicU64::new(0),
-            failed: Default::default(),
-            life: Life::new(),
-            settings,
-        });
-        let connection = shared.dial().await.map_err(|trouble| {
-            let server = shared.settings.address.server();
-            RedisError::Server { server, trouble }
-        })?;
-        let queue = shared.carry();
-        tokio::spawn(Arc::clone(&shared).run(connection, queue));
-        Ok(RedisBroker(shared))
-    }
-
-    /// How many envelopes a full queue refused.
-    pub fn overflows(&self) -> u64 {
-        self.0.overflows.load(Ordering::Relaxed)
-    }
-
-    /// Waits until everything has stopped after [`close`](Broker::close): about a second at most.
-    pub async fn closed(&self) {
-        self.0.life.stopped().await;
-    }
-}
-
-impl Shared {
-    /// One attempt.
-    async fn dial(&self) -> Result<Connection, Trouble> {
-        let dial = self.dialler.dial(&self.channels, &*self.inbound);
-        timeout(self.settings.connect, dial).await.unwrap_or(Err(Trouble::Silent))
-    }
-
-    /// Takes envelopes from now on.
-    fn carry(&self) -> Arc<Queue> {
-        let queue = Arc::new(Queue::new(self.settings.queue));
-        let mut carrying = self.carrying.write().unwrap_or_else(PoisonError::into_inner);
-        // A broker that stops meanwhile takes nothing.
-        if self.life.is_running() {
-            *carrying = Some(Arc::clone(&queue));
-        } else {
-            queue.finish();
-        }
-        queue
-    }
-
-    /// Takes nothing from now on, and gives the queue that took.
-    fn stop_carrying(&self) -> Option<Arc<Queue>> {
-        self.carrying.write().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Lives from the first connection to the last.
-    async fn run(self: Arc<Self>, connection: Connection, queue: Arc<Queue>) {
-        let stopping = self.life.stopping();
-        tokio::pin!(stopping);
-        let mut session = (connection, queue);
-        loop {
-            let (connection, queue) = session;
-            let run = session::run(&self.settings, &self.channels, &*self.inbound, connection, &queue);
-            tokio::pin!(run);
-            let trouble = tokio::select! {
-                trouble = &mut run => trouble,
-                () = &mut stopping => {
-                    // The server closes when it has read everything.
-                    drop(timeout(FLUSH, run).await);
-                    break;
-                }
-            };
-            drop(self.stop_carrying());
-            if !self.life.is_running() {
-                break;
-            }
-            self.inbound.away();
-            let server = self.settings.address.server();
-            tracing::warn!(server, %trouble, "The Redis server is away.");
-            let connection = tokio::select! {
-                connection = self.dial_again(trouble) => connection,
-                () = &mut stopping => break,
-            };
-            session = (connection, self.carry());
-            tracing::info!(server, "The Redis server is back.");
-            self.inbound.back();
-        }
-        self.life.end();
-    }
-
-    /// Tries until it works.
-    async fn dial_again(&self, mut trouble: Trouble) -> Connection {
-        let mut failures = 0;
-        loop {
-            sleep(pause(self.settings.retry_min, self.settings.retry_max, failures)).await;
-            failures += 1;
-            match self.dial().await {
-                Ok(connection) => return connection,
-                Err(error) => {
-                    self.failed[error.index()].fetch_add(1, Ordering::Relaxed);
-                    // Once for each reason: attempts go on every second.
-                    if error.to_string() != trouble.to_string() {
-                        tracing::warn!(server = self.settings.address.server(), %error, "The Redis server is still away.");
-                    }
-                    trouble = error;
-                }
-            }
-        }
-    }
-}
-
-impl Broker for RedisBroker {
-    fn send(&self, to: To, envelope: &Arc<[u8]>) -> Result<(), NotTaken> {
-        let carrying = self.0.carrying.read().unwrap_or_else(PoisonError::into_inner);
-        let queue = carrying.as_ref().ok_or(NotTaken::Unreachable)?;
-        let pushed = if envelope.len() > MAX_ENVELOPE {
-            Err(NotTaken::Full)
-        } else {
-            queue.push(envelope.len(), (to, Arc::clone(envelope)))
+        let server = address.server();
+        let redis = Redis {
+            pace: pace.clone(),
+            channels: Arc::new(Channels::new(&cluster, node.incarnation)),
+            dialler: Dialler::new(address, format!("tieline-{}", node.name))?,
+            server: server.clone(),
         };
-        if pushed == Err(NotTaken::Full) {
-            self.0.overflows.fetch_add(1, Ordering::Relaxed);
-        }
-        pushed
+        Medium::begin(redis, pace, inbound).await.map_err(|trouble| RedisError::Server { server, trouble })
     }
+}
 
-    fn reports_peers(&self) -> bool {
-        false
-    }
+impl Engine for Redis {
+    type Connection = Connection;
+    type Words = Signs;
+    type Fault = Trouble;
+
+    const SERVER: &'static str = "Redis server";
 
     /// One node publishes by one connection, another hears both channels by one, and the server carries out one command after the
     /// other.
-    fn orders_channels(&self) -> bool {
-        true
+    const ORDERS_CHANNELS: bool = true;
+
+    fn server(&self) -> String {
+        self.server.clone()
     }
 
-    fn stats(&self) -> BrokerStats {
-        let carrying = self.0.carrying.read().unwrap_or_else(PoisonError::into_inner);
-        let queued_bytes = carrying.as_ref().map_or(0, |queue| queue.bytes() as u64);
-        let failed = self.0.failed.iter().map(|count| count.load(Ordering::Relaxed));
-        BrokerStats { queued_bytes, refused: Trouble::NAMES.into_iter().zip(failed).collect() }
+    async fn dial(&self, inbound: &dyn Inbound) -> Result<Connection, Trouble> {
+        self.dialler.dial(&self.channels, inbound).await
     }
 
-    fn close(&self) {
-        // This first: a session that begins meanwhile looks at it under the lock that is taken next.
-        self.0.life.stop();
-        if let Some(queue) = self.0.stop_carrying() {
-            queue.finish();
-        }
-    }
-}
-
-impl Drop for RedisBroker {
-    fn drop(&mut self) {
-        self.close();
+    async fn run(&self, connection: Connection, queue: &Arc<Queue<Signs>>, inbound: &dyn Inbound) -> Trouble {
+        session::run(&self.pace, &self.channels, inbound, connection, queue).await
     }
 }

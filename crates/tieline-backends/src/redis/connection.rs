@@ -78,7 +78,7 @@ impl Inbox {
 }
 
 /// A connection that carries.
-pub(super) struct Connection {
+pub struct Connection {
     pub(super) inbox: Inbox,
     pub(super) write: Box<dyn AsyncWrite + Send + Unpin>,
 }

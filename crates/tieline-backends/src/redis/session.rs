@@ -8,7 +8,7 @@
 use std::io;
 use std::sync::Arc;
 
-use tieline_core::broker::{Inbound, To};
+use tieline_core::broker::Inbound;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -17,7 +17,7 @@ use super::Trouble;
 use super::channels::{Came, Channels};
 use super::connection::{Connection, Inbox};
 use super::resp::Said;
-use super::settings::RedisSettings;
+use crate::medium::{Pace, Queue};
 use crate::queue::{self, Words, cost};
 
 /// Commands are gathered up to about so many bytes for one write: more system calls would not be felt, and more memory
@@ -26,7 +26,7 @@ const GATHER: usize = 256 * 1024;
 
 /// What is said to the server beside envelopes.
 #[derive(Default)]
-pub(super) struct Signs {
+pub struct Signs {
     /// Whether to send a canary.
     canary: bool,
 }
@@ -37,22 +37,19 @@ impl Words for Signs {
     }
 }
 
-/// What waits to be written to the server.
-pub(super) type Queue = queue::Queue<(To, Arc<[u8]>), Signs>;
-
 /// Runs a session to its end, and says what ended it. It ends by [`Trouble::Left`] after the queue was finished.
 pub(super) async fn run(
-    settings: &RedisSettings,
+    pace: &Pace,
     channels: &Arc<Channels>,
     inbound: &dyn Inbound,
     connection: Connection,
-    queue: &Arc<Queue>,
+    queue: &Arc<Queue<Signs>>,
 ) -> Trouble {
     let Connection { mut inbox, write } = connection;
     // Owned here, so that it is aborted with this session.
     let mut writer = JoinSet::new();
     writer.spawn(write_all(Arc::clone(queue), Arc::clone(channels), write));
-    let mut canary = interval_at(Instant::now() + settings.canary, settings.canary);
+    let mut canary = interval_at(Instant::now() + pace.canary, pace.canary);
     // A node that stood still has not missed what it did not look for.
     canary.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut missing = 0;
@@ -69,7 +66,7 @@ pub(super) async fn run(
                 Err(error) => break Trouble::Io(error),
             },
             _ = canary.tick() => {
-                if missing == settings.misses {
+                if missing == pace.misses {
                     break Trouble::Silent;
                 }
                 missing += 1;
@@ -106,7 +103,7 @@ fn hear(inbox: &mut Inbox, channels: &Channels, inbound: &dyn Inbound) -> Result
 
 /// Writes whatever the queue has, all of it in one write as far as it is small, until the last batch or an error.
 async fn write_all(
-    queue: Arc<Queue>,
+    queue: Arc<Queue<Signs>>,
     channels: Arc<Channels>,
     mut write: Box<dyn AsyncWrite + Send + Unpin>,
 ) -> io::Result<()> {

@@ -5,12 +5,12 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use http::Uri;
 use percent_encoding::percent_decode_str;
 
 use super::RedisError;
+use crate::medium::Pace;
 
 /// The port of a server whose URL names none.
 const PORT: u16 = 6379;
@@ -135,33 +135,14 @@ pub struct RedisSettings {
     pub cluster: String,
     /// Where the server is.
     pub address: RedisAddress,
-    /// How often the node sends itself a canary through the server.
-    pub canary: Duration,
-    /// So many canaries in a row that did not come back mean that the server carries nothing.
-    pub misses: u32,
-    /// How long connecting may take, from the name's resolution to the first canary. At its start a node gives up after it.
-    pub connect: Duration,
-    /// The most bytes queued towards the server. Past it an envelope is refused.
-    pub queue: usize,
-    /// The bound of the first pause before connecting again; it doubles with each failure.
-    pub retry_min: Duration,
-    /// The bound that the pauses grow to.
-    pub retry_max: Duration,
+    /// How patient the node is with the server.
+    pub pace: Pace,
 }
 
 impl RedisSettings {
     /// The defaults.
     pub fn new(cluster: &str, address: RedisAddress) -> Self {
-        RedisSettings {
-            cluster: cluster.to_owned(),
-            address,
-            canary: Duration::from_secs(2),
-            misses: 3,
-            connect: Duration::from_secs(3),
-            queue: 16 << 20,
-            retry_min: Duration::from_millis(50),
-            retry_max: Duration::from_secs(1),
-        }
+        RedisSettings { cluster: cluster.to_owned(), address, pace: Pace::default() }
     }
 }
 

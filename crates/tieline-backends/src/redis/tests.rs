@@ -15,6 +15,7 @@ use xtask::{Engine, left_out};
 
 use super::{RedisAddress, RedisBroker, RedisSettings};
 use crate::conformance::{self, Fabric, Joining, outage};
+use crate::medium::Pace;
 
 mod beginnings;
 
@@ -24,7 +25,7 @@ fn settings(url: &str) -> RedisSettings {
     // Another run may use the same server at the same time.
     let cluster = format!("tests-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     RedisSettings {
-        canary: Duration::from_millis(300),
+        pace: Pace { canary: Duration::from_millis(300), ..Pace::default() },
         ..RedisSettings::new(&cluster, RedisAddress::parse(url).unwrap())
     }
 }

@@ -9,10 +9,11 @@ use std::time::Instant;
 use tieline_core::broker::{NotTaken, To};
 use xtask::engine::redis::ask;
 
-use super::super::{MAX_ENVELOPE, RedisError, Trouble};
+use super::super::{RedisError, Trouble};
 use super::*;
 use crate::conformance::outage::{RETURN, Server};
 use crate::conformance::{Heard, Recorder, fresh_node};
+use crate::medium::MAX_ENVELOPE;
 
 /// How long a start may take that cannot succeed.
 const SOON: Duration = Duration::from_secs(5);
