@@ -19,7 +19,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::Failure;
-use crate::config::{Broker, GroupTable, History, Inbox, Members, Settings, Size, SlowConsumer};
+use crate::broker::BrokerUrl;
+use crate::config::{GroupTable, History, Inbox, Members, Settings, Size, SlowConsumer};
 use crate::serve::{self, Addresses};
 use crate::store::{StoreUrl, StoreUrlError};
 
@@ -137,7 +138,7 @@ fn settings(args: &DevArgs, number: u16, name: NodeName, seeds: Vec<String>, sto
     server.listen = loopback(if args.port == 0 { 0 } else { args.port.saturating_add(number) });
     server.peer_listen = Some(loopback(0));
     server.node = Some(name);
-    server.broker = Broker::Mesh(seeds);
+    server.broker = BrokerUrl::Mesh(seeds);
     server.store = Some(store);
     // Several nodes share this machine's processors.
     server.shards = 1;

@@ -5,6 +5,7 @@
 //! library beside the program, so that tests start a whole server in their own process.
 
 pub mod admission;
+pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -7,16 +7,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tieline_backends::{
-    MeshBroker, MeshError, MeshSettings, RedisAddress, RedisBroker, RedisError, RedisSettings, Secret,
-};
-use tieline_core::broker::Inbound;
+use tieline_backends::MeshBroker;
 use tieline_core::registry::{Registration, Registry};
-use tieline_core::{Cluster, ClusterSettings, ClusterTask, Node, broker};
-use tieline_proto::{Incarnation, NodeId};
+use tieline_core::{Cluster, ClusterSettings, ClusterTask, Node};
+use tieline_proto::Incarnation;
 
 use crate::admission::MemberOrigins;
-use crate::config::{Broker, Settings};
+use crate::broker::{BrokerStartError, BrokerUrl, Started};
+use crate::config::Settings;
 use crate::registry::RegistryOpenError;
 use addresses::Surroundings;
 use follower::Follower;
@@ -31,15 +29,9 @@ pub use follower::NameLost;
 /// Why a node could not become a member.
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
-    /// The others must be able to reach it.
-    #[error("`--broker mesh://…` needs `--peer-listen ADDR`, where the other nodes connect")]
-    NoPeerAddress,
-    /// The mesh did not start.
+    /// The broker does not start.
     #[error(transparent)]
-    Mesh(#[from] MeshError),
-    /// The Redis server cannot be used.
-    #[error(transparent)]
-    Redis(#[from] RedisError),
+    Broker(#[from] BrokerStartError),
     /// The registry cannot be used.
     #[error("the registry: {0}")]
     Registry(#[from] RegistryOpenError),
@@ -49,21 +41,6 @@ pub enum MembershipError {
     /// Another node has the name.
     #[error(transparent)]
     Name(#[from] NameLost),
-}
-
-/// A broker that carries.
-struct Started {
-    broker: Arc<dyn broker::Broker>,
-    /// The same, where nodes link each other.
-    mesh: Option<Arc<MeshBroker>>,
-    /// Where it listens for other nodes, if it does.
-    peers: Option<SocketAddr>,
-}
-
-impl Started {
-    fn server(broker: impl broker::Broker) -> Self {
-        Started { broker: Arc::new(broker), mesh: None, peers: None }
-    }
 }
 
 /// A node's membership, to be ended before its shards are.
@@ -118,17 +95,10 @@ impl Membership {
             }
         }
         node.describe(registration.clone());
-        let joining = Joining { settings, node, registry: registry.clone() };
         let (cluster, started) = match &server.broker {
-            Broker::Memory if registry.is_none() => return Ok(None),
-            Broker::Memory => (None, None),
-            Broker::Mesh(seeds) => {
-                let start = |inbound| std::future::ready(mesh(settings, seeds, node.id(), inbound));
-                joining.join(start).await?
-            }
-            Broker::Redis(address) => {
-                joining.join(|inbound| redis(settings, address, node.id(), inbound)).await?
-            }
+            BrokerUrl::Memory if registry.is_none() => return Ok(None),
+            BrokerUrl::Memory => (None, None),
+            broker => join(broker, settings, node, registry.clone()).await?,
         };
         let (mesh, peers) = started.map_or((None, None), |started| (started.mesh, started.peers));
         if let Some(bound) = peers {
@@ -194,63 +164,25 @@ impl Membership {
     }
 }
 
-/// What every broker needs to make a member of a node.
-struct Joining<'a> {
-    settings: &'a Settings,
-    node: &'a Arc<Node>,
-    registry: Option<Arc<dyn Registry>>,
-}
-
 /// A cluster that was joined, and by what.
 type Joined = (Option<(Arc<Cluster>, ClusterTask)>, Option<Started>);
 
-impl Joining<'_> {
-    async fn join<F: Future<Output = Result<Started, MembershipError>>>(
-        self,
-        start: impl FnOnce(Arc<dyn Inbound>) -> F,
-    ) -> Result<Joined, MembershipError> {
-        let mut kept = None;
-        let place = &mut kept;
-        let connect = move |inbound| {
-            let starting = start(inbound);
-            async move {
-                let started = place.insert(starting.await?);
-                Ok::<_, MembershipError>(Arc::clone(&started.broker))
-            }
-        };
-        let routing = self.settings.server.routing.into();
-        let settings = ClusterSettings { routing, registry: self.registry, ..ClusterSettings::default() };
-        let cluster = Cluster::start(Arc::clone(self.node), settings, connect).await?;
-        Ok((Some(cluster), kept))
-    }
-}
-
-fn mesh(
+/// Starts the broker, and makes a member of the node.
+async fn join(
+    broker: &BrokerUrl,
     settings: &Settings,
-    seeds: &[String],
-    node: &NodeId,
-    inbound: Arc<dyn Inbound>,
-) -> Result<Started, MembershipError> {
-    let server = &settings.server;
-    let listen = server.peer_listen.ok_or(MembershipError::NoPeerAddress)?;
-    let secret = server.cluster_secret.as_ref().map(|secret| Secret::new(&secret.0)).transpose()?;
-    let settings = MeshSettings {
-        seeds: seeds.to_vec(),
-        advertise: server.peer_advertise.clone(),
-        secret,
-        ..MeshSettings::new(&server.cluster, listen)
+    node: &Arc<Node>,
+    registry: Option<Arc<dyn Registry>>,
+) -> Result<Joined, MembershipError> {
+    let mut kept = None;
+    let place = &mut kept;
+    let connect = async move |inbound| {
+        let started = broker.start(&settings.server, node.id(), inbound).await?;
+        let started = place.insert(started.expect("a node that joins has a broker"));
+        Ok::<_, MembershipError>(Arc::clone(&started.broker))
     };
-    let (mesh, bound) = MeshBroker::start(settings, node.clone(), inbound)?;
-    let mesh = Arc::new(mesh);
-    Ok(Started { broker: Arc::clone(&mesh) as Arc<dyn broker::Broker>, mesh: Some(mesh), peers: Some(bound) })
-}
-
-async fn redis(
-    settings: &Settings,
-    address: &RedisAddress,
-    node: &NodeId,
-    inbound: Arc<dyn Inbound>,
-) -> Result<Started, MembershipError> {
-    let settings = RedisSettings::new(&settings.server.cluster, address.clone());
-    Ok(Started::server(RedisBroker::start(settings, node, inbound).await?))
+    let routing = settings.server.routing.into();
+    let cluster_settings = ClusterSettings { routing, registry, ..ClusterSettings::default() };
+    let cluster = Cluster::start(Arc::clone(node), cluster_settings, connect).await?;
+    Ok((Some(cluster), kept))
 }

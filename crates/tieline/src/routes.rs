@@ -15,8 +15,9 @@ use tieline_core::{Node, unix_ms};
 use tieline_proto::ErrorCode;
 
 use crate::admission::{self, Facts, MemberOrigins, Standing};
+use crate::broker::BrokerUrl;
 use crate::client::bearer;
-use crate::config::{Broker, Demo};
+use crate::config::Demo;
 use crate::http::{Caller, Found, Head, HttpTally, Refusal};
 use crate::rest::RestTally;
 use crate::upstream::UpstreamTally;
@@ -41,7 +42,7 @@ pub struct Station {
     /// Whether everybody may connect without a token.
     pub allow_anonymous: bool,
     /// What joins the node to others.
-    pub broker: Broker,
+    pub broker: BrokerUrl,
     /// What places connections, once the node is a member of something.
     pub registry: OnceLock<Arc<dyn Registry>>,
     /// Its kind.

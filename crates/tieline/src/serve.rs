@@ -18,8 +18,9 @@ use tokio::sync::watch;
 
 use crate::Failure;
 use crate::admission::MemberOrigins;
+use crate::broker::BrokerUrl;
 use crate::client::ClientEndpoint;
-use crate::config::{Broker, Settings};
+use crate::config::Settings;
 use crate::drain;
 use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Verdict};
 use crate::membership::{self, Membership, NameLost};
@@ -336,7 +337,7 @@ fn warn_of_exposure(settings: &Settings, keys: &Keys, address: SocketAddr) {
             );
         }
     }
-    if settings.server.peer_listen.is_some() && !matches!(settings.server.broker, Broker::Mesh(_)) {
+    if settings.server.peer_listen.is_some() && !matches!(settings.server.broker, BrokerUrl::Mesh(_)) {
         tracing::warn!("No node will connect to `peer_listen`: the broker does not join nodes directly.");
     }
 }

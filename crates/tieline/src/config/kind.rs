@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tieline_backends::{RedisAddress, mesh};
 use tieline_proto::NodeName;
 
 use super::layers::Written;
+use crate::broker::BrokerUrl;
 
 /// How a setting without a value is shown.
 pub(super) const ABSENT: &str = "(none)";
@@ -340,39 +340,20 @@ impl Kind for Option<Masked> {
     }
 }
 
-/// What carries messages between nodes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Broker {
-    /// Nothing: the node is alone.
-    #[default]
-    Memory,
-    /// The nodes themselves, each a WebSocket client of the others; these addresses are asked for the rest.
-    Mesh(Vec<String>),
-    /// A Redis server.
-    Redis(RedisAddress),
-}
-
-impl Kind for Broker {
-    const TAKES: &'static str = "the address of a broker; known are `memory:`, `mesh://HOST:PORT,HOST:PORT` and `redis://[[USER]:PASSWORD@]HOST[:PORT]`, with TLS `rediss://…`";
+impl Kind for BrokerUrl {
+    const TAKES: &'static str = BrokerUrl::TAKES;
 
     fn read(written: &Written) -> Option<Self> {
-        match text(written)? {
-            "memory:" | "memory://" => Some(Broker::Memory),
-            address if address.starts_with("mesh:") => mesh::parse_seeds(address).ok().map(Broker::Mesh),
-            address => RedisAddress::parse(address).ok().map(Broker::Redis),
-        }
+        text(written)?.parse().ok()
     }
 
     fn write(&self) -> String {
-        match self {
-            Broker::Memory => quote("memory:"),
-            Broker::Mesh(seeds) => quote(&format!("mesh://{}", seeds.join(","))),
-            Broker::Redis(address) => quote(&address.to_string()),
-        }
+        quote(&self.to_string())
     }
 
     fn repeat(text: &str) -> String {
-        without_password(text)
+        let why = text.trim().parse::<BrokerUrl>().err().map(|error| format!(": {error}"));
+        format!("{}{}", without_password(text), why.unwrap_or_default())
     }
 }
 
@@ -384,17 +365,6 @@ pub(super) fn without_password(text: &str) -> String {
             format!("{:?}", format!("{scheme}://***@{host}"))
         }
         (_, Some((_, host))) => format!("{:?}", format!("***@{host}")),
-    }
-}
-
-impl Broker {
-    /// The broker as it is shown: its scheme and nothing secret.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Broker::Memory => "memory:",
-            Broker::Mesh(_) => "mesh:",
-            Broker::Redis(_) => "redis:",
-        }
     }
 }
 

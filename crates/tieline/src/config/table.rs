@@ -11,10 +11,11 @@ use tieline_proto::NodeName;
 
 use super::error::{ConfigError, Origin};
 use super::keeping::{History, Members, SlowConsumer};
-use super::kind::{Broker, Demo, Kind, LogFormat, Masked, Routing, Size};
+use super::kind::{Demo, Kind, LogFormat, Masked, Routing, Size};
 use super::layers::{Layers, Written};
 use super::row::Row;
 use super::tables::tables;
+use crate::broker::BrokerUrl;
 use crate::registry::RegistryUrl;
 use crate::store::StoreUrl;
 
@@ -153,7 +154,7 @@ section! {
     /// Stable name of this node within its cluster; without one it is the host's name and the port.
     node: Option<NodeName> = None, "name";
     /// What carries messages between nodes: `memory:` joins nobody, the node is alone; `mesh://HOST:PORT,…` joins nodes directly, given the peer addresses of some; `redis://[[USER]:PASSWORD@]HOST[:PORT]` joins them by a Redis server, `rediss://…` with TLS.
-    broker: Broker = Broker::Memory, "address";
+    broker: BrokerUrl = BrokerUrl::Memory, "address";
     /// Which nodes live, for whoever places connections, and for a mesh that looks for its nodes: `heartbeat`, what they say over the broker; `static://NAME=ws://HOST:PORT,…`, a list; `redis://[[USER]:PASSWORD@]HOST[:PORT]`, a Redis server, `rediss://…` with TLS; or where they are built in `zookeeper://HOST,…/PATH` and `nacos://USER:PASSWORD@HOST/NAMESPACE`.
     registry: RegistryUrl = RegistryUrl::Heartbeat, "address";
     /// How many shares of the clients this node is to have: one of weight 2 gets twice what one of weight 1 gets.

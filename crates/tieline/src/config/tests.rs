@@ -94,8 +94,8 @@ fn each_wrong_value_is_an_error_that_says_what_is_taken() {
             "`listen` takes an IP address and a port, such as \"127.0.0.1:7800\" or \"[::]:7800\", not 7800",
         ),
         (
-            "broker = \"amqp://x\"",
-            "`broker` takes the address of a broker; known are `memory:`, `mesh://HOST:PORT,HOST:PORT` and `redis://[[USER]:PASSWORD@]HOST[:PORT]`, with TLS `rediss://…`, not \"amqp://x\"",
+            "broker = \"ampq://x\"",
+            "`broker` takes the address of a broker, not \"ampq://x\": known are `memory:`, `mesh://HOST:PORT,HOST:PORT`, `redis://[[USER]:PASSWORD@]HOST[:PORT]`",
         ),
         ("cluster = \"\"", "`cluster` takes a name of 1 to 64"),
         ("cluster = \"a b\"", "`cluster` takes a name of 1 to 64"),
