@@ -9,6 +9,7 @@ pub(crate) mod child;
 mod java;
 mod mariadb;
 pub mod nacos;
+pub mod nats;
 pub(crate) mod package;
 mod postgres;
 pub mod redis;
@@ -45,8 +46,14 @@ const PORT_ATTEMPTS: u32 = 5;
 const LOG_TAIL: usize = 20;
 
 /// Every kind of server the keeper knows.
-pub const KINDS: &[&dyn Kind] =
-    &[&redis::Redis, &postgres::Postgres, &mariadb::MariaDb, &zookeeper::ZooKeeper, &nacos::Nacos];
+pub const KINDS: &[&dyn Kind] = &[
+    &redis::Redis,
+    &nats::PLAIN,
+    &postgres::Postgres,
+    &mariadb::MariaDb,
+    &zookeeper::ZooKeeper,
+    &nacos::Nacos,
+];
 
 /// What must be known about one kind of server in order to keep an instance of it.
 pub trait Kind: Send + Sync {
@@ -248,6 +255,11 @@ impl Engine {
     /// A private Nacos, whose user `nacos` has a password.
     pub fn nacos() -> Builder {
         Builder { kind: &nacos::Nacos }
+    }
+
+    /// A private NATS server.
+    pub fn nats() -> Builder {
+        Builder { kind: &nats::PLAIN }
     }
 
     /// Kills the server with SIGKILL and waits until it is gone. The port and the data stay reserved for
