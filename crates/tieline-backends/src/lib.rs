@@ -5,14 +5,22 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
-#[cfg(any(feature = "mesh", feature = "redis", feature = "zookeeper", feature = "nacos"))]
+#[cfg(feature = "nats")]
+mod crc16;
+#[cfg(feature = "nats")]
+mod hosts;
+#[cfg(feature = "nats")]
+mod inbox;
+#[cfg(any(feature = "mesh", feature = "redis", feature = "nats", feature = "zookeeper", feature = "nacos"))]
 mod life;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "redis", feature = "nats"))]
 mod medium;
 #[cfg(feature = "mesh")]
 pub mod mesh;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod pause;
-#[cfg(any(feature = "mesh", feature = "redis"))]
+#[cfg(any(feature = "mesh", feature = "redis", feature = "nats"))]
 mod queue;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -24,11 +32,15 @@ mod requests;
 pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "nats")]
+mod tls;
 
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "redis", feature = "nats"))]
 pub use medium::{MAX_ENVELOPE, Pace};
 #[cfg(feature = "mesh")]
 pub use mesh::{MeshBroker, MeshError, MeshSettings, Secret};
+#[cfg(feature = "nats")]
+pub use nats::{NatsAddress, NatsBroker, NatsError, NatsSettings};
 pub use pause::pause;
 #[cfg(feature = "redis")]
 pub use redis::registry::{RedisRegistry, RedisRegistrySettings};
@@ -44,3 +56,5 @@ pub use registry::zookeeper::{ZooKeeperAddress, ZooKeeperError, ZooKeeperRegistr
 pub use sql::{SqlAddress, SqlAddressError, SqlError, SqlReason, SqlStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteError, SqliteStore};
+#[cfg(feature = "nats")]
+pub use tls::TlsError;

@@ -31,6 +31,8 @@ use crate::queue::{self, Words};
 
 #[cfg(test)]
 pub(crate) mod parts;
+#[cfg(feature = "nats")]
+pub(crate) mod stream;
 
 /// The most bytes of one envelope. A longer one is not taken.
 pub const MAX_ENVELOPE: usize = 16 << 20;
