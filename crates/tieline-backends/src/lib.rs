@@ -9,7 +9,7 @@ pub mod conformance;
 mod crc16;
 #[cfg(feature = "nats")]
 mod hosts;
-#[cfg(feature = "nats")]
+#[cfg(any(feature = "redis", feature = "nats"))]
 mod inbox;
 #[cfg(any(feature = "mesh", feature = "redis", feature = "nats", feature = "zookeeper", feature = "nacos"))]
 mod life;
@@ -32,7 +32,7 @@ mod requests;
 pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
-#[cfg(feature = "nats")]
+#[cfg(any(feature = "redis", feature = "nats"))]
 mod tls;
 
 #[cfg(any(feature = "redis", feature = "nats"))]
@@ -56,5 +56,5 @@ pub use registry::zookeeper::{ZooKeeperAddress, ZooKeeperError, ZooKeeperRegistr
 pub use sql::{SqlAddress, SqlAddressError, SqlError, SqlReason, SqlStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteError, SqliteStore};
-#[cfg(feature = "nats")]
+#[cfg(any(feature = "redis", feature = "nats"))]
 pub use tls::TlsError;

@@ -29,9 +29,9 @@ use crate::life::Life;
 use crate::pause::pause;
 use crate::queue::{self, Words};
 
-#[cfg(test)]
+#[cfg(any(test, feature = "nats"))]
 pub(crate) mod parts;
-#[cfg(feature = "nats")]
+#[cfg(any(feature = "redis", feature = "nats"))]
 pub(crate) mod stream;
 
 /// The most bytes of one envelope. A longer one is not taken.

@@ -30,7 +30,6 @@ mod connection;
 mod link;
 pub mod registry;
 mod resp;
-mod session;
 mod settings;
 pub mod store;
 #[cfg(test)]
@@ -44,11 +43,13 @@ use tieline_proto::NodeId;
 
 pub use settings::{RedisAddress, RedisSettings};
 
+use crate::inbox::Inbox;
+use crate::medium::stream::{self, Ended, Signs, Stream};
 use crate::medium::{Engine, Fault, Medium, Pace, Queue};
+use crate::tls::TlsError;
 use channels::Channels;
-use connection::{Connection, Dialler};
+use connection::Dialler;
 use resp::Garbage;
-use session::Signs;
 use settings::Login;
 
 /// The most bytes of a cluster's name.
@@ -68,14 +69,9 @@ pub enum RedisError {
     /// The cluster's name is empty, or too long for a channel's.
     #[error("a cluster's name has 1 to {MAX_CLUSTER} bytes")]
     Cluster,
-    /// Nobody could be trusted.
-    #[error(
-        "`rediss://` needs certificates that this system trusts, and there are none (Debian: `ca-certificates`)"
-    )]
-    Roots,
-    /// TLS cannot be spoken with such a host.
-    #[error("cannot speak TLS: {0}")]
-    Tls(String),
+    /// TLS cannot even be begun.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The server is not there, or not as the URL says.
     #[error("cannot use the Redis server at {server}: {trouble}")]
     Server {
@@ -150,6 +146,15 @@ impl From<Garbage> for Trouble {
     }
 }
 
+impl From<Ended> for Trouble {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Broke(error) => Trouble::Io(error),
+            Ended::Left => Trouble::Left,
+        }
+    }
+}
+
 /// What is spoken with a Redis server.
 pub struct Redis {
     pace: Pace,
@@ -189,7 +194,7 @@ impl Medium<Redis> {
 }
 
 impl Engine for Redis {
-    type Connection = Connection;
+    type Connection = Stream;
     type Words = Signs;
     type Fault = Trouble;
 
@@ -203,11 +208,13 @@ impl Engine for Redis {
         self.server.clone()
     }
 
-    async fn dial(&self, inbound: &dyn Inbound) -> Result<Connection, Trouble> {
+    async fn dial(&self, inbound: &dyn Inbound) -> Result<Stream, Trouble> {
         self.dialler.dial(&self.channels, inbound).await
     }
 
-    async fn run(&self, connection: Connection, queue: &Arc<Queue<Signs>>, inbound: &dyn Inbound) -> Trouble {
-        session::run(&self.pace, &self.channels, inbound, connection, queue).await
+    async fn run(&self, stream: Stream, queue: &Arc<Queue<Signs>>, inbound: &dyn Inbound) -> Trouble {
+        let channels = &self.channels;
+        let hear = |inbox: &mut Inbox| channels.hear(inbox, inbound, None);
+        stream::run(&self.pace, stream, queue, Arc::clone(channels), hear).await
     }
 }

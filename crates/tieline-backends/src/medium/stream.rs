@@ -69,7 +69,7 @@ pub(crate) trait Speech: Send + 'static {
 }
 
 /// Both ways of a connection.
-pub(crate) struct Stream {
+pub struct Stream {
     pub(crate) inbox: Inbox,
     pub(crate) write: Writer,
 }

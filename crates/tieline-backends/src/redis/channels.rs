@@ -9,12 +9,17 @@
 //! it published itself, and those bytes tell its echo. No I/O. Tested here.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tieline_core::broker::To;
+use tieline_core::broker::{Inbound, To};
 use tieline_proto::Incarnation;
 
-use super::resp;
+use super::Trouble;
+use super::resp::{self, Said};
+use super::settings::Login;
+use crate::inbox::Inbox;
+use crate::medium::stream::{Heard, Speech};
 
 /// What stays as it is in a cluster's name. A colon does not, so that no name reaches into another's channels.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.');
@@ -24,7 +29,7 @@ const ORIGIN: usize = 8;
 
 /// What a message on one of the channels is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Came<'a> {
+enum Came<'a> {
     /// Another node's envelope.
     Envelope(&'a [u8]),
     /// This node's own envelope to all.
@@ -75,8 +80,34 @@ impl Channels {
         }
     }
 
+    /// Hands up what was read. A refusal ends it, and is told without the password.
+    pub(super) fn hear(
+        &self,
+        inbox: &mut Inbox,
+        inbound: &dyn Inbound,
+        login: Option<&Login>,
+    ) -> Result<Heard, Trouble> {
+        let mut heard = Heard::default();
+        while let Some((said, len)) = resp::read(inbox.bytes())? {
+            match said {
+                Said::Message { channel, payload } => match self.sort(channel, payload) {
+                    Came::Envelope(envelope) => inbound.envelope(envelope),
+                    Came::Canary => heard.canary = true,
+                    Came::Echo => {}
+                    Came::Foreign => {
+                        tracing::debug!("Somebody who is no node has published to a channel of the cluster.")
+                    }
+                },
+                Said::Refused(reason) => return Err(Trouble::refused(reason, login)),
+                Said::Subscribed | Said::Other => {}
+            }
+            inbox.understood(len);
+        }
+        Ok(heard)
+    }
+
     /// Says what a message is.
-    pub(super) fn sort<'a>(&self, channel: &[u8], payload: &'a [u8]) -> Came<'a> {
+    fn sort<'a>(&self, channel: &[u8], payload: &'a [u8]) -> Came<'a> {
         let is_own = channel == self.own.as_bytes();
         if !is_own && channel != self.all.as_bytes() {
             return Came::Foreign;
@@ -93,6 +124,19 @@ impl Channels {
             None => Came::Foreign,
         }
     }
+}
+
+impl Speech for Arc<Channels> {
+    fn canary(&self, out: &mut Vec<u8>) {
+        Channels::canary(self, out);
+    }
+
+    fn publish(&self, out: &mut Vec<u8>, to: To, envelope: &[u8]) {
+        Channels::publish(self, out, to, envelope);
+    }
+
+    /// Redis asks nothing.
+    fn answer(&self, _: &mut Vec<u8>) {}
 }
 
 #[cfg(test)]

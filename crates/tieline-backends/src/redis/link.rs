@@ -8,8 +8,9 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::io::AsyncWriteExt;
 
 use super::Trouble;
-use super::connection::{Connection, Dialler};
+use super::connection::Dialler;
 use super::resp::{self, Answer};
+use crate::medium::stream::Stream;
 
 /// Room for commands that is kept while there are none.
 const KEPT: usize = 256 * 1024;
@@ -59,7 +60,7 @@ impl Words {
 
 /// A connection of which every answer is waited for.
 pub(super) struct Link {
-    connection: Connection,
+    connection: Stream,
     dialler: Arc<Dialler>,
     /// Commands that were not sent yet.
     out: Vec<u8>,
@@ -118,8 +119,10 @@ impl Link {
         hear: impl FnOnce(&[Answer<'_>]) -> T,
     ) -> Result<T, Trouble> {
         loop {
-            if let Some(answers) = self.connection.inbox.answers(count)? {
-                return Ok(hear(&answers));
+            if let Some((answers, len)) = resp::answers(self.connection.inbox.bytes(), count)? {
+                let heard = hear(&answers);
+                self.connection.inbox.understood(len);
+                return Ok(heard);
             }
             if self.connection.inbox.read().await.map_err(Trouble::Io)? == 0 {
                 return Err(Trouble::Left);

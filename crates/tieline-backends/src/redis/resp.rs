@@ -51,6 +51,18 @@ pub(super) fn answer(bytes: &[u8]) -> Result<Option<(Answer<'_>, usize)>, Garbag
     whole(bytes, |cursor| cursor.part(0))
 }
 
+/// Reads so many answers, and says how long they were together; `None` when they have not all come yet.
+pub(super) fn answers(bytes: &[u8], count: usize) -> Result<Option<(Vec<Answer<'_>>, usize)>, Garbage> {
+    let mut answers = Vec::with_capacity(count);
+    let mut end = 0;
+    for _ in 0..count {
+        let Some((answer, len)) = answer(&bytes[end..])? else { return Ok(None) };
+        answers.push(answer);
+        end += len;
+    }
+    Ok(Some((answers, end)))
+}
+
 fn whole<'a, T>(
     bytes: &'a [u8],
     read: impl FnOnce(&mut Cursor<'a>) -> Result<T, Stop>,
