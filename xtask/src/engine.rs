@@ -6,6 +6,7 @@
 
 mod account;
 pub(crate) mod child;
+mod hazelcast;
 mod java;
 mod mariadb;
 pub mod nacos;
@@ -53,6 +54,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &mariadb::MariaDb,
     &zookeeper::ZooKeeper,
     &nacos::Nacos,
+    &hazelcast::Hazelcast,
 ];
 
 /// What must be known about one kind of server in order to keep an instance of it.
@@ -260,6 +262,11 @@ impl Engine {
     /// A private NATS server.
     pub fn nats() -> Builder {
         Builder { kind: &nats::PLAIN }
+    }
+
+    /// A private Hazelcast of one member.
+    pub fn hazelcast() -> Builder {
+        Builder { kind: &hazelcast::Hazelcast }
     }
 
     /// Kills the server with SIGKILL and waits until it is gone. The port and the data stay reserved for
