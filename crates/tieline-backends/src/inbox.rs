@@ -3,15 +3,19 @@
 
 use std::io;
 
-use tokio::io::AsyncReadExt;
-
-use crate::tls::Reader;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 /// The least room for one read.
 const READ: usize = 64 * 1024;
 
 /// Room that is kept while nothing waits in it.
 const KEPT: usize = 256 * 1024;
+
+/// The way from a server.
+pub(crate) type Reader = Box<dyn AsyncRead + Send + Unpin>;
+
+/// The way to a server.
+pub(crate) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// The way from a server, with what was read and not understood yet.
 pub(crate) struct Inbox {
@@ -36,6 +40,7 @@ impl Inbox {
     pub(crate) fn understood(&mut self, len: usize) {
         self.start += len;
     }
+
     /// Reads on, and says how much came: zero at the end. What was read is kept when this is not waited for to the end.
     pub(crate) async fn read(&mut self) -> io::Result<usize> {
         if self.start == self.bytes.len() {

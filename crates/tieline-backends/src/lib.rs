@@ -7,20 +7,29 @@
 pub mod conformance;
 #[cfg(feature = "nats")]
 mod crc16;
-#[cfg(feature = "nats")]
+#[cfg(feature = "hazelcast")]
+pub mod hazelcast;
+#[cfg(any(feature = "nats", feature = "hazelcast"))]
 mod hosts;
-#[cfg(any(feature = "redis", feature = "nats"))]
+#[cfg(any(feature = "redis", feature = "nats", feature = "hazelcast"))]
 mod inbox;
-#[cfg(any(feature = "mesh", feature = "redis", feature = "nats", feature = "zookeeper", feature = "nacos"))]
+#[cfg(any(
+    feature = "mesh",
+    feature = "redis",
+    feature = "nats",
+    feature = "hazelcast",
+    feature = "zookeeper",
+    feature = "nacos"
+))]
 mod life;
-#[cfg(any(feature = "redis", feature = "nats"))]
+#[cfg(any(feature = "redis", feature = "nats", feature = "hazelcast"))]
 mod medium;
 #[cfg(feature = "mesh")]
 pub mod mesh;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod pause;
-#[cfg(any(feature = "mesh", feature = "redis", feature = "nats"))]
+#[cfg(any(feature = "mesh", feature = "redis", feature = "nats", feature = "hazelcast"))]
 mod queue;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -35,7 +44,9 @@ pub mod sqlite;
 #[cfg(any(feature = "redis", feature = "nats"))]
 mod tls;
 
-#[cfg(any(feature = "redis", feature = "nats"))]
+#[cfg(feature = "hazelcast")]
+pub use hazelcast::{HazelcastAddress, HazelcastBroker, HazelcastError, HazelcastSettings};
+#[cfg(any(feature = "redis", feature = "nats", feature = "hazelcast"))]
 pub use medium::{MAX_ENVELOPE, Pace};
 #[cfg(feature = "mesh")]
 pub use mesh::{MeshBroker, MeshError, MeshSettings, Secret};

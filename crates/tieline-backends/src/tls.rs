@@ -3,12 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::inbox::{Reader, Writer};
 
 /// Why TLS cannot even be begun.
 #[derive(Debug, thiserror::Error)]
@@ -24,12 +25,6 @@ pub enum TlsError {
 /// Whom TLS is spoken with: anybody whose certificate the system trusts.
 #[derive(Clone)]
 pub(crate) struct Tls(TlsConnector);
-
-/// The way from a server.
-pub(crate) type Reader = Box<dyn AsyncRead + Send + Unpin>;
-
-/// The way to a server.
-pub(crate) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
 impl Tls {
     /// Reads the system's certificates.

@@ -15,9 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::{Fault, Pace, Queue};
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Writer};
 use crate::queue::{Batch, Words, cost};
-use crate::tls::Writer;
 
 /// Commands are gathered up to about so many bytes for one write: more system calls would not be felt, and more memory
 /// would.

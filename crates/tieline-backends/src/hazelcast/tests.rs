@@ -1,0 +1,109 @@
+//! The broker against real members: the conformance suite, outages, and whatever a member, a network or a URL can have wrong.
+//!
+//! Members are private ones, kept by xtask. `TIELINE_TEST_HAZELCAST` names others for the suite; what kills a member is left out
+//! then, and says so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tieline_core::broker::{Broker, Inbound};
+use tieline_proto::NodeId;
+use xtask::{Engine, left_out};
+
+use super::{HazelcastAddress, HazelcastBroker, HazelcastSettings};
+use crate::conformance::{self, Fabric, Joining, outage};
+use crate::medium::Pace;
+
+mod beginnings;
+
+/// The settings of the tests: a cluster of its own, and quick canaries.
+fn settings(url: &str) -> HazelcastSettings {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Another run may use the same members at the same time.
+    let cluster = format!("tests-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let settings = HazelcastSettings::new(&cluster, HazelcastAddress::parse(url).unwrap());
+    let pace = Pace { canary: Duration::from_millis(500), ..settings.pace };
+    HazelcastSettings { pace, ..settings }
+}
+
+/// Whether the members are ours to hurt. If not, that is said.
+fn is_private(test: &str) -> bool {
+    let is_named = std::env::var_os("TIELINE_TEST_HAZELCAST").is_some();
+    if is_named {
+        left_out(
+            &format!("the Hazelcast broker: {test}"),
+            "TIELINE_TEST_HAZELCAST names members that were not started here",
+        );
+    }
+    !is_named
+}
+
+/// Nodes of one cluster on one member.
+struct Cluster(HazelcastSettings);
+
+impl Fabric for Cluster {
+    fn join(&self, node: NodeId, inbound: Arc<dyn Inbound>) -> Joining<'_> {
+        Box::pin(async move {
+            let broker = HazelcastBroker::start(self.0.clone(), &node, inbound).await.unwrap();
+            let broker: Arc<dyn Broker> = Arc::new(broker);
+            broker
+        })
+    }
+}
+
+/// A private member.
+struct Private(Engine);
+
+impl outage::Server for Private {
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.0.restart().unwrap();
+    }
+
+    fn stand_still(&mut self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    fn go_on(&mut self) {
+        self.signal(Signal::SIGCONT);
+    }
+}
+
+impl Private {
+    fn signal(&self, signal: Signal) {
+        let pid = self.0.pid().expect("it runs");
+        kill(Pid::from_raw(pid as i32), signal).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms() {
+    let engine = Engine::hazelcast().start().unwrap();
+    conformance::broker(|| Cluster(settings(engine.url()))).await;
+    conformance::heartbeat::suite(|| Cluster(settings(engine.url()))).await;
+    conformance::directory::suite(|| Cluster(settings(engine.url()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outlives_a_member_that_is_killed() {
+    if is_private("a killed member") {
+        let mut server = Private(Engine::hazelcast().start().unwrap());
+        let cluster = Cluster(settings(server.0.url()));
+        outage::server_killed_and_back(&cluster, &mut server).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outlives_a_member_that_stands_still() {
+    if is_private("a member that stands still") {
+        let mut server = Private(Engine::hazelcast().start().unwrap());
+        let cluster = Cluster(settings(server.0.url()));
+        outage::server_stands_still(&cluster, &mut server).await;
+    }
+}

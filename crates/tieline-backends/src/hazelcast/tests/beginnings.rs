@@ -1,0 +1,203 @@
+//! How it begins, and how it does not: names, users, addresses where nobody or somebody else answers. And what a session does with a
+//! queue that is full, with what others publish to its topics, and at its end.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+use std::time::Instant;
+
+use tieline_core::broker::{NotTaken, To};
+
+use super::super::topics::{ALL, Names};
+use super::super::{HazelcastError, Trouble, protocol};
+use super::*;
+use crate::conformance::outage::{RETURN, Server};
+use crate::conformance::{Heard, Recorder, fresh_node};
+use crate::medium::MAX_ENVELOPE;
+
+/// How long a start may take that cannot succeed.
+const SOON: Duration = Duration::from_secs(5);
+
+async fn start(settings: HazelcastSettings) -> Result<(HazelcastBroker, Arc<Recorder>), HazelcastError> {
+    let recorder = Recorder::new();
+    let inbound = Arc::clone(&recorder) as Arc<dyn Inbound>;
+    let broker = HazelcastBroker::start(settings, &fresh_node("n"), inbound).await?;
+    Ok((broker, recorder))
+}
+
+/// What is wrong with members, found in time.
+async fn trouble(url: &str) -> Trouble {
+    let began = Instant::now();
+    let error = start(settings(url)).await.err().unwrap_or_else(|| panic!("{url} is fine"));
+    assert!(began.elapsed() < SOON, "it took {:?}: {error}", began.elapsed());
+    assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
+    let HazelcastError::Server { trouble, .. } = error else { panic!("{error}") };
+    trouble
+}
+
+/// A server that reads a while, says something, and waits for the other to leave.
+fn stranger(says: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            stream.write_all(says).unwrap();
+            thread::spawn(move || stream.read_to_end(&mut Vec::new()));
+        }
+    });
+    server
+}
+
+/// Where nobody listens.
+fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// The address behind the scheme, without the cluster's name.
+fn place(url: &str) -> &str {
+    url.strip_prefix("hazelcast://").and_then(|rest| rest.split('?').next()).unwrap()
+}
+
+/// As a member says that it does not know a client: status 1, and nothing else that matters.
+const UNKNOWN: &[u8] = b"\x44\0\0\0\0\xe0\x01\x01\0\0\x01\0\0\0\0\0\0\0\0\x01\
+    \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xff\xff\xff\xff\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
+#[tokio::test]
+async fn what_is_no_member_is_told() {
+    assert!(matches!(trouble(&format!("hazelcast://{}", nobody())).await, Trouble::Connect(_)));
+    let unknown_host = trouble("hazelcast://no-such-host.invalid").await;
+    assert!(matches!(unknown_host, Trouble::Connect(_) | Trouble::Silent), "{unknown_host}");
+    for words in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], &[0x15, 3, 1, 0, 2, 2, 80], b"-ERR\r\n"] {
+        let told = trouble(&format!("hazelcast://u:hush@{}", stranger(words))).await;
+        assert!(matches!(told, Trouble::Garbage), "{told}");
+    }
+    let told = trouble(&format!("hazelcast://u:hush@{}", stranger(UNKNOWN))).await;
+    assert!(matches!(told, Trouble::Login { .. }) && told.to_string().contains("password"), "{told}");
+    let silent = trouble(&format!("hazelcast://u:hush@{}", stranger(b""))).await;
+    assert!(matches!(silent, Trouble::Silent), "{silent}");
+    // Of several members the most telling one is heard.
+    let several = format!("hazelcast://{},{},{}", nobody(), stranger(UNKNOWN), stranger(b""));
+    assert!(matches!(trouble(&several).await, Trouble::Login { .. }));
+}
+
+#[tokio::test]
+async fn members_are_tried_one_after_the_other() {
+    let engine = Engine::hazelcast().start().unwrap();
+    let (real, cluster) = (place(engine.url()), engine.url().split_once('?').unwrap().1);
+    let wrong = format!("hazelcast://{real}?cluster=other");
+    let told = trouble(&wrong).await;
+    assert!(matches!(&told, Trouble::Login { cluster } if cluster == "other"), "{told}");
+    let url = format!("hazelcast://{},{},{real}?{cluster}", nobody(), stranger(b""));
+    let began = Instant::now();
+    let (broker, _) = start(settings(&url)).await.unwrap();
+    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
+    broker.close();
+    // Whatever a name is made of.
+    for name in ["a:one:01", "a b@c", "*", "ä/ö", &"x".repeat(256)] {
+        let settings = HazelcastSettings { cluster: name.to_owned(), ..settings(engine.url()) };
+        let [(one, _), (_other, heard)] =
+            [start(settings.clone()).await.unwrap(), start(settings).await.unwrap()];
+        one.send(To::All, &Arc::from(&b"x"[..])).unwrap();
+        assert_eq!(heard.until_envelopes(1).await, [b"x"], "{name}");
+    }
+    for name in ["", &"x".repeat(257)] {
+        let settings = HazelcastSettings { cluster: name.to_owned(), ..settings(engine.url()) };
+        assert!(matches!(start(settings).await, Err(HazelcastError::Cluster)));
+    }
+}
+
+/// Publishes any bytes to a topic, as any client could.
+fn publish(url: &str, topic: &str, bytes: &[u8]) {
+    let mut stream = std::net::TcpStream::connect(place(url)).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let mut hello = protocol::PREAMBLE.to_vec();
+    let greeter = protocol::Greeter { id: 1, cluster: "tieline", login: None, name: "anybody" };
+    protocol::authenticate(&mut hello, 1, &greeter);
+    let mut call = Vec::new();
+    let partition = protocol::partition(topic, 271).unwrap();
+    let mut message = protocol::Publication::begin(&mut call, 2, topic, partition);
+    message.push(bytes);
+    message.end();
+    for call in [hello, call] {
+        stream.write_all(&call).unwrap();
+        let mut read = Vec::new();
+        let answer = loop {
+            if let Some((message, _)) = protocol::read(&read).unwrap() {
+                break message.answer().unwrap();
+            }
+            let mut more = [0; 4096];
+            let len = stream.read(&mut more).unwrap();
+            read.extend_from_slice(&more[..len]);
+        };
+        assert_eq!(answer, protocol::Answer::Done);
+    }
+}
+
+#[tokio::test]
+async fn what_others_publish_to_its_topics_is_ignored() {
+    if !is_private("somebody else on its topics") {
+        return;
+    }
+    let engine = Engine::hazelcast().start().unwrap();
+    let settings = settings(engine.url());
+    let [(one, _), (other, heard)] =
+        [start(settings.clone()).await.unwrap(), start(settings.clone()).await.unwrap()];
+    let names = Names::new(&settings.cluster, tieline_proto::Incarnation(0));
+    let marked = [&b"tln1"[..], &[0; 21], &[0, 0, 0, 9], b"too short"].concat();
+    for poison in [&b""[..], b"hello", b"tln1", &marked[..marked.len() - 1], &[0xff; 100_000]] {
+        publish(engine.url(), names.name(ALL), poison);
+    }
+    // What is like a node's is heard: who may publish to the topics is the members' business.
+    publish(engine.url(), names.name(ALL), &marked);
+    one.send(To::All, &Arc::from(&b"behind"[..])).unwrap();
+    assert_eq!(heard.until_envelopes(2).await, [&b"too short"[..], b"behind"]);
+    heard.with(|heard| assert!(!heard.contains(&Heard::Away)));
+    drop(other);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_is_bounded_and_forgotten_with_its_session() {
+    if !is_private("a full queue") {
+        return;
+    }
+    let mut server = Private(Engine::hazelcast().start().unwrap());
+    let (broker, recorder) = start(settings(server.0.url())).await.unwrap();
+    let envelope: Arc<[u8]> = vec![7; 1 << 20].into();
+    let too_long: Arc<[u8]> = vec![7; MAX_ENVELOPE + 1].into();
+    assert_eq!(broker.send(To::All, &too_long), Err(NotTaken::Full));
+    server.stand_still();
+    let taken = (0..200).take_while(|_| broker.send(To::All, &envelope) == Ok(())).count();
+    // 16 MiB in the queue, and what sockets hold.
+    assert!((15..100).contains(&taken), "{taken} MiB were taken");
+    assert!(broker.overflows() >= 2);
+    recorder.until("the member to be away", |heard| heard.contains(&Heard::Away)).await;
+    assert_eq!(broker.send(To::All, &envelope), Err(NotTaken::Unreachable));
+    server.go_on();
+    let back = recorder.until("the member to be back", |heard| heard.contains(&Heard::Back));
+    tokio::time::timeout(RETURN, back).await.expect("it is back soon");
+    for _ in 0..15 {
+        assert_eq!(broker.send(To::All, &envelope), Ok(()), "there is room again");
+    }
+}
+
+#[tokio::test]
+async fn it_stops_while_its_member_is_away() {
+    if !is_private("a stop in an outage") {
+        return;
+    }
+    let mut server = Private(Engine::hazelcast().start().unwrap());
+    let (broker, recorder) = start(settings(server.0.url())).await.unwrap();
+    let (standing, _) = start(settings(server.0.url())).await.unwrap();
+    server.stand_still();
+    let began = Instant::now();
+    standing.close();
+    standing.closed().await;
+    server.kill();
+    recorder.until("the member to be away", |heard| heard.contains(&Heard::Away)).await;
+    broker.close();
+    broker.closed().await;
+    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
+    assert_eq!(broker.send(To::All, &Arc::from(&b"x"[..])), Err(NotTaken::Unreachable));
+}
