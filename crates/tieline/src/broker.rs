@@ -9,6 +9,8 @@ use tieline_backends::mesh;
 use tieline_backends::{
     MeshBroker, MeshError, MeshSettings, RedisAddress, RedisBroker, RedisError, RedisSettings, Secret,
 };
+#[cfg(feature = "nats")]
+use tieline_backends::{NatsAddress, NatsBroker, NatsError, NatsSettings};
 use tieline_core::broker::{Broker, Inbound};
 use tieline_proto::NodeId;
 
@@ -24,6 +26,9 @@ pub enum BrokerUrl {
     Mesh(Vec<String>),
     /// `redis://host`, or `rediss://host` for TLS.
     Redis(RedisAddress),
+    /// `nats://host,…`, or `tls://host,…` where TLS is insisted on.
+    #[cfg(feature = "nats")]
+    Nats(NatsAddress),
 }
 
 /// Text that is no address of a broker. It is not repeated: addresses of servers have passwords.
@@ -54,6 +59,10 @@ pub enum BrokerStartError {
     /// The Redis server.
     #[error(transparent)]
     Redis(#[from] RedisError),
+    /// The NATS servers.
+    #[cfg(feature = "nats")]
+    #[error(transparent)]
+    Nats(#[from] NatsError),
 }
 
 /// Reads an address of one kind, and says what is wrong with it.
@@ -94,6 +103,15 @@ const SCHEMES: &[Scheme] = &[
         feature: None,
         read: Some(|text| RedisAddress::parse(text).map(BrokerUrl::Redis).map_err(|error| error.to_string())),
     },
+    Scheme {
+        names: &["nats", "tls", "nats+tls"],
+        example: "nats://[USER:PASSWORD@]HOST[:PORT],HOST",
+        feature: Some(("NATS", "nats")),
+        #[cfg(feature = "nats")]
+        read: Some(|text| NatsAddress::parse(text).map(BrokerUrl::Nats).map_err(|error| error.to_string())),
+        #[cfg(not(feature = "nats"))]
+        read: None,
+    },
 ];
 
 /// The list of all, for an error.
@@ -125,6 +143,8 @@ impl fmt::Display for BrokerUrl {
             BrokerUrl::Memory => f.write_str("memory:"),
             BrokerUrl::Mesh(seeds) => write!(f, "mesh://{}", seeds.join(",")),
             BrokerUrl::Redis(address) => address.fmt(f),
+            #[cfg(feature = "nats")]
+            BrokerUrl::Nats(address) => address.fmt(f),
         }
     }
 }
@@ -156,6 +176,8 @@ impl BrokerUrl {
             BrokerUrl::Memory => "memory:",
             BrokerUrl::Mesh(_) => "mesh:",
             BrokerUrl::Redis(_) => "redis:",
+            #[cfg(feature = "nats")]
+            BrokerUrl::Nats(_) => "nats:",
         }
     }
 
@@ -177,6 +199,11 @@ impl BrokerUrl {
             BrokerUrl::Redis(address) => {
                 let settings = RedisSettings::new(cluster, address.clone());
                 Started::server(RedisBroker::start(settings, node, inbound).await?)
+            }
+            #[cfg(feature = "nats")]
+            BrokerUrl::Nats(address) => {
+                let settings = NatsSettings::new(cluster, address.clone());
+                Started::server(NatsBroker::start(settings, node, inbound).await?)
             }
         }))
     }
@@ -211,6 +238,8 @@ mod tests {
             ("memory:", "memory:", "memory:"),
             ("mesh://a:1,b:2", "mesh:", "mesh://a:1,b:2"),
             ("redis://:hush@h:1/2", "redis:", "redis://default:***@h:1/2"),
+            #[cfg(feature = "nats")]
+            ("tls://u:hush@h,i:1", "nats:", "tls://u:***@h:4222,i:1"),
         ] {
             let url: BrokerUrl = text.parse().unwrap();
             assert_eq!((url.name(), url.to_string().as_str()), (name, shown));

@@ -33,6 +33,8 @@ mod links;
 #[cfg(test)]
 mod logins;
 #[cfg(test)]
+mod mediums;
+#[cfg(test)]
 mod members;
 #[cfg(test)]
 mod messages;
@@ -40,6 +42,8 @@ mod messages;
 mod moves;
 #[cfg(test)]
 mod names;
+#[cfg(all(test, feature = "nats"))]
+mod nats;
 #[cfg(test)]
 mod presence;
 #[cfg(test)]
