@@ -14,6 +14,7 @@ pub mod nats;
 pub(crate) mod package;
 mod postgres;
 pub mod redis;
+mod rocketmq;
 pub mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &zookeeper::ZooKeeper,
     &nacos::Nacos,
     &hazelcast::Hazelcast,
+    &rocketmq::RocketMq,
 ];
 
 /// What must be known about one kind of server in order to keep an instance of it.
@@ -267,6 +269,11 @@ impl Engine {
     /// A private Hazelcast of one member.
     pub fn hazelcast() -> Builder {
         Builder { kind: &hazelcast::Hazelcast }
+    }
+
+    /// A private RocketMQ, a name server and a broker, whose user has a password.
+    pub fn rocketmq() -> Builder {
+        Builder { kind: &rocketmq::RocketMq }
     }
 
     /// Kills the server with SIGKILL and waits until it is gone. The port and the data stay reserved for
