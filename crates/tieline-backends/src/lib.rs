@@ -9,7 +9,7 @@ pub mod conformance;
 mod crc16;
 #[cfg(feature = "hazelcast")]
 pub mod hazelcast;
-#[cfg(any(feature = "nats", feature = "hazelcast"))]
+#[cfg(any(feature = "nats", feature = "hazelcast", feature = "rocketmq"))]
 mod hosts;
 #[cfg(any(feature = "redis", feature = "nats", feature = "hazelcast"))]
 mod inbox;
@@ -19,17 +19,24 @@ mod inbox;
     feature = "nats",
     feature = "hazelcast",
     feature = "zookeeper",
-    feature = "nacos"
+    feature = "nacos",
+    feature = "rocketmq"
 ))]
 mod life;
-#[cfg(any(feature = "redis", feature = "nats", feature = "hazelcast"))]
+#[cfg(any(feature = "redis", feature = "nats", feature = "hazelcast", feature = "rocketmq"))]
 mod medium;
 #[cfg(feature = "mesh")]
 pub mod mesh;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod pause;
-#[cfg(any(feature = "mesh", feature = "redis", feature = "nats", feature = "hazelcast"))]
+#[cfg(any(
+    feature = "mesh",
+    feature = "redis",
+    feature = "nats",
+    feature = "hazelcast",
+    feature = "rocketmq"
+))]
 mod queue;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -37,6 +44,8 @@ pub mod redis;
 pub mod registry;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod requests;
+#[cfg(feature = "rocketmq")]
+pub mod rocketmq;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub mod sql;
 #[cfg(feature = "sqlite")]
@@ -46,7 +55,7 @@ mod tls;
 
 #[cfg(feature = "hazelcast")]
 pub use hazelcast::{HazelcastAddress, HazelcastBroker, HazelcastError, HazelcastSettings};
-#[cfg(any(feature = "redis", feature = "nats", feature = "hazelcast"))]
+#[cfg(any(feature = "redis", feature = "nats", feature = "hazelcast", feature = "rocketmq"))]
 pub use medium::{MAX_ENVELOPE, Pace};
 #[cfg(feature = "mesh")]
 pub use mesh::{MeshBroker, MeshError, MeshSettings, Secret};
@@ -63,6 +72,8 @@ pub use redis::{RedisAddress, RedisBroker, RedisError, RedisSettings};
 pub use registry::nacos::{NacosAddress, NacosError, NacosRegistry, NacosSettings};
 #[cfg(feature = "zookeeper")]
 pub use registry::zookeeper::{ZooKeeperAddress, ZooKeeperError, ZooKeeperRegistry, ZooKeeperSettings};
+#[cfg(feature = "rocketmq")]
+pub use rocketmq::{RocketMqAddress, RocketMqBroker, RocketMqError, RocketMqSettings};
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub use sql::{SqlAddress, SqlAddressError, SqlError, SqlReason, SqlStore};
 #[cfg(feature = "sqlite")]

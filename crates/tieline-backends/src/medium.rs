@@ -29,7 +29,7 @@ use crate::life::Life;
 use crate::pause::pause;
 use crate::queue::{self, Words};
 
-#[cfg(any(test, feature = "nats"))]
+#[cfg(any(test, feature = "nats", feature = "rocketmq"))]
 pub(crate) mod parts;
 #[cfg(any(feature = "redis", feature = "nats"))]
 pub(crate) mod stream;

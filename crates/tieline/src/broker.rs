@@ -11,6 +11,8 @@ use tieline_backends::{
 };
 #[cfg(feature = "nats")]
 use tieline_backends::{NatsAddress, NatsBroker, NatsError, NatsSettings};
+#[cfg(feature = "rocketmq")]
+use tieline_backends::{RocketMqAddress, RocketMqBroker, RocketMqError, RocketMqSettings};
 use tieline_core::broker::{Broker, Inbound};
 use tieline_proto::NodeId;
 
@@ -29,6 +31,9 @@ pub enum BrokerUrl {
     /// `nats://host,…`, or `tls://host,…` where TLS is insisted on.
     #[cfg(feature = "nats")]
     Nats(NatsAddress),
+    /// `rocketmq://host,…`: the name servers of RocketMQ.
+    #[cfg(feature = "rocketmq")]
+    RocketMq(RocketMqAddress),
 }
 
 /// Text that is no address of a broker. It is not repeated: addresses of servers have passwords.
@@ -63,6 +68,10 @@ pub enum BrokerStartError {
     #[cfg(feature = "nats")]
     #[error(transparent)]
     Nats(#[from] NatsError),
+    /// RocketMQ.
+    #[cfg(feature = "rocketmq")]
+    #[error(transparent)]
+    RocketMq(#[from] RocketMqError),
 }
 
 /// Reads an address of one kind, and says what is wrong with it.
@@ -112,6 +121,17 @@ const SCHEMES: &[Scheme] = &[
         #[cfg(not(feature = "nats"))]
         read: None,
     },
+    Scheme {
+        names: &["rocketmq"],
+        example: "rocketmq://[USER:PASSWORD@]HOST[:PORT],HOST",
+        feature: Some(("RocketMQ", "rocketmq")),
+        #[cfg(feature = "rocketmq")]
+        read: Some(|text| {
+            RocketMqAddress::parse(text).map(BrokerUrl::RocketMq).map_err(|error| error.to_string())
+        }),
+        #[cfg(not(feature = "rocketmq"))]
+        read: None,
+    },
 ];
 
 /// The list of all, for an error.
@@ -145,6 +165,8 @@ impl fmt::Display for BrokerUrl {
             BrokerUrl::Redis(address) => address.fmt(f),
             #[cfg(feature = "nats")]
             BrokerUrl::Nats(address) => address.fmt(f),
+            #[cfg(feature = "rocketmq")]
+            BrokerUrl::RocketMq(address) => address.fmt(f),
         }
     }
 }
@@ -178,6 +200,8 @@ impl BrokerUrl {
             BrokerUrl::Redis(_) => "redis:",
             #[cfg(feature = "nats")]
             BrokerUrl::Nats(_) => "nats:",
+            #[cfg(feature = "rocketmq")]
+            BrokerUrl::RocketMq(_) => "rocketmq:",
         }
     }
 
@@ -204,6 +228,11 @@ impl BrokerUrl {
             BrokerUrl::Nats(address) => {
                 let settings = NatsSettings::new(cluster, address.clone());
                 Started::server(NatsBroker::start(settings, node, inbound).await?)
+            }
+            #[cfg(feature = "rocketmq")]
+            BrokerUrl::RocketMq(address) => {
+                let settings = RocketMqSettings::new(cluster, address.clone());
+                Started::server(RocketMqBroker::start(settings, node, inbound).await?)
             }
         }))
     }
@@ -240,6 +269,8 @@ mod tests {
             ("redis://:hush@h:1/2", "redis:", "redis://default:***@h:1/2"),
             #[cfg(feature = "nats")]
             ("tls://u:hush@h,i:1", "nats:", "tls://u:***@h:4222,i:1"),
+            #[cfg(feature = "rocketmq")]
+            ("rocketmq://k:hush@h,i:1", "rocketmq:", "rocketmq://k:***@h:9876,i:1"),
         ] {
             let url: BrokerUrl = text.parse().unwrap();
             assert_eq!((url.name(), url.to_string().as_str()), (name, shown));

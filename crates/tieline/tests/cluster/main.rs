@@ -56,6 +56,8 @@ mod registries;
 mod rest;
 #[cfg(test)]
 mod resumes;
+#[cfg(all(test, feature = "rocketmq"))]
+mod rocketmq;
 #[cfg(test)]
 mod standstill;
 #[cfg(test)]

@@ -1,0 +1,101 @@
+//! The broker against real servers: the conformance suite, outages, and whatever a server, its users or a URL can have wrong.
+//!
+//! Servers are private ones, kept by xtask, and few, because they take long to start. `TIELINE_TEST_ROCKETMQ` names another one for the
+//! suite; what kills a server is left out then, and says so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tieline_core::broker::{Broker, Inbound};
+use tieline_proto::NodeId;
+use xtask::{Engine, left_out};
+
+use super::{RocketMqAddress, RocketMqBroker, RocketMqSettings};
+use crate::conformance::{self, Fabric, Joining, outage};
+use crate::medium::Pace;
+
+mod beginnings;
+mod ways;
+
+/// The settings of the tests: a cluster of its own, and quick canaries.
+fn settings(url: &str) -> RocketMqSettings {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Another run may use the same server at the same time.
+    let cluster = format!("tests-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let settings = RocketMqSettings::new(&cluster, RocketMqAddress::parse(url).unwrap());
+    RocketMqSettings { pace: Pace { canary: Duration::from_millis(300), ..settings.pace }, ..settings }
+}
+
+/// Whether the server is ours to hurt. If not, that is said.
+fn is_private(test: &str) -> bool {
+    let is_named = std::env::var_os("TIELINE_TEST_ROCKETMQ").is_some();
+    if is_named {
+        left_out(
+            &format!("the RocketMQ broker: {test}"),
+            "TIELINE_TEST_ROCKETMQ names a server that was not started here",
+        );
+    }
+    !is_named
+}
+
+/// Nodes of one cluster on one server.
+struct Cluster(RocketMqSettings);
+
+impl Fabric for Cluster {
+    fn join(&self, node: NodeId, inbound: Arc<dyn Inbound>) -> Joining<'_> {
+        Box::pin(async move {
+            let broker = RocketMqBroker::start(self.0.clone(), &node, inbound).await.unwrap();
+            let broker: Arc<dyn Broker> = Arc::new(broker);
+            broker
+        })
+    }
+}
+
+/// A private server.
+struct Private(Engine);
+
+impl outage::Server for Private {
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.0.restart().unwrap();
+    }
+
+    fn stand_still(&mut self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    fn go_on(&mut self) {
+        self.signal(Signal::SIGCONT);
+    }
+}
+
+impl Private {
+    fn signal(&self, signal: Signal) {
+        let pid = self.0.pid().expect("it runs");
+        kill(Pid::from_raw(pid as i32), signal).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms_and_so_do_registry_and_directory_over_it() {
+    let engine = Engine::rocketmq().start().unwrap();
+    conformance::broker(|| Cluster(settings(engine.url()))).await;
+    conformance::heartbeat::suite(|| Cluster(settings(engine.url()))).await;
+    conformance::directory::suite(|| Cluster(settings(engine.url()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outlives_a_server_that_stands_still_and_one_that_is_killed() {
+    if is_private("a server that stands still or is killed") {
+        let mut server = Private(Engine::rocketmq().start().unwrap());
+        let url = server.0.url().to_owned();
+        outage::server_stands_still(&Cluster(settings(&url)), &mut server).await;
+        outage::server_killed_and_back(&Cluster(settings(&url)), &mut server).await;
+    }
+}
