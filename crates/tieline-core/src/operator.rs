@@ -266,6 +266,8 @@ impl Application for Operator {
     fn resumed(&mut self, shard: &mut Shard<Self>, slot: Slot) {
         if let Some(session) = shard.session_mut(slot) {
             session.taking = 0;
+            // It was sent away and has come back here: it can be sent again.
+            session.leaving = false;
         }
         self.enlist(shard, slot);
         self.greet(shard, slot);

@@ -24,6 +24,7 @@ pub use heartbeat::{Due, Heartbeat, Met, Sign};
 pub use view::{HOLD, Keeping, MAX_MEMBERS};
 
 pub use crate::ring::MAX_WEIGHT;
+use crate::ring::{Ring, RingHash};
 
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,9 @@ pub struct Registration {
     pub capacity: u64,
     /// The version of its program; empty where it does not say.
     pub version: String,
+    /// Where it says that connections belong, as [`Placement`](crate::ring::Placement) is written: all nodes of a cluster say the
+    /// same. Empty where it does not say, as one does that somebody has written down.
+    pub placement: String,
     /// Whether it wants clients.
     pub state: NodeState,
 }
@@ -54,6 +58,7 @@ impl Default for Registration {
             weight: 1,
             capacity: 0,
             version: String::new(),
+            placement: String::new(),
             state: NodeState::Up,
         }
     }
@@ -98,6 +103,16 @@ pub struct View {
     pub namesake: Option<Member>,
     /// Entries of the cluster that nobody can read, or that are too many, as of the last time that it was looked at.
     pub strange: usize,
+}
+
+impl View {
+    /// The ring of those that new clients may be sent to: these nodes, and whoever looks, if that is such a node too. Gateways
+    /// make theirs of the same nodes.
+    pub fn ring(&self, hash: RingHash, own: Option<(&str, u32)>) -> Ring {
+        let takers = self.members.iter().filter(|member| member.takes_clients());
+        let others = takers.map(|member| (member.id.name.as_str(), member.registration.weight));
+        Ring::new(hash, others.chain(own))
+    }
 }
 
 /// What a registry shows, as it is shared.

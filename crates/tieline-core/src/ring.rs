@@ -11,6 +11,8 @@
 mod hash;
 #[cfg(test)]
 mod measured;
+mod placement;
+mod plan;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +20,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 pub use hash::{RingHash, UnknownHash};
+pub use placement::{Placement, UnknownPlacement};
+pub use plan::Plan;
 
 /// The most that a node weighs; what weighs more weighs this. It bounds what a foreign registry's entry can make of a ring.
 pub const MAX_WEIGHT: u32 = 100;

@@ -166,6 +166,9 @@ pub struct Beat {
     /// The version of its program; empty from one that does not say.
     #[serde(default)]
     pub program: String,
+    /// Where it says that connections belong; empty from one that does not say.
+    #[serde(default)]
+    pub placement: String,
     /// Whether it gives its clients away and takes no new ones.
     #[serde(default)]
     pub draining: bool,

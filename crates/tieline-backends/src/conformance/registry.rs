@@ -82,6 +82,7 @@ fn words(name: &str) -> Registration {
         weight: 3,
         capacity: 1000,
         version: "0.1.0".to_owned(),
+        placement: "ring:md5".to_owned(),
         state: NodeState::Up,
     }
 }

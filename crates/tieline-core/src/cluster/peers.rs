@@ -15,6 +15,8 @@ pub struct Peer {
     pub client_url: String,
     /// Its connections, as of its last sign of life.
     pub connections: u64,
+    /// Where it says that connections belong; empty where it does not say.
+    pub placement: String,
     /// Since when the broker has no way to it; none where it has one.
     pub lost: Option<Instant>,
     /// Whether a third node reaches it, where this one does not: then it is believed to live as long as that lasts.
@@ -33,6 +35,7 @@ impl Peer {
             id: member.id.clone(),
             client_url: member.registration.client_url.clone(),
             connections: member.registration.connections,
+            placement: member.registration.placement.clone(),
             lost,
             is_vouched: matches!(member.standing, Standing::Vouched(_)),
             complete,

@@ -15,7 +15,7 @@ use tieline_websocket::Kind;
 use super::Operator;
 use crate::command::Command;
 use crate::hub::Hub;
-use crate::node::Node;
+use crate::node::{Node, Overloaded};
 use crate::session::Session;
 use crate::stamp::unix_ms;
 use crate::subprotocol::Subprotocol;
@@ -29,25 +29,31 @@ const JITTER: Duration = Duration::from_secs(1);
 /// What a client is told whose newer connection has come.
 const REPLACED: &str = "The client has connected again.";
 
+/// Whether a connection can be sent away: it is whole, goes nowhere yet, and was not told to.
+fn may_go(session: &Session) -> bool {
+    session.greeted && !session.leaving && session.taking == 0
+}
+
 impl Operator {
-    /// Sends so many connections away that were not yet, those that `belong` elsewhere. Returns how many it has sent.
-    pub(crate) fn send_away(
-        &mut self,
-        shard: &mut Shard<Self>,
-        most: usize,
-        belongs: impl Fn(&Session) -> bool,
-    ) -> usize {
-        let stays = |session: &Session| session.leaving || !session.greeted || session.taking > 0;
-        let slots: Vec<Slot> = shard
-            .sessions()
-            .filter(|(_, session)| !stays(session) && belongs(session))
-            .map(|(slot, _)| slot)
-            .take(most)
-            .collect();
-        for slot in &slots {
-            self.send_one_away(shard, *slot);
-        }
+    /// Sends so many connections away that were not yet. Returns how many it has sent.
+    pub(crate) fn send_away(&mut self, shard: &mut Shard<Self>, most: usize) -> usize {
+        let may_go = shard.sessions().filter(|(_, session)| may_go(session));
+        let slots: Vec<Slot> = may_go.map(|(slot, _)| slot).take(most).collect();
+        slots.iter().for_each(|slot| self.send_one_away(shard, *slot));
         slots.len()
+    }
+
+    /// The same with certain connections, those of them that are still there.
+    pub(crate) fn send_these_away(&mut self, shard: &mut Shard<Self>, these: &[Address]) -> usize {
+        let mut sent = 0;
+        for address in these {
+            let Some(slot) = shard.find(*address) else { continue };
+            if shard.session(slot).is_some_and(may_go) {
+                self.send_one_away(shard, slot);
+                sent += 1;
+            }
+        }
+        sent
     }
 
     fn send_one_away(&mut self, shard: &mut Shard<Self>, slot: Slot) {
@@ -169,29 +175,53 @@ impl Node {
     /// Sends about so many connections away, of all shards together. Returns how many it has sent.
     ///
     /// # Errors
-    /// [`Overloaded`](crate::Overloaded) when a shard has no room for the request.
-    pub async fn send_away(&self, most: usize) -> Result<usize, crate::Overloaded> {
-        self.send_away_if(most, |_| true).await
+    /// [`Overloaded`] when a shard has no room for the request.
+    pub async fn send_away(&self, most: usize) -> Result<usize, Overloaded> {
+        let shards = self.handle().shards();
+        let most = most.div_ceil(shards);
+        let mut sent = 0;
+        for shard in 0..shards {
+            let away =
+                move |operator: &mut Operator, shard: &mut Shard<Operator>| operator.send_away(shard, most);
+            sent += self.ask(shard as u16, away).await?;
+        }
+        Ok(sent)
     }
 
-    /// The same for those that belong elsewhere.
+    /// The connections that `belong` elsewhere, of those that can be sent there. It looks at every connection once.
     ///
     /// # Errors
     /// As [`send_away`](Node::send_away).
-    pub async fn send_away_if(
+    pub async fn to_be_sent_away(
         &self,
-        most: usize,
-        belongs: impl Fn(&Session) -> bool + Clone + Send + 'static,
-    ) -> Result<usize, crate::Overloaded> {
-        let shards = self.handle().shards();
-        let mut sent = 0;
-        for shard in 0..shards {
-            let most = most.div_ceil(shards);
-            let belongs = belongs.clone();
-            let away = move |operator: &mut Operator, shard: &mut Shard<Operator>| {
-                operator.send_away(shard, most, belongs)
+        belong: impl Fn(&Session) -> bool + Clone + Send + 'static,
+    ) -> Result<Vec<Address>, Overloaded> {
+        let mut all = Vec::new();
+        for shard in 0..self.handle().shards() {
+            let belong = belong.clone();
+            let look = move |_: &mut Operator, shard: &mut Shard<Operator>| {
+                let going = shard.sessions().filter(|(_, session)| may_go(session) && belong(session));
+                going.map(|(slot, _)| shard.address(slot)).collect::<Vec<_>>()
             };
-            sent += self.ask(shard as u16, away).await?;
+            all.extend(self.ask(shard as u16, look).await?);
+        }
+        Ok(all)
+    }
+
+    /// Sends certain connections away. Returns how many of them were still there.
+    ///
+    /// # Errors
+    /// As [`send_away`](Node::send_away). Those of other shards may have been sent.
+    pub async fn send_these_away(&self, these: &[Address]) -> Result<usize, Overloaded> {
+        let mut sent = 0;
+        for shard in 0..self.handle().shards() as u16 {
+            let own: Vec<Address> = these.iter().copied().filter(|address| address.shard == shard).collect();
+            if !own.is_empty() {
+                let away = move |operator: &mut Operator, shard: &mut Shard<Operator>| {
+                    operator.send_these_away(shard, &own)
+                };
+                sent += self.ask(shard, away).await?;
+            }
         }
         Ok(sent)
     }

@@ -23,6 +23,9 @@ const MAX_URL: usize = 300;
 /// The most bytes of a program's version.
 const MAX_VERSION: usize = 64;
 
+/// The most bytes of where connections belong, later programs' words among them.
+const MAX_PLACEMENT: usize = 32;
+
 /// Why an entry is no node of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Strange {
@@ -62,6 +65,8 @@ struct Words<'a> {
     capacity: u64,
     #[serde(borrow, default)]
     version: Cow<'a, str>,
+    #[serde(borrow, default)]
+    placement: Cow<'a, str>,
     #[serde(default)]
     draining: bool,
 }
@@ -89,6 +94,7 @@ pub fn write(cluster: &str, id: &NodeId, registration: &Registration) -> String 
         weight: registration.weight,
         capacity: registration.capacity,
         version: registration.version.as_str().into(),
+        placement: registration.placement.as_str().into(),
         draining: registration.state == NodeState::Draining,
     };
     serde_json::to_string(&words).expect("names and numbers are JSON")
@@ -115,7 +121,8 @@ pub fn read(cluster: &str, bytes: &[u8]) -> Result<Member, Strange> {
         ("client_url", is_client_url(&words.client_url)),
         ("peer_url", is_peer_url(&words.peer_url)),
         ("weight", (1..=MAX_WEIGHT).contains(&words.weight)),
-        ("version", words.version.len() <= MAX_VERSION && words.version.bytes().all(is_plain)),
+        ("version", words.version.len() <= MAX_VERSION && is_word(&words.version)),
+        ("placement", words.placement.len() <= MAX_PLACEMENT && words.placement.split(':').all(is_word)),
     ];
     if let Some((key, _)) = checks.iter().find(|(_, is_fit)| !is_fit) {
         return Err(Strange::Value(key));
@@ -127,6 +134,7 @@ pub fn read(cluster: &str, bytes: &[u8]) -> Result<Member, Strange> {
         weight: words.weight,
         capacity: words.capacity,
         version: words.version.into_owned(),
+        placement: words.placement.into_owned(),
         state: if words.draining { NodeState::Draining } else { NodeState::Up },
     };
     let id = NodeId { name: words.name, incarnation: words.incarnation };
@@ -153,6 +161,11 @@ fn is_url(text: &str, schemes: &[&str]) -> bool {
         && authority.bytes().all(is_allowed)
 }
 
+/// Whether a text may stand in a log line and on a page as it is.
+fn is_word(text: &str) -> bool {
+    text.bytes().all(is_plain)
+}
+
 /// Whether a byte may stand in a log line and on a page as it is.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b".-_+".contains(&byte)
@@ -176,6 +189,7 @@ mod tests {
             weight: MAX_WEIGHT,
             capacity: 1_000_000,
             version: "0.1.0-rc.1+x".into(),
+            placement: "ring:fnv".into(),
             state: NodeState::Draining,
         }
     }
@@ -198,6 +212,7 @@ mod tests {
             client_url: url("wss"),
             peer_url: url("mesh"),
             version: "9".repeat(MAX_VERSION),
+            placement: "r".repeat(MAX_PLACEMENT),
             ..full()
         };
         let cluster = "c".repeat(256);
@@ -234,6 +249,9 @@ mod tests {
             ("weight", "0"),
             ("weight", "101"),
             ("version", r#""<b>""#),
+            ("placement", r#""ring:<b>""#),
+            ("placement", r#""a\nforged line""#),
+            ("placement", r#""a placement of more than 32 bytes""#),
             ("incarnation", r#""0000000000000000""#),
         ] {
             assert_eq!(with(key, value), Err(Strange::Value(key)), "{value}");

@@ -7,6 +7,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 use tieline_core::broker::MemoryExchange;
+use tieline_core::session::Session;
 use tieline_core::{ClusterTimes, Routing, Subprotocol};
 
 use crate::house::{Guest, Heard, House, Peer, eventually};
@@ -139,11 +140,13 @@ fn wander(
 /// Sends the client's connection away, and not those of the senders.
 fn send_one_away(house: &House, id: Option<&str>) -> usize {
     let id = id.map(|id| id.parse().unwrap());
-    house
-        .block_on(house.node.send_away_if(100, move |session| {
-            id.map_or(session.user().is_some_and(|user| user.as_str() == "u"), |id| session.id() == id)
-        }))
-        .unwrap()
+    let goes = move |session: &Session| {
+        id.map_or(session.user().is_some_and(|user| user.as_str() == "u"), |id| session.id() == id)
+    };
+    let these = house.block_on(house.node.to_be_sent_away(goes)).unwrap();
+    let sent = house.block_on(house.node.send_these_away(&these)).unwrap();
+    assert_eq!(house.block_on(house.node.send_these_away(&these)).unwrap(), 0, "they are told once");
+    sent
 }
 
 /// A client without a second connection: it is closed, and comes to the next node.

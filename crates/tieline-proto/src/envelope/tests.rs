@@ -62,6 +62,7 @@ fn what_is_written_reads_back_and_no_part_of_it() {
         weight: 4,
         capacity: 5,
         program: "0.1.0".into(),
+        placement: "ring:md5".into(),
         draining: true,
     };
     for rare in [
