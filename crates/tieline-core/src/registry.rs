@@ -109,9 +109,19 @@ impl View {
     /// The ring of those that new clients may be sent to: these nodes, and whoever looks, if that is such a node too. Gateways
     /// make theirs of the same nodes.
     pub fn ring(&self, hash: RingHash, own: Option<(&str, u32)>) -> Ring {
+        Ring::new(hash, self.takers().chain(own))
+    }
+
+    /// Whether that ring is this one, without making it.
+    pub fn is_on(&self, ring: &Ring, own: Option<(&str, u32)>) -> bool {
+        let mut nodes: Vec<(&str, u32)> = self.takers().chain(own).collect();
+        nodes.sort_unstable();
+        nodes.into_iter().eq(ring.nodes())
+    }
+
+    fn takers(&self) -> impl Iterator<Item = (&str, u32)> {
         let takers = self.members.iter().filter(|member| member.takes_clients());
-        let others = takers.map(|member| (member.id.name.as_str(), member.registration.weight));
-        Ring::new(hash, others.chain(own))
+        takers.map(|member| (member.id.name.as_str(), member.registration.weight.min(MAX_WEIGHT)))
     }
 }
 

@@ -31,7 +31,7 @@ use tieline_core::token::Keys;
 pub use document::markdown;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use keeping::{History, Members, SlowConsumer};
-pub use kind::{Demo, LogFormat, Masked, Size};
+pub use kind::{Demo, LogFormat, Masked, Rebalance, Size};
 pub use layers::Layers;
 pub use row::{Row, rows};
 pub use table::{Deflate, GroupTable, HubTable, Inbox, Limits, Log, Server, Times};

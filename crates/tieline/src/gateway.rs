@@ -30,7 +30,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tieline_core::registry::{Registry, SharedView};
+use tieline_core::registry::{Registry, SharedView, View};
+use tieline_core::ring::Placement;
 use tieline_proto::ErrorCode;
 use tieline_switchboard::{PipeSettings, Pipes};
 use tokio::sync::watch;
@@ -105,6 +106,9 @@ pub async fn open(url: &RegistryUrl, cluster: &str) -> Result<Arc<dyn Registry>,
 struct Gateway {
     nodes: Nodes,
     chooser: Chooser,
+    /// Where it places users: on a ring, or elsewhere.
+    placement: Placement,
+    has_warned_of_placement: AtomicBool,
     finder: Finder,
     forwarding: Forwarding,
     dialer: Dialer,
@@ -120,6 +124,11 @@ impl Gateway {
         let seed = RandomState::new().hash_one(std::process::id());
         Gateway {
             nodes: Nodes::new(settings.ring_hash),
+            placement: match settings.policy {
+                Policy::Ring => Placement::Ring(settings.ring_hash),
+                _ => Placement::None,
+            },
+            has_warned_of_placement: AtomicBool::new(false),
             chooser: Chooser::new(settings.policy, settings.bound, settings.tries.get(), seed),
             finder: Finder { paths: settings.user_path.clone(), parameters: settings.user_parameter.clone() },
             forwarding: Forwarding {
@@ -131,6 +140,23 @@ impl Gateway {
             client: relay::client(settings.connect_timeout),
             tally: GatewayTally::default(),
             is_stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes over what the registry shows.
+    fn follow(&self, view: &View) {
+        self.nodes.follow(view);
+        let own = self.placement.name();
+        let is_elsewhere =
+            |theirs: &&str| !theirs.is_empty() && *theirs != Placement::None.name() && *theirs != own;
+        let mut theirs = view.members.iter().map(|member| member.registration.placement.as_str());
+        if let Some(theirs) = theirs.find(is_elsewhere)
+            && !self.has_warned_of_placement.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                placement = theirs,
+                "The nodes send clients to where their ring has them, and this gateway brings them elsewhere: give it that ring by `--policy ring` and `--ring-hash`."
+            );
         }
     }
 
@@ -211,7 +237,7 @@ pub async fn serve(
     let pipe_settings = PipeSettings { idle: settings.idle, ..PipeSettings::default() };
     let pipes: Pipes<Lease> = Pipes::start(threads, pipe_settings)?;
     let gateway = Arc::new(Gateway::new(&settings));
-    gateway.nodes.follow(&view.borrow());
+    gateway.follow(&view.borrow());
     tracing::info!(%address, policy = %settings.policy, "The gateway has started.");
 
     let tasks = [
@@ -274,7 +300,7 @@ fn edge_settings(settings: &GatewaySettings) -> EdgeSettings {
 async fn follow(gateway: Arc<Gateway>, mut view: watch::Receiver<SharedView>) {
     while view.changed().await.is_ok() {
         let shown = Arc::clone(&view.borrow_and_update());
-        gateway.nodes.follow(&shown);
+        gateway.follow(&shown);
     }
 }
 

@@ -19,6 +19,7 @@ pub mod log;
 pub mod membership;
 pub mod metrics;
 pub mod mint;
+pub mod rebalance;
 pub mod registry;
 pub mod rest;
 pub mod routes;
@@ -75,9 +76,9 @@ pub enum Failure {
     /// The node could not become a member of its cluster.
     #[error(transparent)]
     Membership(#[from] membership::MembershipError),
-    /// The node's name is another one's.
+    /// The node had to give way to another.
     #[error(transparent)]
-    Name(#[from] membership::NameLost),
+    Expelled(#[from] membership::Expelled),
     /// The gateway cannot learn of the nodes.
     #[error(transparent)]
     Gateway(#[from] gateway::GatewayError),

@@ -9,21 +9,26 @@ use std::sync::Arc;
 
 use tieline_backends::MeshBroker;
 use tieline_core::registry::{Registration, Registry};
+use tieline_core::ring::Placement;
 use tieline_core::{Cluster, ClusterSettings, ClusterTask, Node};
 use tieline_proto::Incarnation;
 
 use crate::admission::MemberOrigins;
 use crate::broker::{BrokerStartError, BrokerUrl, Started};
-use crate::config::Settings;
+use crate::config::{Rebalance, Settings};
+use crate::rebalance::{RebalanceSettings, RebalanceTally, Rebalancer};
 use crate::registry::RegistryOpenError;
 use addresses::Surroundings;
 use follower::Follower;
 
 mod addresses;
+mod agreement;
 mod challenge;
 mod follower;
 
 pub use addresses::{AddressError, authority, client_url};
+pub(crate) use agreement::differing;
+pub use agreement::{Expelled, PlacementDiffers};
 pub use follower::NameLost;
 
 /// Why a node could not become a member.
@@ -41,6 +46,9 @@ pub enum MembershipError {
     /// Another node has the name.
     #[error(transparent)]
     Name(#[from] NameLost),
+    /// The nodes of the cluster agree on another placement.
+    #[error(transparent)]
+    Placement(#[from] PlacementDiffers),
 }
 
 /// A node's membership, to be ended before its shards are.
@@ -57,6 +65,9 @@ pub struct Membership {
     /// A start of a node of this name that was registered and did not answer.
     former: Option<Incarnation>,
     follower: Option<Follower>,
+    /// How connections are sent to where they belong; none where they stay.
+    rebalance: Option<RebalanceSettings>,
+    rebalancer: Option<Rebalancer>,
     /// Where the other nodes connect, if they do.
     pub peers: Option<SocketAddr>,
 }
@@ -79,9 +90,10 @@ impl Membership {
         let mut registration = Registration {
             // An empty address stands for none between nodes.
             client_url: client_url.clone().unwrap_or_default(),
-            weight: server.weight,
+            weight: server.registry.weight(&node.id().name).unwrap_or(server.weight),
             capacity: settings.limits.connections as u64,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            placement: server.placement.to_string(),
             ..Registration::default()
         };
         let mut former = None;
@@ -93,6 +105,7 @@ impl Membership {
                 former = Some(holder.id.incarnation);
                 challenge::challenge(holder).await?;
             }
+            agreement::check(server.placement.name(), &registry.view().borrow())?;
         }
         node.describe(registration.clone());
         let (cluster, started) = match &server.broker {
@@ -128,13 +141,33 @@ impl Membership {
             "The node is a member of the cluster."
         );
         let (node, members) = (Arc::clone(node), Arc::clone(members));
-        let follower = None;
-        Ok(Some(Membership { node, cluster, mesh, registry, is_apart, members, former, follower, peers }))
+        let rebalance = match (server.placement, server.rebalance) {
+            (Placement::Ring(hash), Rebalance::Gradually) => {
+                let weight = node.registration().weight;
+                Some(RebalanceSettings { hash, weight, rate: server.rebalance_rate })
+            }
+            (Placement::None, _) | (_, Rebalance::Never) => None,
+        };
+        Ok(Some(Membership {
+            node,
+            cluster,
+            mesh,
+            registry,
+            is_apart,
+            members,
+            former,
+            follower: None,
+            rebalance,
+            rebalancer: None,
+            peers,
+        }))
     }
 
     /// Registers the node, which can be connected to from now on, and follows what the registry shows.
-    pub fn announce(&mut self) {
+    pub fn announce(&mut self, tally: &Arc<RebalanceTally>) {
         self.follower = Some(Follower::start(self));
+        let start = |settings| Rebalancer::start(&self.node, &self.registry, settings, tally);
+        self.rebalancer = self.rebalance.map(start);
     }
 
     /// What places connections.
@@ -142,16 +175,19 @@ impl Membership {
         &self.registry
     }
 
-    /// Waits until the name is another node's, which this one has to give way to.
-    pub async fn name_lost(&self) -> NameLost {
+    /// Waits until this node has to give way to another.
+    pub async fn expelled(&self) -> Expelled {
         match &self.follower {
-            Some(follower) => follower.name_lost().await,
+            Some(follower) => follower.expelled().await,
             None => std::future::pending().await,
         }
     }
 
     /// Says goodbye to the others.
     pub async fn end(self) {
+        if let Some(rebalancer) = self.rebalancer {
+            rebalancer.stop().await;
+        }
         if let Some(follower) = self.follower {
             follower.stop().await;
         }

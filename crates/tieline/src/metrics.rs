@@ -23,6 +23,7 @@ use tieline_switchboard::Counters;
 pub use document::markdown;
 
 use crate::http::HttpTally;
+use crate::rebalance::RebalanceTally;
 use crate::rest::RestTally;
 use crate::routes::Station;
 use crate::upstream::UpstreamTally;
@@ -36,6 +37,7 @@ struct View<'a> {
     http: &'a HttpTally,
     rest: &'a RestTally,
     upstream: &'a UpstreamTally,
+    rebalance: &'a RebalanceTally,
     /// None where the node is alone.
     cluster: Option<ClusterView<'a>>,
     /// What the registry shows, where there is one.
@@ -51,7 +53,7 @@ struct ClusterView<'a> {
 
 /// The whole text.
 pub fn render(station: &Station) -> String {
-    let Station { node, http, rest, upstream, .. } = station;
+    let Station { node, http, rest, upstream, rebalance, .. } = station;
     let cluster = node.cluster().map(|cluster| ClusterView {
         cluster,
         peers: cluster.peers(),
@@ -59,7 +61,7 @@ pub fn render(station: &Station) -> String {
     });
     let placement = station.view();
     let (counters, tally) = (node.counters(), node.tally());
-    let view = View { node, counters, tally, http, rest, upstream, cluster, placement };
+    let view = View { node, counters, tally, http, rest, upstream, rebalance, cluster, placement };
     let mut text = String::with_capacity(16 * 1024);
     for family in FAMILIES {
         family.write(&view, &mut text);

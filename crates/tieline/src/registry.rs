@@ -10,7 +10,7 @@ use tieline_backends::{RedisAddress, RedisError, RedisRegistry, RedisRegistrySet
 #[cfg(feature = "zookeeper")]
 use tieline_backends::{ZooKeeperAddress, ZooKeeperError, ZooKeeperRegistry, ZooKeeperSettings};
 use tieline_core::registry::{Fixed, FixedError, Registry};
-use tieline_proto::NodeId;
+use tieline_proto::{NodeId, NodeName};
 
 /// The address of a registry.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -131,6 +131,13 @@ impl RegistryUrl {
         }
     }
 
+    /// What a list says that a node weighs: its own word has no part in it, for whoever has the list knows nothing else.
+    pub fn weight(&self, node: &NodeName) -> Option<u32> {
+        let RegistryUrl::Static(list) = self else { return None };
+        let member = list.members().iter().find(|member| member.id.name == *node)?;
+        Some(member.registration.weight)
+    }
+
     /// The server that others can read what nodes declare at, where there is one, and whether it can only be reached on this
     /// machine.
     pub fn server(&self) -> Option<(String, bool)> {
@@ -215,6 +222,9 @@ mod tests {
             );
             assert!(!error.contains("hush"), "{error}");
         }
+        let list: RegistryUrl = "static://a=ws://a:1;weight=2,b=ws://b:1".parse().unwrap();
+        let weights = ["a", "b", "c"].map(|name| list.weight(&NodeName::new(name).unwrap()));
+        assert_eq!(weights, [Some(2), Some(1), None]);
         let error = "static://a=ws://a;weight=0".parse::<RegistryUrl>().unwrap_err().to_string();
         assert!(error.contains("weight"), "{error}");
     }

@@ -19,6 +19,7 @@ use crate::broker::BrokerUrl;
 use crate::client::bearer;
 use crate::config::Demo;
 use crate::http::{Caller, Found, Head, HttpTally, Refusal};
+use crate::rebalance::RebalanceTally;
 use crate::rest::RestTally;
 use crate::upstream::UpstreamTally;
 use crate::{demo, metrics, rest};
@@ -37,6 +38,8 @@ pub struct Station {
     pub rest: RestTally,
     /// What was counted of events for the application.
     pub upstream: Arc<UpstreamTally>,
+    /// What was counted of clients that were sent to where they belong.
+    pub rebalance: Arc<RebalanceTally>,
     /// Who is shown the demo page.
     pub demo: Demo,
     /// Whether everybody may connect without a token.

@@ -23,7 +23,8 @@ use crate::client::ClientEndpoint;
 use crate::config::Settings;
 use crate::drain;
 use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Verdict};
-use crate::membership::{self, Membership, NameLost};
+use crate::membership::{self, Expelled, Membership};
+use crate::rebalance::RebalanceTally;
 use crate::rest::{Rest, RestTally};
 use crate::routes::{self, Station};
 use crate::stop;
@@ -98,6 +99,7 @@ pub async fn serve(
         http: Arc::clone(&tally),
         rest: RestTally::default(),
         upstream: Arc::clone(&upstream_tally),
+        rebalance: Arc::new(RebalanceTally::default()),
         demo: settings.server.demo,
         allow_anonymous: settings.server.allow_anonymous,
         broker: settings.server.broker.clone(),
@@ -161,7 +163,7 @@ pub async fn serve(
     };
     if let Some(membership) = &mut membership {
         station.registry.set(Arc::clone(membership.registry())).ok().expect("a node joins once");
-        membership.announce();
+        membership.announce(&station.rebalance);
     }
     ready(addresses).map_err(Failure::Output)?;
     let ending = async {
@@ -178,7 +180,7 @@ pub async fn serve(
                 tracing::error!("A shard has failed; the node stops.");
                 Ok(())
             }
-            lost = name_lost(membership.as_ref()) => {
+            lost = expelled(membership.as_ref()) => {
                 tracing::error!("{lost}.");
                 Err(lost)
             }
@@ -227,10 +229,10 @@ pub(crate) async fn wait(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// Returns when a member's name is another node's.
-async fn name_lost(membership: Option<&Membership>) -> NameLost {
+/// Returns when a member has to give way to another node.
+async fn expelled(membership: Option<&Membership>) -> Expelled {
     match membership {
-        Some(membership) => membership.name_lost().await,
+        Some(membership) => membership.expelled().await,
         None => std::future::pending().await,
     }
 }

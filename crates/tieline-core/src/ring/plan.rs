@@ -40,9 +40,4 @@ impl Plan {
     pub fn target(&self) -> &Ring {
         &self.to
     }
-
-    /// That ring, of a plan that is over.
-    pub fn into_target(self) -> Ring {
-        self.to
-    }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tieline_core::ring::Placement;
 use tieline_proto::NodeName;
 
 use super::layers::Written;
@@ -455,6 +456,47 @@ impl Kind for Routing {
         quote(match self {
             Routing::Directed => "directed",
             Routing::Broadcast => "broadcast",
+        })
+    }
+}
+
+impl Kind for Placement {
+    const TAKES: &'static str = "\"none\", \"ring\", \"ring:md5\" or \"ring:fnv\"";
+
+    fn read(written: &Written) -> Option<Self> {
+        text(written)?.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        quote(self.name())
+    }
+}
+
+/// Whether connections are sent to where they belong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rebalance {
+    /// A few at a time, when their owner has changed.
+    #[default]
+    Gradually,
+    /// Only new ones go there.
+    Never,
+}
+
+impl Kind for Rebalance {
+    const TAKES: &'static str = "\"gradually\" or \"never\"";
+
+    fn read(written: &Written) -> Option<Self> {
+        match text(written)? {
+            "gradually" => Some(Rebalance::Gradually),
+            "never" => Some(Rebalance::Never),
+            _ => None,
+        }
+    }
+
+    fn write(&self) -> String {
+        quote(match self {
+            Rebalance::Gradually => "gradually",
+            Rebalance::Never => "never",
         })
     }
 }

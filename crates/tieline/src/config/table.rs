@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tieline_core::PerUser;
 use tieline_core::registry::MAX_WEIGHT;
+use tieline_core::ring::Placement;
 use tieline_proto::NodeName;
 
 use super::error::{ConfigError, Origin};
 use super::keeping::{History, Members, SlowConsumer};
-use super::kind::{Demo, Kind, LogFormat, Masked, Routing, Size};
+use super::kind::{Demo, Kind, LogFormat, Masked, Rebalance, Routing, Size};
 use super::layers::{Layers, Written};
 use super::row::Row;
 use super::tables::tables;
@@ -159,6 +160,12 @@ section! {
     registry: RegistryUrl = RegistryUrl::Heartbeat, "address";
     /// How many shares of the clients this node is to have: one of weight 2 gets twice what one of weight 1 gets.
     weight: u32 = 1, "shares", "a whole number from 1 to 100" |weight| (1..=MAX_WEIGHT).contains(weight);
+    /// Where connections of users belong: `none`, wherever they are; or `ring`, with the owner of their user on the ring, to which they are sent when the nodes change; `ring:md5` and `ring:fnv` with another hash. All nodes of a cluster have the same, and one that differs ends.
+    placement: Placement = Placement::None, "placement";
+    /// Whether connections whose owner on the ring has changed are sent there: `gradually`, a few at a time; or `never`, so that only new ones go there.
+    rebalance: Rebalance = Rebalance::Gradually, "rule";
+    /// How many of a hundred of this node's connections are sent to their new owners in a second.
+    rebalance_rate: u32 = 5, "percent per second", "a whole number from 1 to 100" |rate| (1..=100).contains(rate);
     /// What keeps durable messages: `sqlite:///path/to/file.db`, a file that all nodes of this machine may share; `redis://…`, or where they are built in `postgres://…` and `mysql://…`, a server; or `memory:`, which nothing outlives. All nodes of a cluster have the same.
     store: Option<StoreUrl> = None, "address";
     /// How messages go to other nodes: `directed` to those that hold recipients, `broadcast` to all of them, which sort out.

@@ -71,7 +71,7 @@ pub(super) struct Wish {
     pub(super) user: Option<String>,
     /// Where it comes from.
     pub(super) source: IpAddr,
-    /// The node whose connection it wants back.
+    /// The node that holds the connection that it wants back.
     pub(super) holder: Option<Incarnation>,
 }
 
@@ -103,7 +103,10 @@ impl Chooser {
             (Policy::TwoChoices, _) => two_choices(table, turn),
             (Policy::Ring | Policy::RoundRobin, _) => in_turn(table, turn),
         };
-        if let Some(holder) = wish.holder.and_then(|incarnation| table.incarnation(incarnation))
+        let has_owner = self.policy == Policy::Ring && wish.user.is_some();
+        // On the ring a connection that comes back goes to its owner, who has it handed over: that is how it moves.
+        let holder = wish.holder.filter(|_| !has_owner);
+        if let Some(holder) = holder.and_then(|incarnation| table.incarnation(incarnation))
             && let Some(at) = order.iter().position(|node| Arc::ptr_eq(node, holder))
         {
             order[..=at].rotate_right(1);
@@ -178,7 +181,11 @@ fn scatter(turn: u64) -> u64 {
 mod tests {
     use std::collections::HashMap;
 
-    use tieline_core::ring::RingHash;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample;
+    use tieline_core::registry::View;
+    use tieline_core::ring::{Plan, RingHash};
 
     use super::super::nodes::{Lease, Nodes, view};
     use super::*;
@@ -287,17 +294,78 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_comes_back_goes_to_its_holder_first() {
+    fn a_connection_that_comes_back_without_a_user_goes_to_its_holder_first() {
         let table = table(&[("a", 1), ("b", 1), ("c", 1)]);
-        let chooser = chooser(Policy::Ring);
-        let wish = Wish { holder: Some(Incarnation(1)), ..wish(Some("alice")) };
+        let wish = Wish { holder: Some(Incarnation(1)), ..wish(None) };
         // Of these made-up nodes all have the same incarnation, so the first one is found.
-        assert_eq!(chooser.choose(&table, &wish, Instant::now())[0].name(), "a");
-        let wish = Wish { holder: Some(Incarnation(9)), ..wish };
-        assert_eq!(
-            chooser.choose(&table, &wish, Instant::now())[0].name(),
-            table.ring.owner("alice").unwrap()
-        );
+        for policy in Policy::ALL {
+            for _ in 0..3 {
+                assert_eq!(chooser(policy).choose(&table, &wish, Instant::now())[0].name(), "a", "{policy}");
+            }
+        }
+        let (chooser, wish) = (chooser(Policy::RoundRobin), Wish { holder: Some(Incarnation(9)), ..wish });
+        let firsts = [0; 3].map(|_| chooser.choose(&table, &wish, Instant::now())[0].name().to_owned());
+        assert!(firsts.contains(&"b".to_owned()), "nobody has it, and all have their turns");
+    }
+
+    #[test]
+    fn on_the_ring_its_owner_comes_first_which_has_it_handed_over() {
+        let table = table(&[("a", 1), ("b", 1), ("c", 1)]);
+        for user in ["alice", "bob", "carol", "dave"] {
+            let wish = Wish { holder: Some(Incarnation(1)), ..wish(Some(user)) };
+            let first = chooser(Policy::Ring).choose(&table, &wish, Instant::now()).remove(0);
+            assert_eq!(Some(first.name()), table.ring.owner(user));
+        }
+    }
+
+    proptest! {
+        /// Whom a node sends away by its plan the gateway sends to where the plan has it, and nobody else's way changes.
+        #[test]
+        fn a_gateway_sends_users_where_the_plans_of_the_nodes_have_them(
+            before in lists(), after in lists(), hash in sample::select(&RingHash::ALL[..]),
+            users in vec("[a-z0-9ü]{1,12}", 1..50),
+        ) {
+            let list = |nodes: &[(String, u32, bool)]| {
+                view(&nodes.iter().map(|(name, weight, takes)| (&**name, "ws://127.0.0.1:1", *weight, *takes)).collect::<Vec<_>>())
+            };
+            let (before, after) = (list(&before), list(&after));
+            let nodes = Nodes::new(hash);
+            let choices = |view: &View| {
+                nodes.follow(view);
+                let table = nodes.table();
+                let first = |user: &String| {
+                    let chosen = chooser(Policy::Ring).choose(&table, &wish(Some(user)), Instant::now());
+                    chosen.first().map(|node| node.name().to_owned())
+                };
+                users.iter().map(first).collect::<Vec<_>>()
+            };
+            let (was, is) = (choices(&before), choices(&after));
+            for ((user, was), is) in users.iter().zip(was).zip(is) {
+                for me in &before.members {
+                    // A node's registry shows it the others, and it knows itself.
+                    let me_alone = |view: &View| {
+                        let own = view.members.iter().find(|member| member.id.name == me.id.name);
+                        let own = own.filter(|own| own.takes_clients());
+                        let own = own.map(|own| (own.id.name.as_str(), own.registration.weight));
+                        let others = view.members.iter().filter(|member| member.id.name != me.id.name).cloned();
+                        View { members: others.collect(), ..View::default() }.ring(hash, own)
+                    };
+                    let plan = Plan::new(me.id.name.as_str(), me_alone(&before), me_alone(&after));
+                    let goes = was.as_deref() == Some(me.id.name.as_str()) && is.is_some() && was != is;
+                    prop_assert_eq!(plan.destination(user), is.as_deref().filter(|_| goes));
+                }
+            }
+        }
+    }
+
+    /// Nodes with weights, and whether they take clients.
+    fn lists() -> impl Strategy<Value = Vec<(String, u32, bool)>> {
+        let node = (0..8_u32, 1..4_u32, proptest::bool::weighted(0.8));
+        vec(node, 1..7).prop_map(|mut nodes| {
+            nodes.sort_by_key(|(number, ..)| *number);
+            nodes.dedup_by_key(|(number, ..)| *number);
+            nodes.into_iter().map(|(number, weight, takes)| (format!("n{number}"), weight, takes)).collect()
+        })
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::Membership;
 use super::addresses::{is_elsewhere, is_local};
+use super::agreement::{Expelled, PlacementDiffers, differing};
 use crate::admission::MemberOrigins;
 
 /// How often the other nodes are looked at, and the registry is told of this one.
@@ -25,6 +26,10 @@ const PROBATION: Duration = Duration::from_secs(2);
 
 /// After so long the entry of a node that is dead is gone: its lease, and the time that a server is given after an outage.
 const FORGOTTEN: Duration = Duration::from_secs(35);
+
+/// For so long after its start a node ends if a registry alone shows one that was there before it and has another placement. Later
+/// on only what nodes say over their broker ends a node: whoever may write to a registry's server may write anything.
+const AGREEMENT: Duration = Duration::from_secs(15);
 
 /// Why a node may not go on under its name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +61,7 @@ fn at(url: &str) -> String {
 /// The task.
 pub(super) struct Follower {
     task: JoinHandle<()>,
-    lost: watch::Receiver<Option<NameLost>>,
+    lost: watch::Receiver<Option<Expelled>>,
 }
 
 impl Follower {
@@ -74,13 +79,14 @@ impl Follower {
             since: Instant::now(),
             lost,
             has_warned_of_address: false,
+            has_warned_of_placement: false,
             strange: 0,
         };
         Follower { task: tokio::spawn(following.run()), lost: receiver }
     }
 
-    /// Waits until the name is another node's.
-    pub(super) async fn name_lost(&self) -> NameLost {
+    /// Waits until the node may not go on.
+    pub(super) async fn expelled(&self) -> Expelled {
         let mut lost = self.lost.clone();
         match lost.wait_for(Option::is_some).await.map(|lost| lost.clone()) {
             Ok(Some(lost)) => lost,
@@ -108,8 +114,9 @@ struct Following {
     /// A start of a node of this name that did not answer. Where the machine's clock was set back it counts as the younger.
     former: Option<Incarnation>,
     since: Instant,
-    lost: watch::Sender<Option<NameLost>>,
+    lost: watch::Sender<Option<Expelled>>,
     has_warned_of_address: bool,
+    has_warned_of_placement: bool,
     /// How many strange entries were told of.
     strange: usize,
 }
@@ -134,6 +141,7 @@ impl Following {
             }
             let view = Arc::clone(&views.borrow_and_update());
             self.look_at_name(&view);
+            self.look_at_placement(&view);
             if self.is_apart {
                 self.meet(&view);
                 self.warn(&view);
@@ -168,10 +176,30 @@ impl Following {
             // The other one finds this one, and gives way.
             return;
         };
+        self.expel(lost.into());
+    }
+
+    /// Of two nodes with different placements the one that was started later ends.
+    fn look_at_placement(&mut self, view: &View) {
+        let own = self.node.registration().placement;
+        let peers = self.cluster.as_ref().map(|cluster| cluster.peers()).unwrap_or_default();
+        let is_new = self.since.elapsed() < AGREEMENT;
+        let registered = differing(&own, &view.members).map(|differs| (differs, is_new));
+        let all = differing(&own, &peers).map(|differs| (differs, true)).chain(registered);
+        for (differs, counts) in all.collect::<Vec<(PlacementDiffers, bool)>>() {
+            if counts && differs.other.incarnation < self.node.id().incarnation {
+                self.expel(differs.into());
+            } else if !std::mem::replace(&mut self.has_warned_of_placement, true) {
+                tracing::warn!("Nobody is sent elsewhere meanwhile: {differs}.");
+            }
+        }
+    }
+
+    fn expel(&self, why: Expelled) {
         self.lost.send_if_modified(|told| {
             let is_first = told.is_none();
             if is_first {
-                *told = Some(lost);
+                *told = Some(why);
             }
             is_first
         });

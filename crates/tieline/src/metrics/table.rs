@@ -66,6 +66,15 @@ macro_rules! switchboard {
     };
 }
 
+/// A count of what was sent to where it belongs, as a member of a cluster has it.
+macro_rules! rebalance {
+    ($field:ident) => {
+        |view, samples| {
+            placement(view, |_| samples.value(view.rebalance.$field.load(Ordering::Relaxed)));
+        }
+    };
+}
+
 /// A count of the edge.
 macro_rules! http {
     ($field:ident) => {
@@ -440,6 +449,19 @@ pub(super) const FAMILIES: &[Family] = &[
         "Entries in the registry that no node of the cluster wrote, or that are too many.",
         |view, samples| placement(view, |shown| samples.value(shown.strange as u64)),
     ),
+    clusters(
+        "rebalance_plans_total",
+        Counter,
+        "Plans that were made because the ring has changed, where `placement` is a ring.",
+        rebalance!(plans),
+    ),
+    clusters(
+        "rebalance_planned_total",
+        Counter,
+        "Connections that belonged to other nodes by these plans.",
+        rebalance!(planned),
+    ),
+    clusters("rebalance_moved_total", Counter, "Connections that were sent there.", rebalance!(moved)),
     clusters(
         "broker_queue_bytes",
         Gauge,

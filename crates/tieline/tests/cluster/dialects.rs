@@ -103,9 +103,14 @@ impl Speaker {
 
     /// The same by another socket, while this one stays.
     pub(crate) fn recover_beside(&self, address: SocketAddr, hub: &str) -> Result<Speaker, u16> {
+        self.recover_by(address, &format!("/client/hubs/{hub}?"))
+    }
+
+    /// The same by an address that ends with what stands before its own parameters.
+    pub(crate) fn recover_by(&self, address: SocketAddr, before: &str) -> Result<Speaker, u16> {
         let id = self.id.as_ref().expect("the connection has been greeted");
         let query = format!("awps_connection_id={id}&awps_reconnection_token={}", self.token);
-        let path = format!("/client/hubs/{hub}?{query}");
+        let path = format!("{before}{query}");
         let mut socket = open(address, self.dialect, &path).expect("whoever wants to recover is accepted");
         match socket.next() {
             Frame::Close(code, _) => Err(code),

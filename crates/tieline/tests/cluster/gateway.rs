@@ -11,7 +11,7 @@ use crate::support::http::call;
 use crate::support::program::tieline;
 
 /// Flags of nodes that let everybody in: who comes through a gateway is a stranger to them.
-const OPEN: [&str; 3] = ["--allow-anonymous", "--admin-listen", "127.0.0.1:0"];
+pub(crate) const OPEN: [&str; 3] = ["--allow-anonymous", "--admin-listen", "127.0.0.1:0"];
 
 /// A list of the nodes.
 fn list(cluster: &TestCluster) -> String {
@@ -20,7 +20,7 @@ fn list(cluster: &TestCluster) -> String {
 }
 
 /// What a gateway is started with.
-fn arguments(registry: &str) -> [&str; 9] {
+pub(crate) fn arguments(registry: &str) -> [&str; 9] {
     let usual =
         ["gateway", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--check-every", "100ms"];
     let [command, listen, any, admin, any_too, check, often] = usual;
@@ -28,7 +28,7 @@ fn arguments(registry: &str) -> [&str; 9] {
 }
 
 /// Which node a connection is on: its id begins with the number of the node's start.
-fn home(client: &Client) -> String {
+pub(crate) fn home(client: &Client) -> String {
     client.id[..10].to_owned()
 }
 

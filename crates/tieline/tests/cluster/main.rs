@@ -49,6 +49,8 @@ mod presence;
 #[cfg(test)]
 mod processes;
 #[cfg(test)]
+mod rebalancing;
+#[cfg(test)]
 mod redis;
 #[cfg(test)]
 mod registries;
