@@ -2,10 +2,9 @@
 //! everything is mended, everybody catches up, and the judge (`tieline-judge`) holds what was sent against what was heard.
 //!
 //! `chaos/options.rs` is the command line, `chaos/nodes.rs` what runs, `chaos/nemesis.rs` what is broken, `chaos/stage.rs` what
-//! the clients share, `chaos/sender.rs` and `chaos/receiver.rs` the two kinds of clients, `chaos/link.rs` their connection.
+//! the clients share, `chaos/sender.rs` and `chaos/receiver.rs` the two kinds of clients, `link.rs` their connection.
 //! What happens follows from the seed; when it happens does not, so a failure may need several runs to come again.
 
-mod link;
 mod nemesis;
 mod nodes;
 mod options;
@@ -17,7 +16,6 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -28,7 +26,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::engine;
+use crate::{engine, node};
 use nemesis::Nemesis;
 use nodes::Cluster;
 pub use options::USAGE;
@@ -150,17 +148,14 @@ fn write_down(history: &History, folder: &Path) -> io::Result<()> {
 }
 
 fn build(store: &Store) -> Result<PathBuf, Error> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "-p", "tieline"]).current_dir(crate::root());
     // What speaks to SQL servers is built in where it is asked for.
-    match store {
-        Store::Server(name) if name == "postgres" => command.args(["--features", "postgres"]),
-        Store::Server(name) if name == "mariadb" => command.args(["--features", "mysql"]),
-        _ => &mut command,
+    let features: &[&str] = match store {
+        Store::Server(name) if name == "postgres" => &["postgres"],
+        Store::Server(name) if name == "mariadb" => &["mysql"],
+        _ => &[],
     };
-    let built = command.status().map_err(|error| Error::io("start cargo", error))?;
-    if built.success() { Ok(crate::workspace::target().join("debug/tieline")) } else { Err(Error::Build) }
+    let built = node::build(features).map_err(|error| Error::io("start cargo", error))?;
+    built.ok_or(Error::Build)
 }
 
 /// The clients of a run.

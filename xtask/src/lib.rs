@@ -5,9 +5,12 @@
 
 pub mod chaos;
 pub mod clock;
+pub mod demo_ring;
 pub mod docs;
 pub mod engine;
 mod left_out;
+mod link;
+mod node;
 pub mod proxy;
 pub mod tidy;
 mod workspace;

@@ -3,14 +3,15 @@
 use std::process::ExitCode;
 
 use xtask::engine::{self, supervisor};
-use xtask::{chaos, docs, tidy};
+use xtask::{chaos, demo_ring, docs, tidy};
 
 const USAGE: &str = "\
 usage: cargo xtask tidy                          check sizes, names and the arrows between crates
        cargo xtask docs [--check]                write the documents that come from code, or compare them
        cargo xtask engines up|down|kill NAME     keep a private server (kill: SIGKILL, then up again on its data)
        cargo xtask engines status [NAME]         say where it is
-       cargo xtask chaos OPTIONS                 break a cluster in every way, and judge what became of its messages";
+       cargo xtask chaos OPTIONS                 break a cluster in every way, and judge what became of its messages
+       cargo xtask demo-ring [--binary PATH]     show who moves when nodes come, are emptied, and are killed";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,6 +38,7 @@ fn run(words: &[&str]) -> Result<(), String> {
         ["docs"] => docs::write(&xtask::root()).map_err(|error| error.to_string()),
         ["docs", "--check"] => docs::check(&xtask::root()).map_err(|error| error.to_string()),
         ["chaos", words @ ..] => chaos::run(words).map_err(|error| error.to_string()),
+        ["demo-ring", words @ ..] => demo_ring::run(words).map_err(|error| error.to_string()),
         ["engines", command, names @ ..] => engines(command, names).map_err(|error| error.to_string())?,
         _ => Err(USAGE.into()),
     }

@@ -1,8 +1,7 @@
 //! [`Cluster`]: nodes as processes, the servers they use, and a proxy on each way between any two of these and to the clients.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -18,24 +17,19 @@ use super::options::{Broker, Options, Store};
 use super::stage::Stage;
 use crate::engine::child::Child;
 use crate::engine::{self, Engine};
+use crate::node;
 use crate::proxy::Proxy;
-
-/// How long a node may take until it serves, on a busy machine.
-const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long after the last fault nodes may take until each reaches all.
 const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 
-/// Pause between two looks at a log or a node.
+/// Pause between two looks at a node.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// How long a node may take to say how it sees the others.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a node's log says when one of its threads has failed.
 const PANIC: &str = "panicked at";
 
-/// A node, running or killed.
+/// A node, node or killed.
 pub(super) struct Node {
     name: String,
     /// None while it is killed.
@@ -156,34 +150,21 @@ impl Cluster {
         node.starts += 1;
         let log = log(node);
         command.current_dir(&self.folder);
-        let mut child = Child::spawn(command, &log)?;
-        let deadline = Instant::now() + READY_WITHIN;
-        let is_joined_directly = self.options.broker == Broker::Mesh;
-        loop {
-            let text = fs::read_to_string(&log).unwrap_or_default();
-            let address = |label: &str| text.lines().find_map(|line| line.strip_prefix(label)?.parse().ok());
-            let peers = if is_joined_directly { address("peers on ") } else { Some(any()) };
-            if let (Some(listen), Some(peers)) = (address("listening on http://"), peers) {
-                (node.listen, node.peers, node.child) = (listen, peers, Some(child));
-                if node.door.is_none() {
-                    let door = Proxy::before(listen);
-                    self.stage.open_door(door.address);
-                    node.door = Some(door);
-                }
-                return Ok(());
-            }
-            if child.exit()?.is_some() || Instant::now() > deadline {
-                return Err(Error::Node { name: node.name.clone(), what: "does not start", log });
-            }
-            thread::sleep(LOOK_EVERY);
+        let Some(started) = node::start(command, &log, self.options.broker == Broker::Mesh)? else {
+            return Err(Error::Node { name: node.name.clone(), what: "does not start", log });
+        };
+        (node.listen, node.peers) = (started.listen, started.peers.unwrap_or_else(any));
+        node.child = Some(started.child);
+        if node.door.is_none() {
+            let door = Proxy::before(started.listen);
+            self.stage.open_door(door.address);
+            node.door = Some(door);
         }
+        Ok(())
     }
 
     fn command(&self, node: &Node) -> Result<Command, Error> {
-        let mut command = Command::new(&self.program);
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIELINE_")) {
-            command.env_remove(name);
-        }
+        let mut command = node::command(&self.program);
         command.env("TIELINE_LIMITS_MESSAGE_RATE", "0");
         command.args(["serve", "--node", &node.name, "--shards", "2", "--listen", &node.listen.to_string()]);
         if self.broker.is_some() {
@@ -272,7 +253,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Sends a party's processes a signal: SIGSTOP keeps them from running, their sockets stay open.
+    /// Sends a party's processes a signal: SIGSTOP keeps them from node, their sockets stay open.
     pub(super) fn signal(&mut self, party: Party, signal: Signal) -> Result<(), Error> {
         let pids: Vec<u32> = match party {
             Party::Node(number) => self.nodes[number].child.iter().map(Child::id).collect(),
@@ -333,20 +314,8 @@ impl Cluster {
 }
 
 /// How many nodes one says that it reaches, itself among them; 0 when it does not answer.
-fn reached(node: SocketAddr) -> usize {
-    let ask = || {
-        let mut stream = TcpStream::connect_timeout(&node, ANSWER_WITHIN)?;
-        stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-        write!(stream, "GET /api/v1/nodes HTTP/1.1\r\nHost: {node}\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        std::io::Result::Ok(answer)
-    };
-    let Ok(answer) = ask() else { return 0 };
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let answer: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
-    let nodes = answer["nodes"].as_array().map_or(&[][..], Vec::as_slice);
-    nodes.iter().filter(|node| node["state"] == "alive").count()
+fn reached(address: SocketAddr) -> usize {
+    node::nodes(address).iter().filter(|node| node["state"] == "alive").count()
 }
 
 /// What is kept, and of what: so much that nothing of a run is trimmed.

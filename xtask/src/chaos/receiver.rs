@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use tieline_judge::{Dice, Event, Kind, Position, Receiver, What};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::link::{Link, Lost};
 use super::sender::of_payload;
 use super::stage::{Phase, Stage, Tally};
+use crate::link::{Link, Lost};
 
 /// Pause before a new attempt to connect, and to join what could not be joined.
 const PAUSE: Duration = Duration::from_millis(300);

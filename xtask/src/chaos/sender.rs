@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tieline_judge::{Dice, Kind, Message, Outcome, Send, Sender};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::link::{Link, Lost};
 use super::stage::{Phase, Stage, Tally};
+use crate::link::{Link, Lost};
 
 /// Sends that may wait for their answer at once; beyond that nothing new is said.
 const WINDOW: usize = 64;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 
 /// The hub of all messages.
-pub(super) const HUB: &str = "chaos";
+const HUB: &str = "play";
 
 /// How long connecting may take, up to `connected`, and writing a frame.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,10 +24,10 @@ const SILENCE: Duration = Duration::from_secs(3);
 
 /// The connection is of no use any more.
 #[derive(Debug)]
-pub(super) struct Lost;
+pub(crate) struct Lost;
 
 /// An open connection.
-pub(super) struct Link {
+pub(crate) struct Link {
     socket: WebSocketStream<TcpStream>,
     /// When it was last heard, or opened.
     heard: Instant,
@@ -37,14 +37,20 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects as a user, and waits until the node says so.
-    pub(super) async fn open(node: SocketAddr, user: &str) -> Result<Link, Lost> {
-        timeout(PATIENCE, Link::shake(node, user)).await.unwrap_or(Err(Lost))
+    pub(crate) async fn open(node: SocketAddr, user: &str) -> Result<Link, Lost> {
+        let (link, _) = Link::open_with(node, &format!("user={user}")).await?;
+        Ok(link)
     }
 
-    async fn shake(node: SocketAddr, user: &str) -> Result<Link, Lost> {
+    /// The same by any query; with it comes what the node says.
+    pub(crate) async fn open_with(node: SocketAddr, query: &str) -> Result<(Link, Value), Lost> {
+        timeout(PATIENCE, Link::shake(node, query)).await.unwrap_or(Err(Lost))
+    }
+
+    async fn shake(node: SocketAddr, query: &str) -> Result<(Link, Value), Lost> {
         let stream = TcpStream::connect(node).await.map_err(|_| Lost)?;
         stream.set_nodelay(true).map_err(|_| Lost)?;
-        let address = format!("ws://{node}/client/hubs/{HUB}?user={user}");
+        let address = format!("ws://{node}/client/hubs/{HUB}?{query}");
         let address = Uri::try_from(address).expect("an address and plain names are a URI");
         let request = ClientBuilder::from_uri(address)
             .add_header(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("tieline.v1"))
@@ -52,13 +58,13 @@ impl Link {
         let (socket, _) = request.connect_on(stream).await.map_err(|_| Lost)?;
         let mut link = Link { socket, heard: Instant::now(), is_asked: false };
         match link.next().await {
-            Ok(frame) if frame["event"] == "connected" => Ok(link),
+            Ok(frame) if frame["event"] == "connected" => Ok((link, frame)),
             _ => Err(Lost),
         }
     }
 
     /// Sends a frame.
-    pub(super) async fn send(&mut self, frame: &Value) -> Result<(), Lost> {
+    pub(crate) async fn send(&mut self, frame: &Value) -> Result<(), Lost> {
         let message = Message::text(frame.to_string());
         match timeout(PATIENCE, self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
@@ -67,7 +73,7 @@ impl Link {
     }
 
     /// The next frame. May be given up at any time without losing one.
-    pub(super) async fn next(&mut self) -> Result<Value, Lost> {
+    pub(crate) async fn next(&mut self) -> Result<Value, Lost> {
         loop {
             let Ok(came) = timeout_at(self.heard + SILENCE, self.socket.next()).await else {
                 if self.is_asked {
