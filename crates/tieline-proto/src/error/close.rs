@@ -77,7 +77,7 @@ closes! {
     Idle            4408 Yes,       gone, "The client answered no ping, or sent nothing for too long.";
     Displaced       4409 No,        gone, "The user connected elsewhere, and only one connection is allowed.";
     RateLimited     4429 After(5),  gone, "The client sent faster than it may for too long.";
-    Draining        4503 Yes,       kept, "This node is being emptied; connect again to reach another.";
+    Draining        4503 Yes,       kept, "This node sends its clients elsewhere; connect again to reach another.";
     SlowConsumer    4507 Yes,       gone, "The client read too slowly and its outbox was full.";
 }
 
