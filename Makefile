@@ -7,13 +7,17 @@ BINARY := $(or $(CARGO_TARGET_DIR),target)/debug/tieline
 FEATURES := --features tieline/full
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/tieline
 
-.PHONY: run test test-full bench lint fmt clippy unit binary crowds doc tidy autobahn autobahn-part sdk browser chaos-part chaos deny
+.PHONY: run demo-ring test test-full bench lint fmt clippy unit binary crowds doc tidy autobahn autobahn-part sdk browser chaos-part chaos deny
 
 # One thing after the other, in the order written: the quick answers first, and no two builds at a time.
 .NOTPARALLEL:
 
 run:
 	cargo run --release -p tieline -- dev
+
+# Who moves when nodes come, are emptied and are killed: a thousand clients and counted messages, in about a minute.
+demo-ring:
+	cargo xtask demo-ring
 
 test: lint unit doc tidy chaos-part autobahn-part sdk browser
 	@tests/left-out.sh report
