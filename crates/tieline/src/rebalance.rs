@@ -158,7 +158,10 @@ impl Rebalancing {
             tokio::select! {
                 biased;
                 () = self.change_from(&ring) => {}
-                () = sleep(pause) => return ring,
+                () = sleep(pause) => {
+                    tracing::info!(nodes = ring.nodes().len(), "The ring is settled.");
+                    return ring;
+                }
             }
         }
     }

@@ -84,6 +84,12 @@ impl World {
         }
     }
 
+    /// Waits until each node takes the ring of all of them for what it is, and what follows for a change.
+    fn wait_until_settled(&mut self) {
+        let line = format!("The ring is settled. nodes={}", self.nodes.len());
+        self.nodes.iter_mut().for_each(|node| node.wait_for_log(&line));
+    }
+
     fn gateway(&self) -> &Process {
         self.gateway.as_ref().unwrap()
     }
@@ -183,6 +189,7 @@ impl History {
 fn a_node_that_comes_gets_its_users_from_the_others_and_nobody_else_moves() {
     let mut world = World::start("rebalance", 3, &["--placement", "ring", "--rebalance-rate", "100"]);
     let (before, after) = (ring(3), ring(4));
+    world.wait_until_settled();
     let gateway = world.gateway().address;
     let clients: Vec<(History, Client)> = (0..USERS)
         .map(|number| {
@@ -285,6 +292,7 @@ fn where_nobody_is_to_be_moved_only_new_connections_follow_the_ring() {
     let mut of_new = (0..).map(user).filter(|user| after.owner(user) == Some("n1"));
     let (old, new) = (of_new.next().unwrap(), of_new.next().unwrap());
     let mut stays = world.gateway().connect("h", &old);
+    assert_eq!(stays.next_within(QUIET), None, "by now the first ring is settled");
     world.add();
     let homes = world.homes();
     eventually("the gateway knows of it", || home(&world.gateway().connect("h", &new)) == homes[1]);
@@ -321,12 +329,13 @@ fn a_node_that_disagrees_about_where_users_belong_is_refused() {
     drop((same, first));
 
     // By a registry, before it listens.
-    let world = World::start("disagree", 1, &["--placement", "ring:fnv"]);
+    let mut world = World::start("disagree", 1, &["--placement", "ring:fnv"]);
     let key = format!("tieline:{}:nodes", world.cluster);
     eventually("it is registered", || {
         xtask::engine::redis::ask(world.registry.url(), &format!("EXISTS {key}")).unwrap() == ":1"
     });
-    let refused = world.command("other").args(["--placement", "ring"]).output().unwrap();
+    world.flags = vec!["--placement", "ring"];
+    let refused = world.command("other").output().unwrap();
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!((refused.status.code(), refused.stdout.len()), (Some(1), 0), "{told}");
     assert!(told.contains("\"ring:fnv\"") && told.contains("\"ring\""), "{told}");
