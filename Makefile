@@ -7,7 +7,7 @@ BINARY := $(or $(CARGO_TARGET_DIR),target)/debug/tieline
 FEATURES := --features tieline/full
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/tieline
 
-.PHONY: run demo-ring test test-full bench lint fmt clippy unit binary crowds doc tidy autobahn autobahn-part sdk browser chaos-part chaos deny
+.PHONY: run demo-ring test test-full bench lint fmt clippy unit binary crowds doc tidy autobahn autobahn-part sdk official browser chaos-part chaos deny
 
 # One thing after the other, in the order written: the quick answers first, and no two builds at a time.
 .NOTPARALLEL:
@@ -19,7 +19,7 @@ run:
 demo-ring:
 	cargo xtask demo-ring
 
-test: lint unit doc tidy chaos-part autobahn-part sdk browser
+test: lint unit doc tidy chaos-part autobahn-part sdk official browser
 	@tests/left-out.sh report
 
 test-full: test autobahn chaos crowds
@@ -71,6 +71,10 @@ sdk: binary
 	@tests/left-out.sh run "the JavaScript SDKs" tests/run-sdk.sh $(BINARY) js
 	@tests/left-out.sh run "the Python SDKs" tests/run-sdk.sh $(BINARY) python
 	@tests/left-out.sh run "the JavaScript SDKs through a gateway" tests/run-sdk.sh $(BINARY) js gateway
+
+# Our own clients of servers beside the official ones.
+official:
+	@tests/left-out.sh run "the official Hazelcast client" tests/run-hazelcast.sh --workspace $(FEATURES)
 
 # The demo page in a real Chromium, which is installed from Debian's packages if it is not there.
 browser: binary

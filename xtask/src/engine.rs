@@ -6,7 +6,7 @@
 
 mod account;
 pub(crate) mod child;
-mod hazelcast;
+pub mod hazelcast;
 mod java;
 mod mariadb;
 pub mod nacos;
@@ -55,7 +55,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &mariadb::MariaDb,
     &zookeeper::ZooKeeper,
     &nacos::Nacos,
-    &hazelcast::Hazelcast,
+    &hazelcast::ALONE,
     &rocketmq::RocketMq,
 ];
 
@@ -268,7 +268,7 @@ impl Engine {
 
     /// A private Hazelcast of one member.
     pub fn hazelcast() -> Builder {
-        Builder { kind: &hazelcast::Hazelcast }
+        Builder { kind: &hazelcast::ALONE }
     }
 
     /// A private RocketMQ, a name server and a broker, whose user has a password.

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use tieline_backends::mesh;
+#[cfg(feature = "hazelcast")]
+use tieline_backends::{HazelcastAddress, HazelcastBroker, HazelcastError, HazelcastSettings};
 use tieline_backends::{
     MeshBroker, MeshError, MeshSettings, RedisAddress, RedisBroker, RedisError, RedisSettings, Secret,
 };
@@ -34,6 +36,9 @@ pub enum BrokerUrl {
     /// `rocketmq://host,…`: the name servers of RocketMQ.
     #[cfg(feature = "rocketmq")]
     RocketMq(RocketMqAddress),
+    /// `hazelcast://host,…`.
+    #[cfg(feature = "hazelcast")]
+    Hazelcast(HazelcastAddress),
 }
 
 /// Text that is no address of a broker. It is not repeated: addresses of servers have passwords.
@@ -72,6 +77,10 @@ pub enum BrokerStartError {
     #[cfg(feature = "rocketmq")]
     #[error(transparent)]
     RocketMq(#[from] RocketMqError),
+    /// The Hazelcast cluster.
+    #[cfg(feature = "hazelcast")]
+    #[error(transparent)]
+    Hazelcast(#[from] HazelcastError),
 }
 
 /// Reads an address of one kind, and says what is wrong with it.
@@ -132,6 +141,17 @@ const SCHEMES: &[Scheme] = &[
         #[cfg(not(feature = "rocketmq"))]
         read: None,
     },
+    Scheme {
+        names: &["hazelcast"],
+        example: "hazelcast://[USER:PASSWORD@]HOST[:PORT],…[?cluster=NAME]",
+        feature: Some(("Hazelcast", "hazelcast")),
+        #[cfg(feature = "hazelcast")]
+        read: Some(|text| {
+            HazelcastAddress::parse(text).map(BrokerUrl::Hazelcast).map_err(|error| error.to_string())
+        }),
+        #[cfg(not(feature = "hazelcast"))]
+        read: None,
+    },
 ];
 
 /// The list of all, for an error.
@@ -167,6 +187,8 @@ impl fmt::Display for BrokerUrl {
             BrokerUrl::Nats(address) => address.fmt(f),
             #[cfg(feature = "rocketmq")]
             BrokerUrl::RocketMq(address) => address.fmt(f),
+            #[cfg(feature = "hazelcast")]
+            BrokerUrl::Hazelcast(address) => address.fmt(f),
         }
     }
 }
@@ -202,6 +224,8 @@ impl BrokerUrl {
             BrokerUrl::Nats(_) => "nats:",
             #[cfg(feature = "rocketmq")]
             BrokerUrl::RocketMq(_) => "rocketmq:",
+            #[cfg(feature = "hazelcast")]
+            BrokerUrl::Hazelcast(_) => "hazelcast:",
         }
     }
 
@@ -233,6 +257,11 @@ impl BrokerUrl {
             BrokerUrl::RocketMq(address) => {
                 let settings = RocketMqSettings::new(cluster, address.clone());
                 Started::server(RocketMqBroker::start(settings, node, inbound).await?)
+            }
+            #[cfg(feature = "hazelcast")]
+            BrokerUrl::Hazelcast(address) => {
+                let settings = HazelcastSettings::new(cluster, address.clone());
+                Started::server(HazelcastBroker::start(settings, node, inbound).await?)
             }
         }))
     }
@@ -271,6 +300,8 @@ mod tests {
             ("tls://u:hush@h,i:1", "nats:", "tls://u:***@h:4222,i:1"),
             #[cfg(feature = "rocketmq")]
             ("rocketmq://k:hush@h,i:1", "rocketmq:", "rocketmq://k:***@h:9876,i:1"),
+            #[cfg(feature = "hazelcast")]
+            ("hazelcast://u:hush@h,i:1", "hazelcast:", "hazelcast://u:***@h:5701,i:1"),
         ] {
             let url: BrokerUrl = text.parse().unwrap();
             assert_eq!((url.name(), url.to_string().as_str()), (name, shown));

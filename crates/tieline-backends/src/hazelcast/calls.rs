@@ -41,11 +41,18 @@ impl Calls {
         self.open.is_empty()
     }
 
-    /// The correlation of a call, of about so many bytes, that is written now.
-    pub(super) fn begin(&mut self, bytes: usize) -> i64 {
-        self.open.push_back(Some((bytes, self.beat)));
-        self.bytes += bytes;
+    /// The correlation of a call that is written now.
+    pub(super) fn begin(&mut self) -> i64 {
+        self.open.push_back(Some((0, self.beat)));
         self.first + self.open.len() as i64 - 1
+    }
+
+    /// The call that began last, and is not sent yet, has so many bytes.
+    pub(super) fn weigh(&mut self, bytes: usize) {
+        if let Some(Some((weight, _))) = self.open.back_mut() {
+            *weight += bytes;
+            self.bytes += bytes;
+        }
     }
 
     /// A call was answered.
@@ -79,14 +86,14 @@ mod tests {
     #[test]
     fn answers_come_in_any_order_and_once() {
         let mut calls = Calls::new(4);
-        assert_eq!([calls.begin(1), calls.begin(1), calls.begin(1)], [4, 5, 6]);
+        assert_eq!([calls.begin(), calls.begin(), calls.begin()], [4, 5, 6]);
         for bad in [i64::MIN, -1, 3, 7, i64::MAX] {
             assert_eq!(calls.end(bad), Err(Garbage), "{bad}");
         }
         assert_eq!([calls.end(5), calls.end(5)], [Ok(()), Err(Garbage)]);
         assert_eq!([calls.end(4), calls.end(4)], [Ok(()), Err(Garbage)]);
         assert!(!calls.is_empty());
-        assert_eq!((calls.end(6), calls.is_empty(), calls.begin(1)), (Ok(()), true, 7));
+        assert_eq!((calls.end(6), calls.is_empty(), calls.begin()), (Ok(()), true, 7));
     }
 
     #[test]
@@ -94,7 +101,7 @@ mod tests {
         let mut calls = Calls::new(0);
         for _ in 0..MAX_CALLS {
             assert!(calls.has_room());
-            calls.begin(1);
+            calls.begin();
         }
         assert!(!calls.has_room());
         // Those that are answered behind an open one count until that is answered.
@@ -102,7 +109,10 @@ mod tests {
         assert!(!calls.has_room());
         calls.end(0).unwrap();
         assert!(calls.has_room());
-        calls.begin(MAX_BYTES);
+        calls.begin();
+        calls.weigh(MAX_BYTES - 1);
+        assert!(calls.has_room());
+        calls.weigh(1);
         assert!(!calls.has_room());
         calls.end(MAX_CALLS as i64).unwrap();
         assert!(calls.has_room());
@@ -112,9 +122,9 @@ mod tests {
     fn the_oldest_call_tells_for_how_long_it_waits() {
         let mut calls = Calls::new(0);
         assert_eq!(calls.beat(), 0);
-        let oldest = calls.begin(1);
+        let oldest = calls.begin();
         assert_eq!(calls.beat(), 1);
-        calls.begin(1);
+        calls.begin();
         assert_eq!(calls.beat(), 2);
         calls.end(oldest).unwrap();
         assert_eq!(calls.beat(), 2, "the second one, which was written a beat later");

@@ -89,16 +89,16 @@ impl Connection {
                     login: login.map(|Login { user, password }| (user.as_str(), password.as_str())),
                     name: &engine.name,
                 };
-                protocol::authenticate(out, self.calls.begin(0), &greeter);
+                protocol::authenticate(out, self.calls.begin(), &greeter);
             }
             Step::Listen => {
                 for place in places {
-                    protocol::listen(out, self.calls.begin(0), engine.names.name(place));
+                    protocol::listen(out, self.calls.begin(), engine.names.name(place));
                 }
             }
             Step::Canary => {
                 for place in places {
-                    let correlation = self.calls.begin(0);
+                    let correlation = self.calls.begin();
                     self.publisher(engine).canary(out, correlation, place);
                 }
             }

@@ -186,10 +186,10 @@ impl Writing {
             batch = queue.take(batch).await;
             let signs: Signs = mem::take(&mut batch.words);
             if signs.ping {
-                protocol::ping(&mut out, self.shared.calls().begin(0));
+                protocol::ping(&mut out, self.shared.calls().begin());
             }
             if signs.canary {
-                let correlation = self.shared.calls().begin(0);
+                let correlation = self.shared.calls().begin();
                 publisher.canary(&mut out, correlation, self.names.own());
             }
             // Each target's stay in their order, and a member has to look at one message for each.
@@ -203,7 +203,7 @@ impl Writing {
                     queue.written(mem::take(&mut gathered));
                     self.shared.until(Calls::has_room).await;
                 }
-                let correlation = self.shared.calls().begin(envelope.len());
+                let correlation = self.shared.calls().begin();
                 let mut message = publisher.begin(&mut out, correlation, topics::place(to), to);
                 gathered += push(&mut message, &envelope);
                 while message.len() < JOIN
@@ -211,6 +211,7 @@ impl Writing {
                 {
                     gathered += push(&mut message, &more);
                 }
+                self.shared.calls().weigh(message.len());
                 message.end();
             }
             drop(waiting);

@@ -18,6 +18,8 @@ use crate::conformance::{self, Fabric, Joining, outage};
 use crate::medium::Pace;
 
 mod beginnings;
+mod members;
+mod official;
 
 /// The settings of the tests: a cluster of its own, and quick canaries.
 fn settings(url: &str) -> HazelcastSettings {

@@ -24,6 +24,8 @@ mod drains;
 mod ensembles;
 #[cfg(test)]
 mod gateway;
+#[cfg(all(test, feature = "hazelcast"))]
+mod hazelcast;
 #[cfg(test)]
 mod joins;
 #[cfg(test)]

@@ -48,7 +48,8 @@ pub(crate) fn pair(mut command: impl FnMut(&str) -> Command) -> [Process; 2] {
     nodes
 }
 
-fn readiness(node: &Process) -> Value {
+/// What `/readyz` answers.
+pub(crate) fn readiness(node: &Process) -> Value {
     let answer = call(node.address, "GET", "/readyz", "", "");
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()

@@ -1,0 +1,70 @@
+//! Two nodes joined by private Hazelcast members: while they are there, killed, and wrong; and a node that is killed.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use xtask::engine::hazelcast::{Hazelcast, state};
+use xtask::{Engine, left_out};
+
+use crate::mediums::{command, exchange, expect_refused, killed, pair, readiness};
+use crate::processes::eventually;
+
+/// How soon after the member's return messages must flow.
+const RETURN: Duration = Duration::from_secs(5);
+
+/// Whether members are started here, and not named by the environment, which is then said.
+fn are_private(test: &str) -> bool {
+    let is_named = std::env::var_os("TIELINE_TEST_HAZELCAST").is_some();
+    if is_named {
+        let why = "TIELINE_TEST_HAZELCAST names members that were not started here";
+        left_out(&format!("nodes joined by Hazelcast: {test}"), why);
+    }
+    !is_named
+}
+
+/// Host and port of an address.
+fn place(engine: &Engine) -> &str {
+    let place = engine.url().strip_prefix("hazelcast://").and_then(|url| url.split('?').next());
+    place.expect("the keeper's addresses are of this form")
+}
+
+#[test]
+fn a_killed_member_leaves_each_node_to_its_own_clients_and_joins_them_again() {
+    if are_private("a killed member") {
+        killed(Engine::hazelcast().start().unwrap(), RETURN);
+    }
+}
+
+#[test]
+fn nodes_go_on_by_another_member_and_leave_nothing_when_they_are_killed() {
+    if !are_private("several members") {
+        return;
+    }
+    let mut first = Engine::hazelcast().start().unwrap();
+    let second = Engine::of(Hazelcast::beside(first.url())).start().unwrap();
+    let url = format!("hazelcast://{},{}?cluster=tieline", place(&first), place(&second));
+    let [a, b] = pair(|name| command(name, &url));
+    let (mut anna, mut ben) = (a.connect("h", "anna"), b.connect("h", "ben"));
+    exchange(&mut anna, &mut ben, "by the first");
+    first.kill().unwrap();
+    let is_client = |name: &str| state(second.url()).unwrap().contains(&format!("\"tieline-{name}\""));
+    eventually("both are clients of the second", || is_client("a") && is_client("b"));
+    for node in [&a, &b] {
+        eventually("the node is joined again", || readiness(node)["status"] == "ok");
+    }
+    for client in [&mut anna, &mut ben] {
+        // What may have been lost meanwhile is told.
+        client.gaps = Some(0);
+    }
+    exchange(&mut anna, &mut ben, "by the second");
+    drop(b);
+    eventually("the member forgets who was killed", || !is_client("b"));
+    assert!(is_client("a"));
+
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let cannot = "cannot use the Hazelcast cluster at";
+    expect_refused(&format!("hazelcast://u:hush@{nobody}"), &format!("{cannot} {nobody}"));
+    let wrong = format!("hazelcast://u:hush@{}?cluster=other", place(&second));
+    expect_refused(&wrong, "its cluster is not called `other`");
+    expect_refused("hazelcast://u:hush@127.0.0.1:port", "takes the address of a broker");
+}
