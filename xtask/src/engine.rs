@@ -126,6 +126,11 @@ pub fn kind(name: &str) -> Result<&'static dyn Kind, Error> {
     })
 }
 
+/// Gets the kind's server, if it is not there: packages from Debian, jars from a registry.
+pub fn install(kind: &dyn Kind) -> Result<(), Error> {
+    package::install(kind)
+}
+
 /// Why an engine cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -3,6 +3,7 @@
 //! Tests of other crates take [`Engine`] from here as a dev-dependency, so that a real server is started, killed and
 //! removed by one piece of code. Nothing here is part of the product.
 
+pub mod brokers;
 pub mod chaos;
 pub mod clock;
 pub mod demo_ring;

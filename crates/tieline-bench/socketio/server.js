@@ -1,12 +1,15 @@
 // The socket.io server of the comparison: rooms, users and nothing else, with socket.io's own defaults.
-// It takes `--listen HOST:PORT`. Clients speak engine.io's WebSocket transport directly, so polling is left out.
+// It takes `--listen HOST:PORT`, and `--redis URL` to be joined with others by socket.io's Redis adapter. Clients speak engine.io's WebSocket transport directly, so polling is left out.
 "use strict";
 
 const http = require("node:http");
 const { Server } = require("socket.io");
 
-const at = process.argv.indexOf("--listen");
-const [host, port] = (process.argv[at + 1] || "127.0.0.1:0").split(":");
+function given(name) {
+  const at = process.argv.indexOf(name);
+  return at < 0 ? undefined : process.argv[at + 1];
+}
+const [host, port] = (given("--listen") || "127.0.0.1:0").split(":");
 
 const server = http.createServer();
 const io = new Server(server, { transports: ["websocket"], perMessageDeflate: false });
@@ -24,7 +27,19 @@ io.on("connection", (socket) => {
   socket.on("user", (user, data) => io.to("user:" + user).emit("message", data));
 });
 
-server.listen(Number(port), host, () => {
-  const address = server.address();
-  console.log(`socket.io listens on ${address.address}:${address.port}`);
-});
+async function main() {
+  if (given("--redis")) {
+    const { createClient } = require("redis");
+    const { createAdapter } = require("@socket.io/redis-adapter");
+    const publisher = createClient({ url: given("--redis") });
+    const subscriber = publisher.duplicate();
+    await Promise.all([publisher.connect(), subscriber.connect()]);
+    io.adapter(createAdapter(publisher, subscriber));
+  }
+  server.listen(Number(port), host, () => {
+    const address = server.address();
+    console.log(`socket.io listens on ${address.address}:${address.port}`);
+  });
+}
+
+main();
