@@ -10,7 +10,7 @@ use super::NameLost;
 /// A node has another placement than this one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the node `{other}` of this cluster has `placement = \"{theirs}\"`, and this one has `placement = \"{own}\"`: all nodes of a cluster must have the same"
+    "the node `{other}` of this cluster has `placement = {theirs:?}`, and this one has `placement = {own:?}`: all nodes of a cluster must have the same"
 )]
 pub struct PlacementDiffers {
     /// The other node.
