@@ -69,7 +69,9 @@ pub use redis::store::{RedisStore, RedisStoreError, RedisStoreSettings};
 #[cfg(feature = "redis")]
 pub use redis::{RedisAddress, RedisBroker, RedisError, RedisSettings};
 #[cfg(feature = "nacos")]
-pub use registry::nacos::{NacosAddress, NacosError, NacosRegistry, NacosSettings};
+pub use registry::nacos::{
+    DocumentError, NacosAddress, NacosDocument, NacosError, NacosRegistry, NacosSettings,
+};
 #[cfg(feature = "zookeeper")]
 pub use registry::zookeeper::{ZooKeeperAddress, ZooKeeperError, ZooKeeperRegistry, ZooKeeperSettings};
 #[cfg(feature = "rocketmq")]

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwap, Guard};
 use smallvec::SmallVec;
 
 use tieline_proto::presence::Page;
@@ -132,7 +133,7 @@ pub struct Node {
     hubs: LocalHubs,
     logins: Logins,
     presence: Presence,
-    limits: Limits,
+    limits: ArcSwap<Limits>,
     keys: Arc<Keys>,
     roles: InternedRoles,
     reconnection: Reconnection,
@@ -218,7 +219,7 @@ impl Node {
             id,
             hubs: LocalHubs::new(settings.shards),
             logins: Logins::new(incarnation, settings.hubs),
-            limits: settings.limits,
+            limits: ArcSwap::from_pointee(settings.limits),
             keys: settings.keys,
             roles: InternedRoles::default(),
             reconnection: Reconnection::new(&secret),
@@ -282,9 +283,14 @@ impl Node {
         Ok(page)
     }
 
-    /// Limits of its sessions.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+    /// Limits of its sessions, as they are now.
+    pub fn limits(&self) -> Guard<Arc<Limits>> {
+        self.limits.load()
+    }
+
+    /// Sets other limits. What sessions have beyond them stays theirs.
+    pub fn set_limits(&self, limits: Limits) {
+        self.limits.store(Arc::new(limits));
     }
 
     /// The access keys.
@@ -364,6 +370,11 @@ impl Node {
     /// Sets what the node says of itself to others. How many connections it has and whether it wants more is put in as it changes.
     pub fn describe(&self, registration: Registration) {
         *self.described.lock().unwrap_or_else(PoisonError::into_inner) = registration;
+    }
+
+    /// Sets how many shares of the clients it is to have.
+    pub fn set_weight(&self, weight: u32) {
+        self.described.lock().unwrap_or_else(PoisonError::into_inner).weight = weight;
     }
 
     /// What the node says of itself now.

@@ -13,6 +13,7 @@ mod tests;
 use std::borrow::Cow;
 use std::fmt;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -36,8 +37,9 @@ const USUAL_HEADERS: [&str; 2] =
     ["eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9", "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9"];
 
 /// The access keys of a node. Several, so that they can be changed one after the other: the first one signs, each one verifies.
-#[derive(Clone, Default)]
-pub struct Keys(Vec<hmac::Key>);
+/// All who share them see a change at once.
+#[derive(Default)]
+pub struct Keys(ArcSwap<Vec<hmac::Key>>);
 
 /// What a client's token says of its holder.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,12 +104,17 @@ impl Keys {
             let bytes = text.as_ref().as_bytes();
             (!bytes.is_empty()).then(|| hmac::Key::new(hmac::HMAC_SHA256, bytes))
         };
-        Keys(texts.into_iter().filter_map(key).collect())
+        Keys(ArcSwap::from_pointee(texts.into_iter().filter_map(key).collect()))
+    }
+
+    /// Takes the keys of `other` in place of its own.
+    pub fn replace(&self, other: Keys) {
+        self.0.store(other.0.into_inner());
     }
 
     /// Whether there is no key: then no token is accepted.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.load().is_empty()
     }
 
     /// Checks the token of a client that wants to connect to `hub`. `now` is in Unix seconds.
@@ -174,7 +181,7 @@ impl Keys {
 
     /// Checks form, algorithm and signature, and gives the claims' text.
     fn open(&self, token: &str) -> Result<Vec<u8>, TokenError> {
-        if self.0.is_empty() {
+        if self.0.load().is_empty() {
             return Err(TokenError::NoKey);
         }
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
@@ -189,7 +196,7 @@ impl Keys {
             Err(_) => return Err(TokenError::Malformed),
         }
         // Each comparison takes the same time wherever the difference is.
-        if !self.0.iter().any(|key| hmac::verify(key, signed.as_bytes(), &tag).is_ok()) {
+        if !self.0.load().iter().any(|key| hmac::verify(key, signed.as_bytes(), &tag).is_ok()) {
             return Err(TokenError::Signature);
         }
         URL_SAFE_NO_PAD.decode(payload).map_err(|_| TokenError::Malformed)
@@ -205,7 +212,7 @@ pub fn payload(token: &str) -> Option<serde_json::Value> {
 impl fmt::Debug for Keys {
     /// Says how many there are and nothing else.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Keys({})", self.0.len())
+        write!(f, "Keys({})", self.0.load().len())
     }
 }
 

@@ -8,6 +8,7 @@
 //! name (which is also what a page gets that makes its own name resolve to this machine).
 
 mod members;
+mod openness;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 pub use members::{MemberOrigins, is_client_url};
+pub use openness::Openness;
 
 /// Headers that a proxy leaves behind. One of them, or one that begins with a [prefix](FORWARDING_PREFIXES), means that the peer is not the client.
 const FORWARDING_HEADERS: &[&str] = &[

@@ -2,16 +2,15 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use tieline_proto::role::Roles;
 use tieline_proto::{GroupName, HubName, NodeName, UserId};
 
 use crate::admission::is_origin;
-use crate::config::{self, CONFIG_VARIABLE, ConfigErrors, Layers, Row, rows};
+use crate::config::{self, CONFIG_VARIABLE, ConfigErrors, Given, Row, rows};
 use crate::dev::DevArgs;
 use crate::gateway::GatewaySettings;
 use crate::store_bench::StoreBenchArgs;
@@ -87,21 +86,21 @@ impl FromArgMatches for BenchArgs {
 /// The flags that stand for settings, as they were typed.
 #[derive(Clone, Debug, Default)]
 pub struct SettingArgs {
-    /// The configuration file.
-    pub config: Option<PathBuf>,
+    /// The configuration file, or its address on a server.
+    pub config: Option<String>,
     /// What was typed for each setting, by its key.
     pub flags: Vec<(&'static str, Vec<String>)>,
 }
 
 impl SettingArgs {
-    /// Everything that was written: in the file, in the environment of this process, and in the flags.
+    /// Everything that was given: the file, the environment of this process, and the flags.
     ///
     /// # Errors
-    /// When the file cannot be read or is no TOML, and for every key that is not known.
-    pub fn layers(&self) -> Result<Layers, ConfigErrors> {
+    /// When `--config` is the address of nothing.
+    pub fn given(&self) -> Result<Given, ConfigErrors> {
         let text = |text: OsString| text.to_string_lossy().into_owned();
         let variables = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
-        config::gather(self.config.as_deref(), variables, self.flags.iter().cloned())
+        Given::new(self.config.as_deref(), variables.collect(), self.flags.clone())
     }
 }
 
@@ -112,9 +111,9 @@ fn flag_rows() -> impl Iterator<Item = Row> {
 
 impl Args for SettingArgs {
     fn augment_args(mut command: clap::Command) -> clap::Command {
-        let config =
-            Arg::new("config").long("config").value_name("FILE").value_parser(value_parser!(PathBuf));
-        command = command.arg(config.help(format!("File of settings, in TOML [env: {CONFIG_VARIABLE}]")));
+        let config = Arg::new("config").long("config").value_name("FILE");
+        let help = "File of settings, in TOML, or where it is on a Nacos server, `nacos://USER:PASSWORD@HOST/NAMESPACE?dataId=NAME`";
+        command = command.arg(config.help(format!("{help} [env: {CONFIG_VARIABLE}]")));
         for row in flag_rows() {
             let action = match (row.is_switch, row.is_list) {
                 (true, _) => ArgAction::SetTrue,
@@ -146,7 +145,7 @@ impl FromArgMatches for SettingArgs {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.config = matches.get_one::<PathBuf>("config").cloned();
+        self.config = matches.get_one::<String>("config").cloned();
         for row in flag_rows() {
             let typed: Vec<String> = if row.is_switch {
                 matches.get_flag(row.name).then(|| "true".to_owned()).into_iter().collect()

@@ -18,8 +18,7 @@ use tieline_proto::role::Roles;
 use tieline_proto::{CloseCode, ConnectionId, Dialect, ErrorCode, HubName, UserId};
 use tieline_websocket::Upgrade;
 
-use crate::admission::{self, Facts, MemberOrigins, Standing};
-use crate::config::Server;
+use crate::admission::{self, Facts, MemberOrigins, Openness, Standing};
 use crate::http::{Asked, Endpoint, Found, Query, Refusal, Verdict, Welcome};
 use crate::upstream::{Lists, Upstream};
 
@@ -35,10 +34,8 @@ pub struct ClientEndpoint {
     node: Arc<Node>,
     /// What clients without a token may do.
     every_role: Arc<Roles>,
-    /// Whether everybody may come without a token.
-    allow_anonymous: bool,
-    /// Origins that are let in beside the server's own.
-    allow_origin: Vec<String>,
+    /// Who may come without a token, and from which pages.
+    openness: Arc<Openness>,
     /// Origins of pages that nodes of the cluster have served.
     members: Arc<MemberOrigins>,
     /// The application, if it is to be asked.
@@ -49,13 +46,12 @@ impl ClientEndpoint {
     /// The endpoint of a node.
     pub fn new(
         node: Arc<Node>,
-        settings: &Server,
+        openness: Arc<Openness>,
         members: Arc<MemberOrigins>,
         upstream: Option<Arc<Upstream>>,
     ) -> Self {
         let every_role = node.share_roles(Roles::everything());
-        let Server { allow_anonymous, allow_origin, .. } = settings.clone();
-        ClientEndpoint { node, every_role, allow_anonymous, allow_origin, members, upstream }
+        ClientEndpoint { node, every_role, openness, members, upstream }
     }
 }
 
@@ -133,7 +129,7 @@ impl ClientEndpoint {
         match asked.head.header("origin") {
             Found::Absent => Standing::Absent,
             Found::Once(Some(origin)) => {
-                admission::standing(Some(origin), asked.host, &self.allow_origin, &self.members)
+                admission::standing(Some(origin), asked.host, &self.openness.origins(), &self.members)
             }
             // No browser sends two, or one that is no text.
             Found::Once(None) | Found::Repeated => Standing::Foreign,
@@ -242,7 +238,7 @@ impl ClientEndpoint {
 
     fn facts<'a>(&self, asked: &Asked<'a>, standing: Standing) -> Facts<'a> {
         Facts {
-            allow_anonymous: self.allow_anonymous,
+            allow_anonymous: self.openness.allows_anonymous(),
             has_keys: !self.node.keys().is_empty(),
             listener: asked.listener.ip(),
             peer: asked.peer.ip(),

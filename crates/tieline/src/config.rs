@@ -1,16 +1,20 @@
 //! What a node is told by its operator: one table of settings, read from a TOML file, overridden by `TIELINE_…` variables,
 //! overridden by flags.
 //!
-//! The way of a value: [`Layers`] gathers what was written, each value with the place it came from; [`Settings::read`] turns
-//! it, once, into checked values of the types the program works with. Every mistake is reported, with its place, not only the
-//! first. Tested by `config/tests.rs`, which also compares the table with `docs/configuration.md`.
+//! The text of settings comes from a [`Source`], a file or a server, and [`Given`] is all that is read. The way of a value:
+//! [`Layers`] gathers what was written, each value with the place it came from; [`Settings::read`] turns it, once, into checked
+//! values of the types the program works with. Every mistake is reported, with its place, not only the first. What a node that
+//! runs does with changes is in `reload.rs` of this crate. Tested by `config/tests.rs`, which also compares the table with `docs/configuration.md`.
 
 mod document;
 mod error;
+mod given;
 mod keeping;
 mod kind;
+mod last_good;
 mod layers;
 mod row;
+mod source;
 mod table;
 mod tables;
 #[cfg(test)]
@@ -19,25 +23,27 @@ mod upstream;
 
 use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tieline_core::HubRule;
 use tieline_core::logs::{GroupRule, LogRules};
 use tieline_core::presence::PresenceRules;
 use tieline_core::store::Retention;
 use tieline_core::token::Keys;
+use tieline_core::{HubRule, Limits as SessionLimits};
 
 pub use document::markdown;
 pub use error::{ConfigError, ConfigErrors, Origin};
+pub use given::{Checked, Given};
 pub use keeping::{History, Members, SlowConsumer};
 pub use kind::{Demo, LogFormat, Masked, Rebalance, Size};
+pub use last_good::{COPY_VARIABLE, LastGood};
 pub use layers::Layers;
 pub use row::{Row, rows};
-pub use table::{Deflate, GroupTable, HubTable, Inbox, Limits, Log, Server, Times};
+pub use source::{Document, Source, SourceError};
+pub use table::{Change, Deflate, GroupTable, HubTable, Inbox, Limits, Log, Server, Times};
 pub use upstream::Upstream;
 
-/// The variable that names the configuration file, where the flag `--config` does not.
+/// The variable that names the configuration file, or its address, where the flag `--config` does not.
 pub const CONFIG_VARIABLE: &str = "TIELINE_CONFIG";
 
 /// The checked configuration of a node.
@@ -92,6 +98,38 @@ impl Settings {
             }
         }
         ConfigErrors::none_or(errors).map(|()| settings)
+    }
+
+    /// The settings that have another value in `other`. Of tables that may stand several times the section is named.
+    pub fn changes(&self, other: &Settings) -> Vec<Change> {
+        let Settings { server, limits, times, inbox, hubs, groups, deflate, log, upstream } = self;
+        let mut changes = server.changes(&other.server);
+        changes.extend(limits.changes(&other.limits));
+        changes.extend(times.changes(&other.times));
+        changes.extend(inbox.changes(&other.inbox));
+        changes.extend(deflate.changes(&other.deflate));
+        changes.extend(log.changes(&other.log));
+        let tables = [
+            ("hub", *hubs != other.hubs),
+            ("group", *groups != other.groups),
+            ("upstream", *upstream != other.upstream),
+        ];
+        let changed = tables.into_iter().filter(|(_, is_changed)| *is_changed);
+        changes.extend(changed.map(|(key, _)| Change { key: key.to_owned(), is_live: false }));
+        changes
+    }
+
+    /// What the sessions of a node may do.
+    pub fn session_limits(&self) -> SessionLimits {
+        let limits = &self.limits;
+        SessionLimits {
+            groups_per_connection: limits.groups_per_connection,
+            connections_per_user: limits.connections_per_user,
+            messages_per_second: limits.message_rate,
+            message_burst: limits.message_burst,
+            faults: limits.faults,
+            hello: self.times.hello,
+        }
     }
 
     /// What holds for hubs.
@@ -200,29 +238,4 @@ fn show_value(text: &mut String, key: &str, value: &str, origin: Option<&Origin>
 /// With what is taken instead.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     kind::duration(text).ok_or_else(|| format!("expected {}", kind::DURATION))
-}
-
-/// Gathers a file, the environment and flags. The flag's file wins over the variable's.
-///
-/// # Errors
-/// When the file cannot be read or is no TOML, and for every key that is not known.
-pub fn gather(
-    file: Option<&Path>,
-    variables: impl Iterator<Item = (String, String)>,
-    flags: impl IntoIterator<Item = (&'static str, Vec<String>)>,
-) -> Result<Layers, ConfigErrors> {
-    let variables: Vec<(String, String)> = variables.collect();
-    let named =
-        variables.iter().find(|(name, _)| name == CONFIG_VARIABLE).map(|(_, path)| PathBuf::from(path));
-    let mut layers = Layers::default();
-    let mut errors = Vec::new();
-    if let Some(path) = file.map(Path::to_owned).or(named) {
-        match fs::read_to_string(&path) {
-            Ok(text) => errors.extend(layers.add_file(&path, &text)),
-            Err(source) => errors.push(ConfigError::File { path, source }),
-        }
-    }
-    errors.extend(layers.add_variables(variables));
-    layers.add_flags(flags);
-    ConfigErrors::none_or(errors).map(|()| layers)
 }

@@ -135,7 +135,7 @@ async fn nodes(
 ) -> Result<Response, Refusal> {
     show(&station, &caller, &request)?;
     let facts = routes::facts(&caller, &Head::of(&request), &station.members)
-        .map(|facts| admission::Facts { allow_anonymous: station.allow_anonymous, ..facts });
+        .map(|facts| admission::Facts { allow_anonymous: station.openness.allows_anonymous(), ..facts });
     let peers = station.node.cluster().map(|cluster| cluster.peers()).unwrap_or_default();
     let id = station.node.id();
     let this = NodeAnswer { name: &id.name, incarnation: id.incarnation, client_url: None, is_self: true };

@@ -105,7 +105,7 @@ pub async fn run(
             let stop = async {
                 let _ = stopped.wait_for(|stopped| *stopped).await;
             };
-            serve::serve(settings, told, stop, std::future::ready(())).await
+            serve::serve(settings, None, told, stop, std::future::ready(())).await
         });
         match starting.recv().await {
             Some(addresses) => nodes.push((name, addresses)),

@@ -11,17 +11,15 @@ use std::time::Duration;
 use tieline_core::Node;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::config::Times;
-
 /// How often connections are sent away, and the rest is counted.
 const STEP: Duration = Duration::from_millis(100);
 
 /// How long what is held for users who have just left may take to follow them: no user is waited for longer than that.
 const FOLLOW: Duration = Duration::from_secs(5);
 
-/// Empties a node, until it has no connection, its time is over, or `hurry` is ready. A node that knows no other has nowhere to
+/// Empties a node, until it has no connection, the time `limit` is over, or `hurry` is ready. A node that knows no other has nowhere to
 /// send its clients, and leaves them to what comes next.
-pub async fn run(node: &Node, times: &Times, hurry: impl Future<Output = ()>) {
+pub async fn run(node: &Node, limit: Duration, hurry: impl Future<Output = ()>) {
     let has_others = || {
         let peers = node.cluster().map(|cluster| cluster.peers()).unwrap_or_default();
         peers.iter().any(|peer| peer.is_reached())
@@ -32,12 +30,12 @@ pub async fn run(node: &Node, times: &Times, hurry: impl Future<Output = ()>) {
     node.set_draining();
     let began = Instant::now();
     let all = node.counters().connections;
-    tracing::info!(connections = all, limit = ?times.drain, "The node is being emptied.");
+    tracing::info!(connections = all, ?limit, "The node is being emptied.");
     let emptying = async {
         let mut steps = tokio::time::interval(STEP);
         steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // All of them are sent within the first half of the time, so that the last ones have the other half to go.
-        let rate = all as f64 / (times.drain.as_secs_f64() / 2.0).max(STEP.as_secs_f64());
+        let rate = all as f64 / (limit.as_secs_f64() / 2.0).max(STEP.as_secs_f64());
         let mut sent = 0;
         loop {
             steps.tick().await;
@@ -54,7 +52,7 @@ pub async fn run(node: &Node, times: &Times, hurry: impl Future<Output = ()>) {
     let outcome = tokio::select! {
         biased;
         () = hurry => return,
-        () = tokio::time::sleep(times.drain) => "its time is over",
+        () = tokio::time::sleep(limit) => "its time is over",
         () = emptying => "all have gone",
     };
     let left = node.counters().connections;

@@ -99,7 +99,7 @@ pub struct Edge<R: Reception> {
     http: http1::Builder,
     /// The address that was bound.
     address: SocketAddr,
-    connect_rate: ConnectRate,
+    connect_rate: Arc<ConnectRate>,
     tally: Arc<HttpTally>,
     settings: EdgeSettings,
 }
@@ -134,8 +134,13 @@ impl<R: Reception> Edge<R> {
             .max_headers(head::MAX_HEADERS)
             .max_header_size(settings.max_header)
             .max_buf_size(settings.max_header.max(8 << 10));
-        let connect_rate = ConnectRate::new(settings.connect_rate.0, settings.connect_rate.1);
+        let connect_rate = Arc::new(ConnectRate::new(settings.connect_rate.0, settings.connect_rate.1));
         Edge { reception, router, http, address, connect_rate, tally, settings }
+    }
+
+    /// How fast one address may connect, which may change while it serves.
+    pub fn connect_rate(&self) -> &Arc<ConnectRate> {
+        &self.connect_rate
     }
 
     /// Serves until `stop` is ready; then accepts nothing more, and returns when the last request is answered or its

@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod mint;
 pub mod rebalance;
 pub mod registry;
+pub mod reload;
 pub mod rest;
 pub mod routes;
 pub mod serve;
@@ -38,7 +39,8 @@ use clap::Parser;
 use tieline_core::token::TokenError;
 
 use cli::{BenchArgs, Cli, Command, GatewayArgs, SettingArgs};
-use config::{ConfigErrors, Settings};
+use config::{Checked, ConfigErrors};
+use reload::Reload;
 use stop::Signals;
 
 /// Why a command ended in failure.
@@ -155,12 +157,15 @@ pub fn run() -> ExitCode {
 }
 
 fn serve(args: &SettingArgs) -> Result<(), Failure> {
-    let settings = Settings::read(&args.layers()?)?;
-    log::start(&settings.log);
+    let given = args.given()?;
     run_async(async {
         let signals = Signals::new().map_err(Failure::Signals)?;
+        let hangups = stop::hangups().map_err(Failure::Signals)?;
+        let (settings, reload) = Reload::begin(given, hangups).await?;
+        log::start(&settings.log);
+        reload.tell();
         let (stop, hurry) = signals.split();
-        serve::serve(settings, serve::Addresses::announce, stop, hurry).await
+        serve::serve(settings, Some(reload), serve::Addresses::announce, stop, hurry).await
     })
 }
 
@@ -189,11 +194,11 @@ fn dev(args: &dev::DevArgs) -> Result<(), Failure> {
 }
 
 fn check_config(args: &SettingArgs) -> Result<(), Failure> {
-    let layers = args.layers()?;
-    let settings = Settings::read(&layers)?;
-    // The files of keys must be readable, too.
-    settings.keys()?;
-    print(&settings.show(&layers))
+    let given = args.given()?;
+    run_async(async {
+        let Checked { settings, layers, .. } = given.load().await?;
+        print(&settings.show(&layers))
+    })
 }
 
 fn print(text: &str) -> Result<(), Failure> {

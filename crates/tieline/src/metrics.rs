@@ -24,6 +24,7 @@ pub use document::markdown;
 
 use crate::http::HttpTally;
 use crate::rebalance::RebalanceTally;
+use crate::reload::ReloadTally;
 use crate::rest::RestTally;
 use crate::routes::Station;
 use crate::upstream::UpstreamTally;
@@ -38,6 +39,7 @@ struct View<'a> {
     rest: &'a RestTally,
     upstream: &'a UpstreamTally,
     rebalance: &'a RebalanceTally,
+    reloads: &'a ReloadTally,
     /// None where the node is alone.
     cluster: Option<ClusterView<'a>>,
     /// What the registry shows, where there is one.
@@ -53,7 +55,7 @@ struct ClusterView<'a> {
 
 /// The whole text.
 pub fn render(station: &Station) -> String {
-    let Station { node, http, rest, upstream, rebalance, .. } = station;
+    let Station { node, http, rest, upstream, rebalance, reloads, .. } = station;
     let cluster = node.cluster().map(|cluster| ClusterView {
         cluster,
         peers: cluster.peers(),
@@ -61,7 +63,8 @@ pub fn render(station: &Station) -> String {
     });
     let placement = station.view();
     let (counters, tally) = (node.counters(), node.tally());
-    let view = View { node, counters, tally, http, rest, upstream, rebalance, cluster, placement };
+    let view =
+        View { node, counters, tally, http, rest, upstream, rebalance, reloads, cluster, placement };
     let mut text = String::with_capacity(16 * 1024);
     for family in FAMILIES {
         family.write(&view, &mut text);

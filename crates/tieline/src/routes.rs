@@ -14,12 +14,13 @@ use tieline_core::registry::{Registry, SharedView};
 use tieline_core::{Node, unix_ms};
 use tieline_proto::ErrorCode;
 
-use crate::admission::{self, Facts, MemberOrigins, Standing};
+use crate::admission::{self, Facts, MemberOrigins, Openness, Standing};
 use crate::broker::BrokerUrl;
 use crate::client::bearer;
 use crate::config::Demo;
 use crate::http::{Caller, Found, Head, HttpTally, Refusal};
 use crate::rebalance::RebalanceTally;
+use crate::reload::ReloadTally;
 use crate::rest::RestTally;
 use crate::upstream::UpstreamTally;
 use crate::{demo, metrics, rest};
@@ -42,8 +43,10 @@ pub struct Station {
     pub rebalance: Arc<RebalanceTally>,
     /// Who is shown the demo page.
     pub demo: Demo,
-    /// Whether everybody may connect without a token.
-    pub allow_anonymous: bool,
+    /// Who may connect without a token, and from which pages.
+    pub openness: Arc<Openness>,
+    /// What became of changes of the configuration.
+    pub reloads: Arc<ReloadTally>,
     /// What joins the node to others.
     pub broker: BrokerUrl,
     /// What places connections, once the node is a member of something.

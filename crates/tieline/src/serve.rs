@@ -3,21 +3,21 @@
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tieline_core::logs::{Engine, Logs, LogsTask};
 use tieline_core::presence::PresenceTask;
 use tieline_core::token::Keys;
-use tieline_core::{Limits, Node, NodeSettings, Operator};
+use tieline_core::{Node, NodeSettings, Operator};
 use tieline_proto::{ErrorCode, NodeName};
 use tieline_switchboard::Switchboard;
 use tieline_websocket::Limits as InboundLimits;
 use tokio::sync::watch;
 
 use crate::Failure;
-use crate::admission::MemberOrigins;
+use crate::admission::{MemberOrigins, Openness};
 use crate::broker::BrokerUrl;
 use crate::client::ClientEndpoint;
 use crate::config::Settings;
@@ -25,6 +25,7 @@ use crate::drain;
 use crate::http::{self, Asked, Edge, EdgeSettings, Endpoint, HttpTally, Refusal, Verdict};
 use crate::membership::{self, Expelled, Membership};
 use crate::rebalance::RebalanceTally;
+use crate::reload::{Live, Reload, ReloadTally};
 use crate::rest::{Rest, RestTally};
 use crate::routes::{self, Station};
 use crate::stop;
@@ -65,13 +66,15 @@ impl Addresses {
     }
 }
 
-/// Runs a node until `stop` is ready, or somebody asks for the node to be emptied. `ready` is told the addresses that were bound, when
+/// Runs a node until `stop` is ready, or somebody asks for the node to be emptied. Its settings change as `reload` reads them anew.
+/// `ready` is told the addresses that were bound, when
 /// clients can connect. A member of a cluster is emptied first, until `hurry` is ready.
 ///
 /// # Errors
 /// When an address cannot be bound, a key cannot be read, or a shard cannot be started or fails.
 pub async fn serve(
     settings: Settings,
+    reload: Option<Reload>,
     ready: impl FnOnce(Addresses) -> io::Result<()>,
     stop: impl Future<Output = ()>,
     hurry: impl Future<Output = ()>,
@@ -91,6 +94,8 @@ pub async fn serve(
     warn_of_exposure(&settings, &keys, address);
 
     let tally = Arc::new(HttpTally::default());
+    let openness = Arc::new(Openness::new(&settings.server));
+    let reloads: Arc<ReloadTally> = Arc::default();
     let client_url = membership::client_url(&settings.server, address);
     let members = Arc::new(MemberOrigins::new(client_url.as_deref()));
     let upstream_tally: Arc<UpstreamTally> = Arc::default();
@@ -101,7 +106,8 @@ pub async fn serve(
         upstream: Arc::clone(&upstream_tally),
         rebalance: Arc::new(RebalanceTally::default()),
         demo: settings.server.demo,
-        allow_anonymous: settings.server.allow_anonymous,
+        openness: Arc::clone(&openness),
+        reloads: Arc::clone(&reloads),
         broker: settings.server.broker.clone(),
         client_url: client_url.clone(),
         members: Arc::clone(&members),
@@ -141,7 +147,7 @@ pub async fn serve(
         admin: admin.as_ref().map(|(_, address)| *address),
         peers: membership.as_ref().and_then(|membership| membership.peers),
     };
-    let endpoint = ClientEndpoint::new(Arc::clone(&node), &settings.server, members, upstream);
+    let endpoint = ClientEndpoint::new(Arc::clone(&node), Arc::clone(&openness), members, upstream);
     let edge_settings = EdgeSettings::of(&settings);
     let handle = node.handle();
     let rest = Rest::new(Arc::clone(&station), settings.limits.max_message.0);
@@ -149,7 +155,23 @@ pub async fn serve(
     let edge =
         Edge::new(endpoint, public, handle.clone(), address, edge_settings.clone(), Arc::clone(&tally));
 
+    let live = Live {
+        node: Arc::clone(&node),
+        openness,
+        connect_rate: Arc::clone(edge.connect_rate()),
+        drain: Mutex::new(settings.times.drain),
+        tally: reloads,
+    };
     let (stopping, stopped) = watch::channel(false);
+    let ended = wait(stopped.clone());
+    let reloading = async {
+        if let Some(reload) = reload {
+            tokio::select! {
+                () = reload.run(&live) => {}
+                () = ended => {}
+            }
+        }
+    };
     let serving = edge.serve(listener, wait(stopped.clone()));
     let operating = async {
         if let Some((listener, address)) = admin {
@@ -166,14 +188,16 @@ pub async fn serve(
         membership.announce(&station.rebalance);
     }
     ready(addresses).map_err(Failure::Output)?;
+    let asked = async {
+        tokio::select! {
+            () = stop => {}
+            () = node.drain_requested() => {}
+        }
+    };
     let ending = async {
         let lost = tokio::select! {
-            () = stop => {
-                drain::run(&node, &settings.times, hurry).await;
-                Ok(())
-            }
-            () = node.drain_requested() => {
-                drain::run(&node, &settings.times, hurry).await;
+            () = asked => {
+                drain::run(&node, live.drain(), hurry).await;
                 Ok(())
             }
             () = failure(&switchboard) => {
@@ -190,7 +214,7 @@ pub async fn serve(
         let _ = stopping.send(true);
         lost
     };
-    let (served, operated, lost) = tokio::join!(serving, operating, ending);
+    let (served, operated, lost, ()) = tokio::join!(serving, operating, ending, reloading);
     if let Some(presence) = presence {
         presence.stop().await;
     }
@@ -253,14 +277,7 @@ fn node_settings(settings: &Settings, name: NodeName, keys: Arc<Keys>) -> NodeSe
     NodeSettings {
         name,
         shards: if settings.server.shards == 0 { available } else { settings.server.shards },
-        limits: Limits {
-            groups_per_connection: limits.groups_per_connection,
-            connections_per_user: limits.connections_per_user,
-            messages_per_second: limits.message_rate,
-            message_burst: limits.message_burst,
-            faults: limits.faults,
-            hello: times.hello,
-        },
+        limits: settings.session_limits(),
         switchboard: tieline_switchboard::Settings {
             inbound: InboundLimits {
                 max_frame: limits.max_frame.0,

@@ -19,6 +19,15 @@ pub struct Signals {
     interrupt: Signal,
 }
 
+/// The signal by which somebody asks for the configuration to be read again, SIGHUP, taken over from the system, whose default
+/// would end the program.
+///
+/// # Errors
+/// When the system refuses.
+pub fn hangups() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
 impl Signals {
     /// Takes the signals over from the system, whose default would end the program at once.
     ///

@@ -16,6 +16,7 @@
 //! Tested against a real server by the suite of registries and by `tests.rs`.
 
 mod address;
+mod document;
 mod enabled;
 mod http;
 mod link;
@@ -34,6 +35,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 pub use address::NacosAddress;
+pub use document::{DocumentError, NacosDocument};
 pub use link::Trouble;
 
 use super::board::Board;

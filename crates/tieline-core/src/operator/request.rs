@@ -23,7 +23,7 @@ impl Operator {
         let now = shard.now_ms();
         let limits = self.node.limits();
         let Some(session) = shard.session_mut(slot) else { return };
-        let in_rate = session.bucket.take(limits, now);
+        let in_rate = session.bucket.take(&limits, now);
         let dialect = session.subprotocol.dialect();
         let Some(text) = (kind == Kind::Text).then(|| std::str::from_utf8(payload).ok()).flatten() else {
             let refusal = Refusal::new(None, ErrorCode::InvalidRequest)

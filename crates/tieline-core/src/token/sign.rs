@@ -42,11 +42,12 @@ struct Claims<'a> {
 impl Keys {
     /// What proves to whoever has an access key that a text comes from a holder of it: its HMAC-SHA256 by each key, in
     /// hexadecimal digits.
-    pub fn sign_text(&self, text: &str) -> impl Iterator<Item = String> {
-        self.0.iter().map(move |key| {
+    pub fn sign_text(&self, text: &str) -> Vec<String> {
+        let signed = |key| {
             let tag = hmac::sign(key, text.as_bytes());
             tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-        })
+        };
+        self.0.load().iter().map(signed).collect()
     }
 
     /// Makes a client token with the first key. `now` is in Unix seconds.
@@ -54,7 +55,8 @@ impl Keys {
     /// # Errors
     /// [`TokenError::NoKey`] without a key.
     pub fn sign_client(&self, grant: &Grant, now: u64) -> Result<String, TokenError> {
-        let key = self.0.first().ok_or(TokenError::NoKey)?;
+        let keys = self.0.load();
+        let key = keys.first().ok_or(TokenError::NoKey)?;
         let claims = Claims {
             aud: format!("{}{}", grant.endpoint, client_path(&grant.hub)),
             iat: now,
@@ -72,7 +74,8 @@ impl Keys {
     /// # Errors
     /// [`TokenError::NoKey`] without a key.
     pub fn sign_rest(&self, url: &str, lifetime: u64, now: u64) -> Result<String, TokenError> {
-        let key = self.0.first().ok_or(TokenError::NoKey)?;
+        let keys = self.0.load();
+        let key = keys.first().ok_or(TokenError::NoKey)?;
         Ok(signed(key, &serde_json::json!({"aud": url, "iat": now, "exp": now.saturating_add(lifetime)})))
     }
 }

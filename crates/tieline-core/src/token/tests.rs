@@ -292,7 +292,7 @@ proptest! {
 #[test]
 fn a_text_is_signed_by_each_key_as_rfc_4231_says() {
     let keys = Keys::new(["Jefe", "other"]);
-    let signed: Vec<String> = keys.sign_text("what do ya want for nothing?").collect();
+    let signed = keys.sign_text("what do ya want for nothing?");
     assert_eq!(signed[0], "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
     assert_eq!((signed.len(), signed[1].len()), (2, 64));
 }
@@ -309,4 +309,15 @@ fn what_others_see_is_the_device_and_the_claim_and_has_a_bound() {
     assert_eq!(seen(json!({"presence": null})), Ok(None));
     assert!(seen(json!({"presence": "x".repeat(1022)})).is_ok());
     assert_eq!(seen(json!({"presence": "x".repeat(1023)})), Err(TokenError::PresenceTooLarge));
+}
+
+#[test]
+fn all_who_share_keys_see_others_at_once() {
+    let keys = Keys::new(["one"]);
+    let token = sign(Algorithm::HS256, "one", &claims(json!({})));
+    assert!(keys.verify_client(&token, "chat", NOW).is_ok());
+    keys.replace(Keys::new(["two"]));
+    assert_eq!(keys.verify_client(&token, "chat", NOW), Err(TokenError::Signature));
+    keys.replace(Keys::default());
+    assert_eq!((keys.is_empty(), keys.verify_client(&token, "chat", NOW)), (true, Err(TokenError::NoKey)));
 }

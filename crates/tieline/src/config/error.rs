@@ -4,12 +4,14 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use super::source::SourceError;
+
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// In the file, at this line.
     File {
-        /// The file as it was named.
+        /// The file as it was named, or the address of a server's document.
         path: PathBuf,
         /// 1 for the first.
         line: usize,
@@ -33,6 +35,9 @@ impl fmt::Display for Origin {
 /// One mistake in a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// There is no text of settings.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// A file cannot be read.
     #[error("{}: {source}", path.display())]
     File {
@@ -108,6 +113,11 @@ pub enum ConfigError {
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
 impl ConfigErrors {
+    /// Whether a copy of the text would be of no use: somebody has to mend where it is read from.
+    pub(crate) fn is_final(&self) -> bool {
+        self.0.iter().any(|error| matches!(error, ConfigError::Source(source) if !source.is_away()))
+    }
+
     /// Turns a list into a result.
     pub(super) fn none_or(errors: Vec<ConfigError>) -> Result<(), ConfigErrors> {
         if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }

@@ -28,6 +28,8 @@ pub struct Row {
     pub is_list: bool,
     /// Whether its flag stands without a value.
     pub is_switch: bool,
+    /// Whether a change of it is applied by a node that runs.
+    pub is_live: bool,
 }
 
 impl Row {

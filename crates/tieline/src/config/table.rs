@@ -20,11 +20,11 @@ use crate::broker::BrokerUrl;
 use crate::registry::RegistryUrl;
 use crate::store::StoreUrl;
 
-/// Declares one section.
+/// Declares one section. A setting with the word `live` behind its unit is one that a running node changes.
 macro_rules! section {
     (
         $(#[$doc:meta])* $section:ident $name:literal
-        $($(#[doc = $text:literal])+ $field:ident: $type:ty = $default:expr, $unit:literal $(, $rule:literal $holds:expr)?;)*
+        $($(#[doc = $text:literal])+ $field:ident: $type:ty = $default:expr, $unit:literal $($live:ident)? $(, $rule:literal $holds:expr)?;)*
     ) => {
         $(#[$doc])*
         #[derive(Clone, Debug)]
@@ -53,7 +53,20 @@ macro_rules! section {
                     default: defaults.$field.write(),
                     is_list: <$type as Kind>::IS_LIST,
                     is_switch: <$type as Kind>::IS_SWITCH,
+                    is_live: is_live!($($live)?),
                 },)*]
+            }
+
+            /// The settings that have another value in `other`.
+            pub(super) fn changes(&self, other: &Self) -> Vec<Change> {
+                let mut changes = Vec::new();
+                $(if self.$field != other.$field {
+                    changes.push(Change {
+                        key: key($name, stringify!($field)),
+                        is_live: is_live!($($live)?),
+                    });
+                })*
+                changes
             }
 
             pub(super) fn read(layers: &Layers, errors: &mut Vec<ConfigError>) -> Self {
@@ -85,6 +98,25 @@ macro_rules! rule {
 }
 
 pub(super) use rule;
+
+/// Whether the word stands there.
+macro_rules! is_live {
+    () => {
+        false
+    };
+    (live) => {
+        true
+    };
+}
+
+/// A setting that has another value than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The path in the file.
+    pub key: String,
+    /// Whether a running node changes it.
+    pub is_live: bool,
+}
 
 fn key(section: &str, name: &str) -> String {
     if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
@@ -159,7 +191,7 @@ section! {
     /// Which nodes live, for whoever places connections, and for a mesh that looks for its nodes: `heartbeat`, what they say over the broker; `static://NAME=ws://HOST:PORT,…`, a list; `redis://[[USER]:PASSWORD@]HOST[:PORT]`, a Redis server, `rediss://…` with TLS; or where they are built in `zookeeper://HOST,…/PATH` and `nacos://USER:PASSWORD@HOST/NAMESPACE`.
     registry: RegistryUrl = RegistryUrl::Heartbeat, "address";
     /// How many shares of the clients this node is to have: one of weight 2 gets twice what one of weight 1 gets.
-    weight: u32 = 1, "shares", "a whole number from 1 to 100" |weight| (1..=MAX_WEIGHT).contains(weight);
+    weight: u32 = 1, "shares" live, "a whole number from 1 to 100" |weight| (1..=MAX_WEIGHT).contains(weight);
     /// Where connections of users belong: `none`, wherever they are; or `ring`, with the owner of their user on the ring, to which they are sent when the nodes change; `ring:md5` and `ring:fnv` with another hash. All nodes of a cluster have the same, and one that differs ends.
     placement: Placement = Placement::None, "placement";
     /// Whether connections whose owner on the ring has changed are sent there: `gradually`, a few at a time; or `never`, so that only new ones go there.
@@ -171,13 +203,13 @@ section! {
     /// How messages go to other nodes: `directed` to those that hold recipients, `broadcast` to all of them, which sort out.
     routing: Routing = Routing::Directed, "routing";
     /// Keys that access tokens are signed with; several while they are being changed, the first one signs.
-    access_key: Vec<Masked> = Vec::new(), "secrets";
+    access_key: Vec<Masked> = Vec::new(), "secrets" live;
     /// Files with such keys, one a line.
-    access_key_file: Vec<PathBuf> = Vec::new(), "file names";
+    access_key_file: Vec<PathBuf> = Vec::new(), "file names" live;
     /// Whether everybody may connect without a token, as any user and with every role.
-    allow_anonymous: bool = false, "switch";
+    allow_anonymous: bool = false, "switch" live;
     /// Origins of web pages, beside the server's own, that browsers may connect from, such as `https://app.example.com`; `*` for all.
-    allow_origin: Vec<String> = Vec::new(), "origins",
+    allow_origin: Vec<String> = Vec::new(), "origins" live,
         "a list of origins such as \"https://app.example.com\", or \"*\"" |origins| are_origins(origins);
     /// Who is shown the demo page at `/`: `local` for browsers of this machine, `all` for everybody, `off` for nobody. What one can do with it is what the server lets any client do.
     demo: Demo = Demo::Local, "who";
@@ -201,19 +233,19 @@ section! {
     /// Sockets that may be in their handshake, or speak HTTP, at once; more wait to be accepted.
     handshakes: usize = 4096, "sockets", "a whole number from 1" |count| *count > 0;
     /// Connections that one user may have on this node; 0 for any number.
-    connections_per_user: usize = 100, "connections";
+    connections_per_user: usize = 100, "connections" live;
     /// Connections a second that one address may open on the average; 0 for any number. An IPv6 network of 64 bits counts as one address, and this machine itself, where load balancers are, is not limited.
-    connect_rate: u32 = 50, "connections per second";
+    connect_rate: u32 = 50, "connections per second" live;
     /// Connections that one address may open at once.
-    connect_burst: u32 = 500, "connections", "a whole number from 1" |count| *count > 0;
+    connect_burst: u32 = 500, "connections" live, "a whole number from 1" |count| *count > 0;
     /// Groups that one connection may be in.
-    groups_per_connection: usize = 1000, "groups";
+    groups_per_connection: usize = 1000, "groups" live;
     /// Messages a second that one connection may send on the average; 0 for any number.
-    message_rate: u32 = 1000, "messages per second";
+    message_rate: u32 = 1000, "messages per second" live;
     /// Messages that one connection may send at once.
-    message_burst: u32 = 2000, "messages", "a whole number from 1" |count| *count > 0;
+    message_burst: u32 = 2000, "messages" live, "a whole number from 1" |count| *count > 0;
     /// Malformed or refused frames in a row after which a connection is closed.
-    faults: u8 = 20, "frames", "a whole number from 1 to 255" |count| *count > 0;
+    faults: u8 = 20, "frames" live, "a whole number from 1 to 255" |count| *count > 0;
     /// How far a client may lag behind in reading before it is closed: bytes that it has coming.
     slow_consumer: Size = Size(4 << 20), "bytes", "a size from \"16KiB\" to \"1GiB\"" |size| within(size, 16 << 10, 1 << 30);
     /// Memory of one shard for what all its lagging clients have coming, beside the log.
@@ -240,9 +272,9 @@ section! {
     /// How long a client may take to answer a close frame.
     close: Duration = Duration::from_secs(5), "duration", "a duration from \"1s\" to \"1m\"" |time| (1..=60).contains(&time.as_secs());
     /// How long a client of `tieline.v1` may take to ask for its user's inbox by `hello`; after that, what came since it connected is given to it anyway.
-    hello: Duration = Duration::from_secs(10), "duration", "a duration from \"1s\" to \"1m\"" |time| (1..=60).contains(&time.as_secs());
+    hello: Duration = Duration::from_secs(10), "duration" live, "a duration from \"1s\" to \"1m\"" |time| (1..=60).contains(&time.as_secs());
     /// How long a node that is stopped, or emptied, may take to send its clients to other nodes. The first half is for telling them, a few at a time; 0 closes all at once.
-    drain: Duration = Duration::from_secs(25), "duration", "a duration up to \"1h\"" |time| time.as_secs() <= 3600;
+    drain: Duration = Duration::from_secs(25), "duration" live, "a duration up to \"1h\"" |time| time.as_secs() <= 3600;
     /// How long a connection of the reliable protocol can be recovered after it was cut.
     recovery: Duration = Duration::from_secs(60), "duration", "a duration from \"1s\" to \"1h\"" |time| (1..=3600).contains(&time.as_secs());
     /// How long a user whose last connection is gone counts as present, where it is told who is: who comes back meanwhile was never away.
@@ -299,7 +331,7 @@ section! {
     /// The program's own log, which goes to the standard error.
     Log "log"
     /// Which lines are written: `error`, `warn`, `info`, `debug` or `trace`, also for parts of the program, as in `info,tieline_core=debug`.
-    filter: String = "info".to_owned(), "level", "a level, or a list such as \"info,tieline_core=debug\"" |filter| crate::log::is_filter(filter);
+    filter: String = "info".to_owned(), "level" live, "a level, or a list such as \"info,tieline_core=debug\"" |filter| crate::log::is_filter(filter);
     /// How they are written: `text` for people, `json` for programs.
     format: LogFormat = LogFormat::Text, "format";
 }

@@ -9,7 +9,7 @@ macro_rules! tables {
         $($(#[doc = $text:literal])+ $field:ident: $type:ty $(= $default:expr)?, $unit:literal $(, $rule:literal $holds:expr)?;)*
     ) => {
         $(#[$doc])*
-        #[derive(Clone, Debug)]
+        #[derive(Clone, Debug, PartialEq)]
         $vis struct $table {
             $($(#[doc = $text])+ $vis $field: $type,)*
         }
@@ -35,6 +35,7 @@ macro_rules! tables {
                         ),
                         is_list: <$type as $crate::config::kind::Kind>::IS_LIST,
                         is_switch: false,
+                        is_live: false,
                     }
                 },)*]
             }

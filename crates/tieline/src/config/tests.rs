@@ -1,6 +1,7 @@
 //! Layers, mistakes and their places, and the document.
 
 use std::fs;
+use std::path::Path;
 
 use tieline_core::PerUser;
 
@@ -422,4 +423,18 @@ fn mistakes_in_what_is_kept_are_told_with_their_places() {
     }
     let secret = mistakes("store = \"oracle://me:secret@host\"");
     assert!(!secret.contains("secret"), "{secret}");
+}
+
+#[test]
+fn changes_are_told_with_whether_a_running_node_makes_them() {
+    let settings = |file: &str| read(file, &[], &[]).unwrap().0;
+    let before =
+        settings("access_key = [\"one\"]\nshards = 2\n[[group]]\nmatch = \"a\"\n[times]\nidle = \"1h\"\n");
+    let after = settings(
+        "access_key = [\"two\"]\nshards = 2\n[[group]]\nmatch = \"b\"\n[times]\nidle = \"60m\"\n[limits]\nfaults = 1\n[log]\nformat = \"json\"\n",
+    );
+    let told: Vec<_> = before.changes(&after).into_iter().map(|of| (of.key, of.is_live)).collect();
+    let expected = [("access_key", true), ("limits.faults", true), ("log.format", false), ("group", false)];
+    assert_eq!(told, expected.map(|(key, is_live)| (key.to_owned(), is_live)));
+    assert_eq!(before.changes(&before), []);
 }

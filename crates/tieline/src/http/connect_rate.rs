@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -18,9 +19,9 @@ const MAX_ADDRESSES: usize = 64 * 1024;
 /// Limits how fast one address may open connections.
 pub struct ConnectRate {
     /// Connections a second on the average; 0 for no limit.
-    rate: u32,
+    rate: AtomicU32,
     /// Connections at once.
-    burst: u32,
+    burst: AtomicU32,
     /// For each address, what it has spent and when that was reckoned.
     spent: Mutex<HashMap<IpAddr, (f64, Instant)>>,
 }
@@ -28,16 +29,23 @@ pub struct ConnectRate {
 impl ConnectRate {
     /// `rate` connections a second, `burst` at once.
     pub fn new(rate: u32, burst: u32) -> Self {
-        ConnectRate { rate, burst, spent: Mutex::default() }
+        ConnectRate { rate: rate.into(), burst: burst.into(), spent: Mutex::default() }
+    }
+
+    /// The same for another rate. What an address has spent stays spent.
+    pub fn set(&self, rate: u32, burst: u32) {
+        self.rate.store(rate, Ordering::Relaxed);
+        self.burst.store(burst, Ordering::Relaxed);
     }
 
     /// Takes one connection of an address, if it has one left.
     pub fn take(&self, address: IpAddr, now: Instant) -> bool {
-        if self.rate == 0 || is_loopback(address) {
+        let (rate, burst) = (self.rate.load(Ordering::Relaxed), self.burst.load(Ordering::Relaxed));
+        if rate == 0 || is_loopback(address) {
             return true;
         }
         let refilled = |spent: f64, since: Instant| {
-            (spent - now.saturating_duration_since(since).as_secs_f64() * f64::from(self.rate)).max(0.0)
+            (spent - now.saturating_duration_since(since).as_secs_f64() * f64::from(rate)).max(0.0)
         };
         let mut table = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         let network = network(address);
@@ -50,7 +58,7 @@ impl ConnectRate {
         let (spent, since) = table.entry(network).or_insert((0.0, now));
         *spent = refilled(*spent, *since);
         *since = now;
-        if *spent + 1.0 > f64::from(self.burst) {
+        if *spent + 1.0 > f64::from(burst) {
             return false;
         }
         *spent += 1.0;
@@ -100,6 +108,18 @@ mod tests {
         assert_eq!(taken("2001:db8::1", 0), 5);
         assert_eq!(taken("2001:db8::ffff:2", 0), 0, "the same network");
         assert_eq!(taken("2001:db8:0:1::1", 0), 5);
+    }
+
+    #[test]
+    fn another_rate_holds_at_once() {
+        let rate = ConnectRate::new(1, 1);
+        let now = Instant::now();
+        let from = address("192.0.2.1");
+        assert!(rate.take(from, now) && !rate.take(from, now));
+        rate.set(1, 3);
+        assert!(rate.take(from, now) && rate.take(from, now) && !rate.take(from, now));
+        rate.set(0, 1);
+        assert!(rate.take(from, now));
     }
 
     #[test]

@@ -132,6 +132,30 @@ pub(super) const FAMILIES: &[Family] = &[
         samples.labelled(&[&env!("CARGO_PKG_VERSION"), &view.node.id().name], 1);
     })
     .labels(&["version", "node"]),
+    // ---- configuration ----
+    own(
+        "config_changes_total",
+        Counter,
+        "Configurations that were read while the node ran: taken, or refused for a mistake in them.",
+        |view, samples| {
+            for (result, count) in [("taken", &view.reloads.taken), ("refused", &view.reloads.refused)] {
+                samples.labelled(&[&result], count.load(Ordering::Relaxed));
+            }
+        },
+    )
+    .labels(&["result"]),
+    own(
+        "config_waiting_settings",
+        Gauge,
+        "Settings that were changed while the node ran and need a restart.",
+        |view, samples| samples.value(view.reloads.waiting.load(Ordering::Relaxed) as u64),
+    ),
+    own(
+        "config_source_up",
+        Gauge,
+        "Whether the configuration could be looked at last time: 0 while its server is away, and the last good one stays.",
+        |view, samples| samples.value(u64::from(!view.reloads.is_away.load(Ordering::Relaxed))),
+    ),
     // ---- connections ----
     own(
         "connections",

@@ -122,7 +122,7 @@ impl CloudEvent {
 /// Signs what only holders of an access key could.
 fn sign(put: &mut impl FnMut(&'static str, &str), keys: &Keys, text: &str) {
     let signatures: Vec<String> =
-        keys.sign_text(text).map(|signature| format!("sha256={signature}")).collect();
+        keys.sign_text(text).iter().map(|signature| format!("sha256={signature}")).collect();
     if !signatures.is_empty() {
         put("ce-signature", &signatures.join(","));
     }

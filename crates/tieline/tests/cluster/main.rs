@@ -13,6 +13,8 @@ mod client;
 #[cfg(test)]
 mod clocks;
 #[cfg(test)]
+mod configurations;
+#[cfg(test)]
 mod deaths;
 #[cfg(test)]
 mod dialects;

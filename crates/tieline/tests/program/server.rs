@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use tieline::Failure;
-use tieline::config::{Settings, gather};
+use tieline::config::{Document, Given};
 use tieline::echo::{self, EchoSettings};
 use tieline::serve::{self, Addresses};
 use tokio::runtime::Builder;
@@ -24,19 +24,15 @@ pub(crate) struct Server {
 impl Server {
     /// `tieline serve` with a configuration file of this text.
     pub(crate) fn start(config: &str) -> Server {
-        let path = std::env::temp_dir().join(format!(
-            "tieline-{}-{:?}.toml",
-            std::process::id(),
-            thread::current().id()
-        ));
-        std::fs::write(&path, format!("listen = \"127.0.0.1:0\"\nshards = 2\n{config}")).unwrap();
-        let layers = gather(Some(&path), std::iter::empty(), []);
-        std::fs::remove_file(&path).unwrap();
-        let settings = Settings::read(&layers.unwrap()).unwrap();
+        let text = format!("listen = \"127.0.0.1:0\"\nshards = 2\n{config}");
+        let document = Document { name: "test.toml".into(), text };
+        let given = Given::new(None, Vec::new(), Vec::new()).unwrap();
+        let settings = given.read(Some(document)).unwrap().settings;
         Server::run(|ready, stop| {
             Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(
                 serve::serve(
                     settings,
+                    None,
                     move |addresses| {
                         ready.send(addresses).unwrap();
                         Ok(())

@@ -53,8 +53,8 @@ fn connect(server: &Server, protocol: &str) -> Result<(Socket, Value), Answer> {
 /// The signature that an event of this connection must have.
 fn signature(id: &str) -> String {
     let keys = Keys::new(KEYS);
-    let signed = keys.sign_text(id).map(|hex| format!("sha256={hex}"));
-    signed.collect::<Vec<_>>().join(",")
+    let signed = keys.sign_text(id);
+    signed.iter().map(|hex| format!("sha256={hex}")).collect::<Vec<_>>().join(",")
 }
 
 /// What every event of a connection says.

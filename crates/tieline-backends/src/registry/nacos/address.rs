@@ -1,4 +1,5 @@
-//! [`NacosAddress`]: a server, a namespace and a service as a URL names them. Tested by tables of good and bad URLs.
+//! [`NacosAddress`]: a server, a namespace and a service as a URL names them; and what such a URL has in common with that of a
+//! document (`document.rs`). Tested by tables of good and bad URLs.
 
 use std::fmt;
 
@@ -32,21 +33,29 @@ pub(super) struct Login {
     pub(super) password: String,
 }
 
-impl NacosAddress {
-    /// Reads `nacos://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…][/NAMESPACE][?group=GROUP&service=SERVICE]`; without them
-    /// namespace, group and service are `public`, `DEFAULT_GROUP` and `tieline`. In user and password everything but letters,
-    /// digits and `-._~` is written as `%` and two hexadecimal digits.
-    ///
-    /// # Errors
-    /// [`NacosError::Url`], which repeats nothing of what was written: there may be a password in it.
-    pub fn parse(url: &str) -> Result<Self, NacosError> {
-        let bad = NacosError::Url;
-        let rest = url.strip_prefix("nacos://").ok_or(bad("it begins with `nacos://`"))?;
+/// What every URL of a Nacos server has.
+pub(super) struct Parts {
+    pub(super) servers: Vec<String>,
+    pub(super) login: Option<Login>,
+    pub(super) namespace: String,
+    pub(super) group: String,
+    /// What stands behind `?`, beside the group.
+    pub(super) name: Option<String>,
+}
+
+impl Parts {
+    /// Reads a URL whose last name is written as `KEY=NAME`. The errors are in the words of `bad`.
+    pub(super) fn parse<E>(url: &str, key: &str, bad: fn(&'static str) -> E) -> Result<Self, E> {
+        Parts::read(url, key).map_err(bad)
+    }
+
+    fn read(url: &str, key: &str) -> Result<Self, &'static str> {
+        let rest = url.strip_prefix("nacos://").ok_or("it begins with `nacos://`")?;
         if rest.contains('#') {
-            return Err(bad("`#` is written as `%23`"));
+            return Err("`#` is written as `%23`");
         }
         if rest.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err(bad("there is no space in it"));
+            return Err("there is no space in it");
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, namespace) = rest.split_once('/').unwrap_or((rest, ""));
@@ -55,21 +64,35 @@ impl NacosAddress {
             None => (None, authority),
         };
         let servers = hosts.split(',').map(server).collect::<Result<_, _>>()?;
-        let (mut group, mut service) = ("DEFAULT_GROUP", "tieline");
+        let (mut group, mut name) = ("DEFAULT_GROUP", None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
                 Some(("group", value)) => group = value,
-                Some(("service", value)) => service = value,
-                _ => return Err(bad("behind `?` there may be `group=GROUP` and `service=SERVICE`")),
+                Some((word, value)) if word == key => name = Some(value),
+                _ => return Err("something else stands behind `?`"),
             }
         }
         let namespace = if namespace.is_empty() { "public" } else { namespace };
         let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-        let is_name = |name: &&str| (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(is_letter);
-        if ![namespace, group, service].iter().all(is_name) {
-            return Err(bad("namespace, group and service have 1 to 128 letters, digits and `-_.:`"));
+        let is_name = |name: &str| (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(is_letter);
+        if ![namespace, group].into_iter().chain(name).all(is_name) {
+            return Err("each name has 1 to 128 letters, digits and `-_.:`");
         }
-        let [namespace, group, service] = [namespace, group, service].map(str::to_owned);
+        let (namespace, group, name) = (namespace.to_owned(), group.to_owned(), name.map(str::to_owned));
+        Ok(Parts { servers, login, namespace, group, name })
+    }
+}
+
+impl NacosAddress {
+    /// Reads `nacos://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…][/NAMESPACE][?group=GROUP&service=SERVICE]`; without them
+    /// namespace, group and service are `public`, `DEFAULT_GROUP` and `tieline`. In user and password everything but letters,
+    /// digits and `-._~` is written as `%` and two hexadecimal digits.
+    ///
+    /// # Errors
+    /// [`NacosError::Url`], which repeats nothing of what was written: there may be a password in it.
+    pub fn parse(url: &str) -> Result<Self, NacosError> {
+        let Parts { servers, login, namespace, group, name } = Parts::parse(url, "service", NacosError::Url)?;
+        let service = name.unwrap_or_else(|| "tieline".to_owned());
         Ok(NacosAddress { servers, login, namespace, group, service })
     }
 
@@ -85,32 +108,31 @@ impl NacosAddress {
 }
 
 impl Login {
-    fn parse(text: &str) -> Result<Self, NacosError> {
-        let (user, password) = text.split_once(':').ok_or(NacosError::Url("a user needs a password"))?;
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let (user, password) = text.split_once(':').ok_or("a user needs a password")?;
         let decode = |text| {
             let decoded = percent_decode_str(text).decode_utf8();
-            decoded.map(String::from).map_err(|_| NacosError::Url("user or password is not UTF-8"))
+            decoded.map(String::from).map_err(|_| "user or password is not UTF-8")
         };
         let (user, password) = (decode(user)?, decode(password)?);
         if user.is_empty() {
-            return Err(NacosError::Url("a password needs a user"));
+            return Err("a password needs a user");
         }
         Ok(Login { user, password })
     }
 }
 
-fn server(text: &str) -> Result<String, NacosError> {
-    let bad = NacosError::Url;
+fn server(text: &str) -> Result<String, &'static str> {
     let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
     if host.is_empty() || host.contains(['[', ']']) {
-        return Err(bad("each host is a name or an address of IPv4"));
+        return Err("each host is a name or an address of IPv4");
     }
     let port = match port {
         None => PORT,
         Some(port) => {
             // The port of gRPC is a port too.
             let port = port.parse().ok().filter(|port| (1..=u16::MAX - 1000).contains(port));
-            port.ok_or(bad("a port is a number from 1 to 64535"))?
+            port.ok_or("a port is a number from 1 to 64535")?
         }
     };
     Ok(format!("{host}:{port}"))

@@ -67,6 +67,16 @@ impl Credentials {
         self.state().is_refused
     }
 
+    /// What the last login gave, if it gave anything.
+    pub(super) fn token(&self) -> Option<String> {
+        self.state().token.clone()
+    }
+
+    /// Whether it is time for another token, or there is none.
+    pub(super) fn is_due(&self) -> bool {
+        self.state().renew.is_none_or(|renew| Instant::now() >= renew)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,7 +138,7 @@ impl AuthPlugin for Credentials {
     {
         Box::pin(async move {
             // The library asks every half a minute.
-            if self.state().renew.is_none_or(|renew| Instant::now() >= renew) {
+            if self.is_due() {
                 self.renew(&servers).await;
             }
         })
@@ -136,7 +146,7 @@ impl AuthPlugin for Credentials {
 
     fn get_login_identity(&self, _resource: RequestResource) -> LoginIdentityContext {
         let context = LoginIdentityContext::default();
-        match &self.state().token {
+        match self.token() {
             Some(token) => context.add_context("accessToken", token),
             None => context,
         }
