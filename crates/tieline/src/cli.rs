@@ -192,6 +192,9 @@ pub struct TokenArgs {
     /// Group that is joined at once; may be repeated
     #[arg(long, value_name = "GROUP")]
     pub group: Vec<GroupName>,
+    /// What others see of the connection where it is told who is present, as JSON: `{"name":"Alice"}`
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    pub presence: Option<serde_json::Value>,
     /// How long the token lives, such as `30m`, `1h` or `7d`
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = config::parse_duration)]
     pub expires: Duration,
@@ -248,6 +251,10 @@ fn first_key(text: &str) -> Result<String, &'static str> {
     key.map(str::to_owned).ok_or("the key is empty")
 }
 
+fn json(text: &str) -> Result<serde_json::Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))
+}
+
 /// A role that the server does not know would be ignored in silence; here it is more likely a slip.
 fn role(text: &str) -> Result<String, String> {
     if Roles::nothing().add(text) {
@@ -260,12 +267,15 @@ fn role(text: &str) -> Result<String, String> {
 /// Flags of `tieline gateway`.
 #[derive(Debug, Args)]
 pub struct GatewayArgs {
-    /// Where the gateway learns of the nodes: `static://NAME=ws://HOST:PORT[;weight=N],…`, or the registry of the nodes, such as `redis://HOST`
+    /// Where the gateway learns of the nodes: `http://HOST:PORT,…`, some of them that are asked; `static://NAME=ws://HOST:PORT[;weight=N],…`; or the registry of the nodes, such as `redis://HOST`
     #[arg(long, value_name = "URL", env = "TIELINE_GATEWAY_REGISTRY", hide_env_values = true)]
     pub registry: String,
     /// Name of the nodes' cluster in that registry
     #[arg(long, value_name = "NAME", default_value = "tieline", env = "TIELINE_GATEWAY_CLUSTER")]
     pub cluster: String,
+    /// Key to ask nodes with, one of theirs; a node of this machine without a key needs none
+    #[arg(long, value_name = "KEY", env = "TIELINE_ACCESS_KEY", hide_env_values = true, value_parser = first_key)]
+    pub access_key: Option<String>,
     /// How it works.
     #[command(flatten)]
     pub settings: GatewaySettings,

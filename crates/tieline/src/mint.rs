@@ -11,7 +11,7 @@ const ANY_ENDPOINT: &str = "http://localhost";
 /// The text to print: the token, or with `--url` the whole address to connect to.
 ///
 /// # Errors
-/// When the access key is empty.
+/// When the access key is empty, or what others are to see is too large.
 pub fn mint(args: &TokenArgs) -> Result<String, TokenError> {
     let endpoint = args.url.as_ref().map_or(ANY_ENDPOINT, |url| url.0.as_str());
     let grant = Grant {
@@ -20,6 +20,7 @@ pub fn mint(args: &TokenArgs) -> Result<String, TokenError> {
         user: args.user.clone(),
         roles: args.role.clone(),
         groups: args.group.clone(),
+        presence: args.presence.clone(),
         lifetime: args.expires.as_secs(),
     };
     let token = Keys::new([&args.access_key]).sign_client(&grant, unix_ms() / 1000)?;

@@ -4,6 +4,8 @@ use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
+use serde_json::Value;
+use tieline_proto::presence::Details;
 use tieline_proto::{GroupName, HubName, UserId};
 
 use super::{Keys, TokenError, USUAL_HEADERS, client_path};
@@ -21,6 +23,8 @@ pub struct Grant {
     pub roles: Vec<String>,
     /// Groups to be joined at once.
     pub groups: Vec<GroupName>,
+    /// What others are to see of its holder where it is told who is present.
+    pub presence: Option<Value>,
     /// How many seconds it lives.
     pub lifetime: u64,
 }
@@ -37,6 +41,8 @@ struct Claims<'a> {
     role: &'a [String],
     #[serde(rename = "webpubsub.group", skip_serializing_if = "<[GroupName]>::is_empty")]
     groups: &'a [GroupName],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence: Option<&'a Value>,
 }
 
 impl Keys {
@@ -53,10 +59,11 @@ impl Keys {
     /// Makes a client token with the first key. `now` is in Unix seconds.
     ///
     /// # Errors
-    /// [`TokenError::NoKey`] without a key.
+    /// [`TokenError::NoKey`] without a key, [`TokenError::PresenceTooLarge`] for a token that nobody would accept.
     pub fn sign_client(&self, grant: &Grant, now: u64) -> Result<String, TokenError> {
         let keys = self.0.load();
         let key = keys.first().ok_or(TokenError::NoKey)?;
+        Details::new(None, grant.presence.as_ref()).map_err(|_| TokenError::PresenceTooLarge)?;
         let claims = Claims {
             aud: format!("{}{}", grant.endpoint, client_path(&grant.hub)),
             iat: now,
@@ -64,6 +71,7 @@ impl Keys {
             sub: grant.user.as_ref(),
             role: &grant.roles,
             groups: &grant.groups,
+            presence: grant.presence.as_ref(),
         };
         Ok(signed(key, &claims))
     }

@@ -250,10 +250,14 @@ fn what_is_signed_here_verifies_here_and_with_jsonwebtoken() {
         user: Some(UserId::new("\"ü\\").unwrap()),
         roles: vec!["webpubsub.sendToGroup.r".into()],
         groups: vec![GroupName::new("g").unwrap()],
+        presence: Some(json!({"name": "A"})),
         lifetime: 60,
     };
     let token = keys().sign_client(&grant, NOW).unwrap();
     let read = keys().verify_client(&token, "a`[x],b", NOW).unwrap();
+    assert_eq!(read.details.unwrap().members(), r#""data":{"name":"A"}"#);
+    let large = Grant { presence: Some(json!("x".repeat(1023))), ..grant.clone() };
+    assert_eq!(keys().sign_client(&large, NOW), Err(TokenError::PresenceTooLarge));
     assert_eq!((read.user, read.groups, read.expires), (grant.user.clone(), grant.groups.clone(), NOW + 60));
     assert!(read.roles.may_send_to_group("r"));
     let mut validation = Validation::new(Algorithm::HS256);

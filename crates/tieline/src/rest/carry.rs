@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tieline_core::ask::sending::{Sending, Wants};
 use tieline_core::ask::{Answer, Ask, MAX_PAGE, Page, Right, Who};
 use tieline_core::delivery::Target;
-use tieline_core::token::Grant;
+use tieline_core::token::{Grant, TokenError};
 use tieline_core::{Node, unix_ms};
 use tieline_proto::reply::Receipt;
 use tieline_proto::rest::{BodyError, ConnectionItem, ConnectionsPage, GroupsBody, SendBody, TokenAnswer};
@@ -273,15 +273,22 @@ fn generate_token(
         ));
     }
     let minutes = parameters.number("minutesToExpire", 1..=MOST_TOKEN_MINUTES)?.unwrap_or(TOKEN_MINUTES);
+    let presence = parameters.one("presence")?;
+    let presence = presence.map(|text| serde_json::from_str(&text)).transpose();
     let grant = Grant {
         endpoint: endpoint(head),
         hub,
         user: user.map(|user| UserId::new(&user)).transpose().map_err(|_| ErrorCode::InvalidUser)?,
         roles,
         groups: groups.map_err(|_| ErrorCode::InvalidGroup)?,
+        presence: presence.map_err(|_| invalid("presence", "is no JSON"))?,
         lifetime: minutes * 60,
     };
-    Ok(json(&TokenAnswer { token: node.keys().sign_client(&grant, unix_ms() / 1000)? }))
+    let token = node.keys().sign_client(&grant, unix_ms() / 1000).map_err(|error| match error {
+        TokenError::PresenceTooLarge => invalid("presence", "has more than 1024 bytes"),
+        error => error.into(),
+    })?;
+    Ok(json(&TokenAnswer { token }))
 }
 
 /// The beginning of a text, for an error.

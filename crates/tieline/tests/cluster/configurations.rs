@@ -44,6 +44,7 @@ fn connect(node: &Process, key: &str) -> Result<Client, u16> {
         user: None,
         roles: ["webpubsub.joinLeaveGroup", "webpubsub.sendToGroup"].map(String::from).into(),
         groups: vec![],
+        presence: None,
         lifetime: 600,
     };
     let token = Keys::new([key]).sign_client(&grant, unix_ms() / 1000).unwrap();

@@ -1,5 +1,6 @@
 //! Presence over real nodes: everybody knows the same, and of a node that was killed those have left who did not come back.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::processes::{Process, SECRET, TestCluster, any, eventually_within};
+use crate::support::endpoint::{Endpoint, Post, Reply};
 use crate::support::http::call;
 
 /// How long a node is believed to live that is not reached.
@@ -21,9 +23,16 @@ struct Telling(PathBuf);
 
 impl Telling {
     fn new(test: &str) -> Self {
+        Telling::with(test, "")
+    }
+
+    /// The same with further tables.
+    fn with(test: &str, tables: &str) -> Self {
         let path = std::env::temp_dir().join(format!("tieline-{test}-{}.toml", std::process::id()));
-        let text = "[[hub]]\nmatch = \"h\"\npresence = true\n[[group]]\nmatch = \"room*\"\npresence = true\n\
-                    [times]\npresence_grace = \"3s\"\n";
+        let text = format!(
+            "[[hub]]\nmatch = \"h\"\npresence = true\n[[group]]\nmatch = \"room*\"\npresence = true\n\
+                    [times]\npresence_grace = \"3s\"\n{tables}"
+        );
         fs::write(&path, text).unwrap();
         Telling(path)
     }
@@ -100,4 +109,45 @@ fn of_a_killed_node_those_leave_who_do_not_come_back_elsewhere() {
     let later = Process::start("n3", any(), any(), &seeds, &secret, &telling.variables());
     let knows = || page(&later, "")["total"] == json!({"users": 11, "connections": 11, "anonymous": 0});
     eventually_within(Duration::from_secs(6), "it knows who is there", knows);
+}
+
+#[test]
+fn the_application_hears_once_who_has_left_with_a_killed_node() {
+    const USERS: usize = 12;
+    let endpoint = Endpoint::start(|_| Reply::status(200));
+    let table = format!(
+        "[[upstream]]\nurl = \"{}\"\nuser_events = []\nsystem_events = [\"presence\"]\n",
+        endpoint.url()
+    );
+    let telling = Telling::with("told", &table);
+    let mut cluster = TestCluster::start_with(3, &[], &telling.variables());
+    let mut clients: Vec<Client> =
+        (0..USERS).map(|n| cluster.nodes[2].connect("h", &format!("u{n:02}"))).collect();
+    let event = |post: &Post| {
+        let body = post.json();
+        let text = |name: &str| body[name].as_str().unwrap().to_owned();
+        (text("event"), text("userId"), text("node"))
+    };
+    let users = |turn: &str, node: &str, from: usize| -> BTreeSet<(String, String, String)> {
+        (from..USERS).map(|n| (turn.to_owned(), format!("u{n:02}"), node.to_owned())).collect()
+    };
+    let came: BTreeSet<_> = (0..USERS).map(|_| event(&endpoint.next())).collect();
+    assert_eq!(came, users("join", "n2", 0));
+    cluster.kill(2);
+    clients.clear();
+    // Two of them come back elsewhere in time, and were never away.
+    let back: Vec<Client> = (0..2).map(|n| cluster.nodes[n].connect("h", &format!("u{n:02}"))).collect();
+    let mut left = Vec::new();
+    while left.len() < USERS - back.len() {
+        let post = endpoint.next_within(LEASE + GRACE + Duration::from_secs(5));
+        // What a node told shortly before it died may be told again.
+        if event(&post).0 == "leave" {
+            left.push(event(&post));
+        }
+    }
+    assert_eq!(left.iter().cloned().collect::<BTreeSet<_>>(), users("leave", "n2", 2));
+    let late = Instant::now() + GRACE + Duration::from_secs(1);
+    while let Some(post) = endpoint.next_until(late) {
+        assert_eq!(event(&post).0, "join", "{:?} was told once more", event(&post));
+    }
 }

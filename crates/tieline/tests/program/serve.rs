@@ -32,6 +32,7 @@ fn grant(hub: &str, user: Option<&str>) -> Grant {
         user: user.map(|user| UserId::new(user).unwrap()),
         roles: vec!["webpubsub.joinLeaveGroup".into(), "webpubsub.sendToGroup".into()],
         groups: vec![],
+        presence: None,
         lifetime: 60,
     }
 }

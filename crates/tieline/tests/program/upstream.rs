@@ -1,7 +1,6 @@
 //! Upstream events: a server, its clients, and endpoints that behave well and badly.
 
 mod connect;
-mod endpoint;
 mod presence;
 mod told;
 mod user;
@@ -13,9 +12,9 @@ use tieline_proto::{HubName, UserId};
 use tieline_websocket::ClientRequest;
 
 use crate::server::Server;
+use crate::support::endpoint::{Endpoint, Post, Reply};
 use crate::support::http::Answer;
 use crate::support::socket::Socket;
-use endpoint::{Endpoint, Post, Reply};
 
 const KEYS: [&str; 2] = ["the first key", "the second key"];
 
@@ -32,6 +31,7 @@ fn token(user: Option<&str>) -> String {
         user: user.map(|user| UserId::new(user).unwrap()),
         roles: vec!["webpubsub.joinLeaveGroup".into()],
         groups: vec![],
+        presence: None,
         lifetime: 60,
     };
     Keys::new(KEYS).sign_client(&grant, unix_ms() / 1000).unwrap()

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "each of the test programs uses a part")]
 
+pub(crate) mod endpoint;
 pub(crate) mod http;
 pub(crate) mod metrics;
 pub(crate) mod program;

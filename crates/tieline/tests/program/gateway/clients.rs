@@ -89,6 +89,7 @@ fn signed_addresses_hold_behind_a_prefix() {
         user: None,
         roles: vec![],
         groups: vec![],
+        presence: None,
         lifetime: 60,
     };
     let token = |endpoint: &str| Keys::new([KEY]).sign_client(&grant(endpoint), unix_ms() / 1000).unwrap();

@@ -24,6 +24,7 @@ fn token(key: &str, url: &str, signed: u64) -> String {
         user: None,
         roles: vec![],
         groups: vec![],
+        presence: None,
         lifetime: 60,
     };
     Keys::new([key]).sign_client(&grant, signed).unwrap()
@@ -62,6 +63,7 @@ fn a_token_opens_the_address_it_was_made_for() {
             user: None,
             roles: vec![],
             groups: vec![],
+            presence: None,
             lifetime: 60,
         },
         now(),
@@ -133,13 +135,14 @@ fn a_generated_token_carries_what_was_asked_for() {
         call(server.address, "POST", &target, &header, "")
     };
     let query = "&userId=a%2Fb&role=webpubsub.sendToGroup.one&role=webpubsub.joinLeaveGroup&group=one&group=t%20w%20o\
-                 &minutesToExpire=5&clientType=Default";
+                 &minutesToExpire=5&clientType=Default&presence=%7B%22name%22%3A%22A%22%7D";
     let answer = generate(query).json();
     let token = answer["token"].as_str().unwrap();
     let claims = Keys::new([KEY]).verify_client(token, "h", now()).unwrap();
     assert_eq!(claims.user.as_deref(), Some("a/b"));
     assert_eq!(claims.groups.iter().map(|group| group.as_str()).collect::<Vec<_>>(), ["one", "t w o"]);
     assert!(claims.roles.may_send_to_group("one") && !claims.roles.may_send_to_group("two"));
+    assert_eq!(claims.details.unwrap().members(), "\"data\":{\"name\":\"A\"}");
     assert!((now() + 290..=now() + 300).contains(&claims.expires));
     let path = format!("/client/hubs/h?access_token={token}");
     let request = ClientRequest::new(&server.address.to_string(), &path).unwrap().protocol("tieline.v1");
@@ -158,6 +161,8 @@ fn a_generated_token_carries_what_was_asked_for() {
         ("&role=webpubsub.fly", "InvalidRole"),
         ("&group=%20", "InvalidGroup"),
         ("&userId=a&userId=b", "InvalidRequest"),
+        ("&presence=%7B", "InvalidRequest"),
+        (&format!("&presence=%22{}%22", "x".repeat(1023)), "InvalidRequest"),
     ] {
         let answer = generate(query);
         assert_eq!((answer.status, &*answer.code()), (400, code), "{query}");

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::endpoint::Closed;
 use super::*;
+use crate::support::endpoint::Closed;
 use crate::support::http::call;
 use crate::support::metrics::{metrics, sample};
 use crate::support::program::start;

@@ -6,11 +6,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::support::PATIENCE;
+use super::PATIENCE;
 
 /// A request that came.
 #[derive(Clone, Debug)]
@@ -162,6 +162,11 @@ impl Endpoint {
                 return post;
             }
         }
+    }
+
+    /// The next request that comes before a moment.
+    pub(crate) fn next_until(&self, until: Instant) -> Option<Post> {
+        self.posts.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
     }
 
     /// The next event of this name; others are passed over.
