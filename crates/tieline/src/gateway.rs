@@ -2,13 +2,14 @@
 //!
 //! Requests are read by the same [edge](crate::http) as a node's. One for a WebSocket is asked of nodes until one answers; then
 //! the two sockets are joined and leave for the threads of [`Pipes`], where a connection that is silent costs an entry of a
-//! table. All else is given on by HTTP. The gateway knows no keys and no frames: a node checks every token, and its word is
+//! table. All else is given on by HTTP. The gateway checks no token and knows no frames: a node does, and its word is
 //! final. It keeps nothing, so any number of gateways may stand side by side; on the ring all send a user to the same node.
 //!
 //! `nodes.rs` is who there is, `policy.rs` the choice, `user.rs` of whom a request is, `forwarding.rs` and `prefix.rs` what a
 //! node gets of it; `usher.rs` with `dialer.rs` carries WebSockets out, `relay.rs` other requests. Tested there, and with real
 //! nodes in `tests/program/gateway` and `tests/cluster/gateway.rs`.
 
+mod asked;
 mod checks;
 mod dialer;
 mod forwarding;
@@ -23,6 +24,7 @@ mod user;
 mod usher;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -36,16 +38,19 @@ use tieline_proto::ErrorCode;
 use tieline_switchboard::{PipeSettings, Pipes};
 use tokio::sync::watch;
 
+pub use asked::AskedError;
 pub use forwarding::{Network, NoNetwork};
 pub use policy::{Policy, UnknownPolicy};
 pub use prefix::NoPrefix;
 pub use settings::GatewaySettings;
 
 use crate::Failure;
+use crate::cli::ServerUrl;
 use crate::config::{self, Limits};
 use crate::http::{Asked, Edge, EdgeSettings, Head, HttpTally, Judgement, Reception, Refusal};
 use crate::registry::{RegistryOpenError, RegistryUrl, RegistryUrlError};
 use crate::serve::{listen, raise_descriptors, wait};
+use asked::AskedNodes;
 use dialer::Dialer;
 use forwarding::Forwarding;
 use nodes::{Lease, Node, Nodes, Table};
@@ -67,10 +72,16 @@ pub enum GatewayError {
     Url(#[from] RegistryUrlError),
     /// The nodes are known to each other alone.
     #[error(
-        "`--registry heartbeat` is heard by nodes alone: name them by `static://NAME=ws://HOST:PORT,…`, or give nodes and gateway \
-         a registry on a server, such as `redis://HOST`"
+        "`--registry heartbeat` is heard by nodes alone: have some of them asked by `http://HOST:PORT,…`, name them by \
+         `static://NAME=ws://HOST:PORT,…`, or give nodes and gateway a registry on a server, such as `redis://HOST`"
     )]
     Heartbeat,
+    /// The nodes that are to be asked have a mistake in their addresses.
+    #[error("`--registry`: nodes that are asked are named by `http://HOST:PORT,HOST:PORT,…`, or `https://…`")]
+    Servers,
+    /// The nodes that are to be asked tell nothing.
+    #[error(transparent)]
+    Asked(#[from] AskedError),
     /// The registry cannot be used.
     #[error(transparent)]
     Open(#[from] RegistryOpenError),
@@ -79,27 +90,59 @@ pub enum GatewayError {
 impl GatewayError {
     /// Whether the gateway was asked for something that it cannot do; otherwise a server failed.
     pub fn is_mistake(&self) -> bool {
-        !matches!(self, GatewayError::Open(_))
+        !matches!(self, GatewayError::Open(_) | GatewayError::Asked(_))
     }
 }
 
-/// Reads the address of a registry that a gateway can look at.
+/// Where a gateway learns of the nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// From a registry.
+    Registry(RegistryUrl),
+    /// From the first of these nodes that answers, each `http://HOST:PORT`.
+    Nodes(Vec<String>),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Registry(url) => url.fmt(f),
+            Source::Nodes(servers) => f.write_str(&servers.join(",")),
+        }
+    }
+}
+
+/// Reads what `--registry` takes.
 ///
 /// # Errors
 /// With what is taken, when it is none.
-pub fn registry(text: &str) -> Result<RegistryUrl, GatewayError> {
+pub fn source(text: &str) -> Result<Source, GatewayError> {
+    if let Some((scheme @ ("http" | "https"), hosts)) = text.split_once("://") {
+        let server = |host: &str| {
+            let named = if host.contains("://") { host.to_owned() } else { format!("{scheme}://{host}") };
+            named.parse::<ServerUrl>().map(|ServerUrl(url)| url).map_err(|_| GatewayError::Servers)
+        };
+        return hosts.split(',').map(server).collect::<Result<_, _>>().map(Source::Nodes);
+    }
     match text.parse()? {
         RegistryUrl::Heartbeat => Err(GatewayError::Heartbeat),
-        url => Ok(url),
+        url => Ok(Source::Registry(url)),
     }
 }
 
-/// Looks at a registry. What it shows is followed as long as this is kept.
+/// Looks where the nodes are. What is shown is followed as long as this is kept. Nodes are asked with the access key.
 ///
 /// # Errors
-/// When its server cannot be used.
-pub async fn open(url: &RegistryUrl, cluster: &str) -> Result<Arc<dyn Registry>, GatewayError> {
-    url.open(cluster, None).await?.ok_or(GatewayError::Heartbeat)
+/// When the registry's server cannot be used, or no node answers.
+pub async fn open(
+    source: Source,
+    cluster: &str,
+    access_key: Option<String>,
+) -> Result<Arc<dyn Registry>, GatewayError> {
+    match source {
+        Source::Registry(url) => url.open(cluster, None).await?.ok_or(GatewayError::Heartbeat),
+        Source::Nodes(servers) => Ok(Arc::new(AskedNodes::open(servers, access_key).await?)),
+    }
 }
 
 /// What all parts of a gateway share.

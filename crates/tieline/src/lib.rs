@@ -5,6 +5,7 @@
 //! library beside the program, so that tests start a whole server in their own process.
 
 pub mod admission;
+mod api;
 pub mod broker;
 pub mod cli;
 pub mod client;
@@ -170,16 +171,16 @@ fn serve(args: &SettingArgs) -> Result<(), Failure> {
 }
 
 fn gateway(args: GatewayArgs) -> Result<(), Failure> {
-    let GatewayArgs { registry, cluster, settings, check } = args;
-    let registry = gateway::registry(&registry)?;
+    let GatewayArgs { registry, cluster, access_key, settings, check } = args;
+    let source = gateway::source(&registry)?;
     if check {
-        return print(&format!("registry = {registry}\ncluster = {cluster}\n{}", settings.show()));
+        return print(&format!("registry = {source}\ncluster = {cluster}\n{}", settings.show()));
     }
     log::start(&config::Log { filter: settings.log.clone(), ..config::Log::default() });
     run_async(async {
         let signals = Signals::new().map_err(Failure::Signals)?;
         // It follows the nodes as long as it is there.
-        let registry = gateway::open(&registry, &cluster).await?;
+        let registry = gateway::open(source, &cluster, access_key).await?;
         gateway::serve(settings, registry.view(), gateway::GatewayAddresses::announce, signals.stop()).await
     })
 }

@@ -6,11 +6,13 @@ use tieline_core::token::{Grant, Keys};
 use tieline_core::unix_ms;
 use tieline_proto::{HubName, UserId};
 use xtask::clock::Clock;
-use xtask::left_out;
+use xtask::engine::redis::ask;
+use xtask::{Engine, left_out};
 
 use crate::client::{Client, to_group, to_user};
 use crate::keepers::{Folder, command, join_since};
 use crate::processes::{Process, eventually};
+use crate::registries;
 
 const KEY: &str = "a key of the cluster under test";
 
@@ -32,6 +34,7 @@ fn connect(node: &Process, user: &str, minutes: u64) -> Result<Client, u16> {
             .map(String::from)
             .into(),
         groups: vec![],
+        presence: None,
         lifetime: 60 * minutes,
     };
     let token = Keys::new([KEY]).sign_client(&grant, unix_ms() / 1000).unwrap();
@@ -132,4 +135,35 @@ fn a_clock_that_leaps_by_an_hour_loses_nothing_and_nobody() {
         assert_eq!((&message["from"], &message["data"]), (&json!("user"), data), "{message}");
     }
     dora.expect_nothing();
+}
+
+/// A registry's leases run by the clock of its server, and what a node believes of it by none that leaps.
+#[test]
+fn a_clock_that_leaps_by_an_hour_leaves_everybody_registered() {
+    let clock = match Clock::new("registered") {
+        Ok(clock) => clock,
+        Err(why) => return left_out("registered nodes whose clock leaps", &why),
+    };
+    let server = Engine::redis().start().unwrap();
+    let mut leaping = registries::command("leaping", server.url());
+    clock.wear(&mut leaping);
+    let leaping = Process::spawn("leaping", leaping);
+    let steady = Process::spawn("steady", registries::command("steady", server.url()));
+    let nodes = [&leaping, &steady];
+    let is_whole = || nodes.iter().all(|node| registries::registered(node) == 1 && node.reaches().len() == 2);
+    eventually("the nodes find each other", is_whole);
+    let (_, _, incarnation) = leaping.nodes().into_iter().find(|(name, ..)| name == "leaping").unwrap();
+    let key = format!("tieline:test-{}:nodes", std::process::id());
+    // Until when the lease runs, and what the node says.
+    let lease = || ask(server.url(), &format!("HGET {key} leaping/{incarnation}")).unwrap();
+    for hours in [1, -1, 0] {
+        clock.set(hours * HOUR).unwrap();
+        for _ in 0..2 {
+            let before = lease();
+            eventually("the lease is renewed", || {
+                assert!(is_whole(), "somebody was lost");
+                lease() != before
+            });
+        }
+    }
 }

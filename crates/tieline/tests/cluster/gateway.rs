@@ -1,17 +1,21 @@
 //! A cluster behind a gateway, all of them processes: users stay where they are, and find another node when theirs is killed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use xtask::{Engine, left_out};
 
 use crate::client::{Client, assert_ack, to_group, to_user};
-use crate::processes::{Process, TestCluster, eventually};
+use crate::processes::{Process, TestCluster, eventually, eventually_within};
 use crate::support::http::call;
 use crate::support::program::tieline;
 
 /// Flags of nodes that let everybody in: who comes through a gateway is a stranger to them.
 pub(crate) const OPEN: [&str; 3] = ["--allow-anonymous", "--admin-listen", "127.0.0.1:0"];
+
+/// How soon a server that was started again is found, and what has changed there meanwhile.
+const BACK: Duration = Duration::from_secs(30);
 
 /// A list of the nodes.
 fn list(cluster: &TestCluster) -> String {
@@ -76,16 +80,30 @@ fn users_stay_on_their_nodes_and_only_those_of_a_killed_node_move() {
     assert_eq!(other.next()["data"], 7);
 }
 
-/// Nodes and gateway that know of each other by a Redis server alone.
 #[test]
-fn nodes_are_followed_as_they_come_and_go_in_a_registry() {
+fn nodes_are_followed_as_they_come_and_go_in_redis() {
     if std::env::var_os("TIELINE_TEST_REDIS").is_some() {
+        return left_out("a gateway by Redis", "TIELINE_TEST_REDIS names a server that was not started here");
+    }
+    follow(Engine::redis().start().unwrap());
+}
+
+#[test]
+fn nodes_are_followed_as_they_come_and_go_in_zookeeper() {
+    if !cfg!(feature = "zookeeper") {
+        return left_out("a gateway by ZooKeeper", "this program has no feature `zookeeper`");
+    }
+    if std::env::var_os("TIELINE_TEST_ZOOKEEPER").is_some() {
         return left_out(
-            "a gateway by a registry",
-            "TIELINE_TEST_REDIS names a server that was not started here",
+            "a gateway by ZooKeeper",
+            "TIELINE_TEST_ZOOKEEPER names a server that was not started here",
         );
     }
-    let mut server = Engine::redis().start().unwrap();
+    follow(Engine::zookeeper().start().unwrap());
+}
+
+/// Nodes and gateway that know of each other by a server alone.
+fn follow(mut server: Engine) {
     let (url, cluster) = (server.url().to_owned(), format!("test-{}-gateway", std::process::id()));
     let node = |name: &str| {
         let mut command = tieline(&["serve", "--node", name, "--shards", "1", "--listen", "127.0.0.1:0"]);
@@ -119,9 +137,36 @@ fn nodes_are_followed_as_they_come_and_go_in_a_registry() {
     assert_eq!(home(&gateway.connect("h", "w")), stayed);
     server.restart().unwrap();
     nodes.push(node("c"));
-    eventually("the new node is known", || well() == 2);
+    eventually_within(BACK, "the new node is known", || well() == 2);
     // It has the fewest.
     assert_ne!(home(&gateway.connect("h", "x")), stayed);
+}
+
+/// Nodes that know of each other by their beats alone, and tell the gateway.
+#[test]
+fn nodes_are_followed_as_one_of_them_tells() {
+    const KEY: &str = "a key of the cluster";
+    let keyed = [&OPEN[..], &["--access-key", KEY]].concat();
+    let mut cluster = TestCluster::start_with(3, &keyed, &[]);
+    let servers = format!("http://{},{}", cluster.nodes[0].address, cluster.nodes[1].address);
+    let refused = tieline(&arguments(&servers)).output().unwrap();
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(1) && error.contains("refused: 401"), "{error}");
+    let mut command = tieline(&arguments(&servers));
+    command.env("TIELINE_ACCESS_KEY", KEY).args(["--policy", "round-robin"]);
+    let mut gateway = Process::spawn("gateway", command);
+    let shown = |state: &str| gateway.metric(&format!("tieline_gateway_nodes{{state=\"{state}\"}}"));
+    eventually("all nodes are known", || shown("well") == 3);
+    let homes: BTreeSet<String> = (0..3).map(|n| home(&gateway.connect("h", &format!("u{n}")))).collect();
+    assert_eq!(homes.len(), 3);
+    // The one that was asked dies, and another one tells of that.
+    cluster.kill(0);
+    eventually("the dead node is out", || shown("well") == 2);
+    // Nobody is left who could tell: the last word stands.
+    cluster.kill(1);
+    gateway.wait_for_log("What nodes told last stays");
+    let last = home(&cluster.nodes[2].connect("h", "probe"));
+    assert_eq!(home(&gateway.connect("h", "w")), last);
 }
 
 #[test]
@@ -153,6 +198,7 @@ fn what_it_cannot_do_is_told_at_once() {
         (&[][..], "--registry"),
         (&["--registry", "heartbeat"], "static://NAME=ws://HOST:PORT"),
         (&["--registry", "etcd://h"], "known are"),
+        (&["--registry", "http://a:1,b/c"], "http://HOST:PORT,HOST:PORT"),
         (&["--registry", "static://a=ftp://x:1"], "its address is"),
         (&[one[0], one[1], "--policy", "random"], "two-choices"),
         (&[one[0], one[1], "--ring-hash", "sha"], "tieline, md5, fnv"),
