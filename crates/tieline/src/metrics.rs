@@ -63,8 +63,7 @@ pub fn render(station: &Station) -> String {
     });
     let placement = station.view();
     let (counters, tally) = (node.counters(), node.tally());
-    let view =
-        View { node, counters, tally, http, rest, upstream, rebalance, reloads, cluster, placement };
+    let view = View { node, counters, tally, http, rest, upstream, rebalance, reloads, cluster, placement };
     let mut text = String::with_capacity(16 * 1024);
     for family in FAMILIES {
         family.write(&view, &mut text);
