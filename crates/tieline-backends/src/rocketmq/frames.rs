@@ -25,7 +25,7 @@ const JSON: u8 = 0;
 /// The bit of `flag` that tells an answer from a request.
 const IS_ANSWER: i32 = 1;
 
-/// The version of the protocol that is spoken: that of RocketMQ 5.1, and all that is asked is older.
+/// The version of the protocol that is spoken: that of RocketMQ 5.3.2, and all that is asked is older.
 const VERSION: i32 = 477;
 
 /// What came is no frame of this protocol.

@@ -89,8 +89,8 @@ async fn visit(url: &str, topic: &str) -> Link {
     Link::open(&broker, signer.as_ref()).await.unwrap()
 }
 
-async fn ask(link: &mut Link, code: i32, fields: Fields<'_>) -> Answer {
-    let answer = link.call(Request { code, fields, body: b"" }).await.unwrap();
+async fn ask(link: &mut Link, code: i32, fields: Fields<'_>, body: &str) -> Answer {
+    let answer = link.call(Request { code, fields, body: body.as_bytes() }).await.unwrap();
     assert_eq!(answer.code, 0, "{}", answer.remark);
     answer
 }
@@ -99,6 +99,7 @@ async fn ask(link: &mut Link, code: i32, fields: Fields<'_>) -> Answer {
 async fn users_strangers_and_names_on_a_real_server() {
     let engine = Engine::rocketmq().start().unwrap();
     keys_are_checked_at_once(&engine).await;
+    a_user_may_do_no_more_than_is_needed(&engine).await;
     foreign_messages_are_passed_over(engine.url()).await;
     no_name_of_a_cluster_is_too_odd(engine.url()).await;
     nothing_on_the_server_is_a_nodes_own(engine.url()).await;
@@ -122,6 +123,37 @@ async fn keys_are_checked_at_once(engine: &Engine) {
             other => panic!("{login}: {other}"),
         }
     }
+}
+
+async fn a_user_may_do_no_more_than_is_needed(engine: &Engine) {
+    const CREATE_USER: i32 = 3001;
+    const CREATE_ACL: i32 = 3006;
+    if !is_private("permissions") {
+        return;
+    }
+    let server = engine.url().split_once('@').unwrap().1;
+    let url = format!("rocketmq://node:hush-1@{server}");
+    let mut operator = visit(engine.url(), "SELF_TEST_TOPIC").await;
+    let user = r#"{"username":"node","password":"hush-1","userType":"Normal"}"#;
+    ask(&mut operator, CREATE_USER, Fields::from([("username", "node".into())]), user).await;
+    match trouble(&url).await {
+        Trouble::Refused { code: 16, text } if text.contains("has no permission") => {}
+        other => panic!("{other}"),
+    }
+    // As the documents say.
+    let allow = |resource: &str, actions: &str| {
+        format!(r#"{{"resource":"{resource}:tieline-*","actions":[{actions}],"decision":"Allow"}}"#)
+    };
+    let topic = allow("Topic", r#""Pub","Sub","Get","Create""#);
+    let group = allow("Group", r#""Sub""#);
+    let rules = format!(
+        r#"{{"subject":"User:node","policies":[{{"policyType":"Custom","entries":[{topic},{group}]}}]}}"#
+    );
+    ask(&mut operator, CREATE_ACL, Fields::from([("subject", "User:node".into())]), &rules).await;
+    let settings = settings(&url);
+    let ((one, _), (_other, recorder)) =
+        (start(settings.clone()).await.unwrap(), start(settings.clone()).await.unwrap());
+    send_and_hear(&one, To::All, &recorder, 1, b"allowed").await;
 }
 
 /// A node that has just heard `bytes` from another one has read everything before.
@@ -148,6 +180,7 @@ async fn foreign_messages_are_passed_over(url: &str) {
     send_and_hear(&other, To::One(node.incarnation), &recorder, 1, b"to one").await;
     send_and_hear(&other, To::All, &recorder, 2, b"to all").await;
     assert_eq!(recorder.heard().len(), 2, "nothing else, and no outage: {:?}", recorder.heard());
+    // Those of its two tags; the broker gives it no others.
     drop(broker);
 }
 
@@ -179,7 +212,7 @@ async fn nothing_on_the_server_is_a_nodes_own(url: &str) {
     }
     let mut visitor = visit(url, &topic).await;
     for code in [TOPICS, GROUPS] {
-        let answer = ask(&mut visitor, code, Fields::new()).await;
+        let answer = ask(&mut visitor, code, Fields::new(), "").await;
         let text = String::from_utf8_lossy(answer.body()).into_owned();
         assert!(text.contains(&topic), "{code}: {text}");
         let of_cluster = text.split('"').filter(|word| word.contains(&settings.cluster));
