@@ -30,7 +30,7 @@ use crate::{engine, node};
 use nemesis::Nemesis;
 use nodes::Cluster;
 pub use options::USAGE;
-use options::{Options, Store};
+use options::{Broker, Options, Store};
 use receiver::Listener;
 use sender::Speaker;
 use stage::{Phase, Stage};
@@ -115,7 +115,7 @@ pub fn run(words: &[&str]) -> Result<(), Error> {
     let options = Options::parse(words).map_err(Error::Usage)?;
     let program = match &options.binary {
         Some(binary) => std::path::absolute(binary).map_err(|error| Error::io("find the program", error))?,
-        None => build(&options.store)?,
+        None => build(&options)?,
     };
     let folder = crate::workspace::target().join("chaos").join(std::process::id().to_string());
     println!("{}", options.again());
@@ -147,14 +147,19 @@ fn write_down(history: &History, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn build(store: &Store) -> Result<PathBuf, Error> {
-    // What speaks to SQL servers is built in where it is asked for.
-    let features: &[&str] = match store {
-        Store::Server(name) if name == "postgres" => &["postgres"],
-        Store::Server(name) if name == "mariadb" => &["mysql"],
-        _ => &[],
-    };
-    let built = node::build(features).map_err(|error| Error::io("start cargo", error))?;
+fn build(options: &Options) -> Result<PathBuf, Error> {
+    // What is not in the default build is built in where it is asked for.
+    let mut features = Vec::new();
+    match &options.store {
+        Store::Server(name) if name == "postgres" => features.push("postgres"),
+        Store::Server(name) if name == "mariadb" => features.push("mysql"),
+        _ => {}
+    }
+    match options.broker {
+        Broker::Mesh | Broker::Server("redis") => {}
+        Broker::Server(name) => features.push(name),
+    }
+    let built = node::build(&features).map_err(|error| Error::io("start cargo", error))?;
     built.ok_or(Error::Build)
 }
 

@@ -6,6 +6,8 @@
 
 mod account;
 pub(crate) mod child;
+#[cfg(test)]
+mod compose;
 pub mod hazelcast;
 mod java;
 mod mariadb;
@@ -13,6 +15,7 @@ pub mod nacos;
 pub mod nats;
 pub(crate) mod package;
 mod postgres;
+pub mod rabbitmq;
 pub mod redis;
 mod rocketmq;
 pub mod supervisor;
@@ -55,6 +58,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &mariadb::MariaDb,
     &zookeeper::ZooKeeper,
     &nacos::Nacos,
+    &rabbitmq::RabbitMq,
     &hazelcast::ALONE,
     &rocketmq::RocketMq,
 ];
@@ -279,6 +283,11 @@ impl Engine {
     /// A private RocketMQ, a name server and a broker, whose user has a password.
     pub fn rocketmq() -> Builder {
         Builder { kind: &rocketmq::RocketMq }
+    }
+
+    /// A private RabbitMQ, whose queues do not outlive [`Engine::kill`] unless they are durable.
+    pub fn rabbitmq() -> Builder {
+        Builder { kind: &rabbitmq::RabbitMq }
     }
 
     /// Kills the server with SIGKILL and waits until it is gone. The port and the data stay reserved for

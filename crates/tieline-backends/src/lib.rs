@@ -11,11 +11,12 @@ mod crc16;
 pub mod hazelcast;
 #[cfg(any(feature = "nats", feature = "hazelcast", feature = "rocketmq"))]
 mod hosts;
-#[cfg(any(feature = "redis", feature = "nats", feature = "hazelcast"))]
+#[cfg(any(feature = "redis", feature = "rabbitmq", feature = "nats", feature = "hazelcast"))]
 mod inbox;
 #[cfg(any(
     feature = "mesh",
     feature = "redis",
+    feature = "rabbitmq",
     feature = "nats",
     feature = "hazelcast",
     feature = "zookeeper",
@@ -23,7 +24,13 @@ mod inbox;
     feature = "rocketmq"
 ))]
 mod life;
-#[cfg(any(feature = "redis", feature = "nats", feature = "hazelcast", feature = "rocketmq"))]
+#[cfg(any(
+    feature = "redis",
+    feature = "rabbitmq",
+    feature = "nats",
+    feature = "hazelcast",
+    feature = "rocketmq"
+))]
 mod medium;
 #[cfg(feature = "mesh")]
 pub mod mesh;
@@ -33,11 +40,14 @@ mod pause;
 #[cfg(any(
     feature = "mesh",
     feature = "redis",
+    feature = "rabbitmq",
     feature = "nats",
     feature = "hazelcast",
     feature = "rocketmq"
 ))]
 mod queue;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(any(feature = "zookeeper", feature = "nacos"))]
@@ -50,18 +60,26 @@ pub mod rocketmq;
 pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
-#[cfg(any(feature = "redis", feature = "nats"))]
+#[cfg(any(feature = "redis", feature = "rabbitmq", feature = "nats"))]
 mod tls;
 
 #[cfg(feature = "hazelcast")]
 pub use hazelcast::{HazelcastAddress, HazelcastBroker, HazelcastError, HazelcastSettings};
-#[cfg(any(feature = "redis", feature = "nats", feature = "hazelcast", feature = "rocketmq"))]
+#[cfg(any(
+    feature = "redis",
+    feature = "rabbitmq",
+    feature = "nats",
+    feature = "hazelcast",
+    feature = "rocketmq"
+))]
 pub use medium::{MAX_ENVELOPE, Pace};
 #[cfg(feature = "mesh")]
 pub use mesh::{MeshBroker, MeshError, MeshSettings, Secret};
 #[cfg(feature = "nats")]
 pub use nats::{NatsAddress, NatsBroker, NatsError, NatsSettings};
 pub use pause::pause;
+#[cfg(feature = "rabbitmq")]
+pub use rabbitmq::{RabbitMqAddress, RabbitMqBroker, RabbitMqError, RabbitMqSettings};
 #[cfg(feature = "redis")]
 pub use redis::registry::{RedisRegistry, RedisRegistrySettings};
 #[cfg(feature = "redis")]
@@ -80,5 +98,5 @@ pub use rocketmq::{RocketMqAddress, RocketMqBroker, RocketMqError, RocketMqSetti
 pub use sql::{SqlAddress, SqlAddressError, SqlError, SqlReason, SqlStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteError, SqliteStore};
-#[cfg(any(feature = "redis", feature = "nats"))]
+#[cfg(any(feature = "redis", feature = "rabbitmq", feature = "nats"))]
 pub use tls::TlsError;

@@ -29,7 +29,7 @@ use crate::life::Life;
 use crate::pause::pause;
 use crate::queue::{self, Words};
 
-#[cfg(any(test, feature = "nats", feature = "rocketmq"))]
+#[cfg(any(test, feature = "nats", feature = "rocketmq", feature = "rabbitmq"))]
 pub(crate) mod parts;
 #[cfg(any(feature = "redis", feature = "nats"))]
 pub(crate) mod stream;
@@ -104,6 +104,11 @@ pub trait Engine: Send + Sync + Sized + 'static {
 
     /// Where the server is, without a password.
     fn server(&self) -> String;
+
+    /// Messages that came to nothing, as [`BrokerStats::strays`] counts them.
+    fn strays(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 
     /// One attempt. What others send meanwhile goes to `inbound`. *Cancellation*: dropped after [`Pace::connect`].
     fn dial(
@@ -281,7 +286,11 @@ impl<E: Engine> Broker for Medium<E> {
         let carrying = self.0.carrying.read().unwrap_or_else(PoisonError::into_inner);
         let queued_bytes = carrying.as_ref().map_or(0, |queue| queue.bytes() as u64);
         let failed = self.0.failed.iter().map(|count| count.load(Ordering::Relaxed));
-        BrokerStats { queued_bytes, refused: E::Fault::NAMES.iter().copied().zip(failed).collect() }
+        BrokerStats {
+            queued_bytes,
+            refused: E::Fault::NAMES.iter().copied().zip(failed).collect(),
+            strays: self.0.engine.strays(),
+        }
     }
 
     fn close(&self) {

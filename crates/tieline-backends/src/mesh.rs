@@ -342,7 +342,7 @@ impl Broker for MeshBroker {
         let mut queued_bytes = 0;
         self.0.peers.each(|link| queued_bytes += link.queue.bytes() as u64);
         let refused = Refusal::ALL.map(|refusal| (refusal.name(), self.refusals(refusal)));
-        BrokerStats { queued_bytes, refused: refused.into() }
+        BrokerStats { queued_bytes, refused: refused.into(), strays: Vec::new() }
     }
 
     fn reports_peers(&self) -> bool {

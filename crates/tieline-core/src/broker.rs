@@ -39,6 +39,8 @@ pub struct BrokerStats {
     /// Connections with peers, or with its server, that did not come about: how many for each reason, by words of the
     /// broker's own.
     pub refused: Vec<(&'static str, u64)>,
+    /// Messages that came to nothing at its server, or that no node has sent: how many for each reason, by words of the broker's own.
+    pub strays: Vec<(&'static str, u64)>,
 }
 
 /// Carries envelopes between the nodes of a cluster.

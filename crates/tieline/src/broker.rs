@@ -13,6 +13,8 @@ use tieline_backends::{
 };
 #[cfg(feature = "nats")]
 use tieline_backends::{NatsAddress, NatsBroker, NatsError, NatsSettings};
+#[cfg(feature = "rabbitmq")]
+use tieline_backends::{RabbitMqAddress, RabbitMqBroker, RabbitMqError, RabbitMqSettings};
 #[cfg(feature = "rocketmq")]
 use tieline_backends::{RocketMqAddress, RocketMqBroker, RocketMqError, RocketMqSettings};
 use tieline_core::broker::{Broker, Inbound};
@@ -30,6 +32,9 @@ pub enum BrokerUrl {
     Mesh(Vec<String>),
     /// `redis://host`, or `rediss://host` for TLS.
     Redis(RedisAddress),
+    /// `amqp://host`, or `amqps://host` for TLS.
+    #[cfg(feature = "rabbitmq")]
+    RabbitMq(RabbitMqAddress),
     /// `nats://host,…`, or `tls://host,…` where TLS is insisted on.
     #[cfg(feature = "nats")]
     Nats(NatsAddress),
@@ -69,6 +74,10 @@ pub enum BrokerStartError {
     /// The Redis server.
     #[error(transparent)]
     Redis(#[from] RedisError),
+    /// The RabbitMQ server.
+    #[cfg(feature = "rabbitmq")]
+    #[error(transparent)]
+    RabbitMq(#[from] RabbitMqError),
     /// The NATS servers.
     #[cfg(feature = "nats")]
     #[error(transparent)]
@@ -120,6 +129,17 @@ const SCHEMES: &[Scheme] = &[
         example: "redis://[[USER]:PASSWORD@]HOST[:PORT]",
         feature: None,
         read: Some(|text| RedisAddress::parse(text).map(BrokerUrl::Redis).map_err(|error| error.to_string())),
+    },
+    Scheme {
+        names: &["amqp", "amqps"],
+        example: "amqp://[USER:PASSWORD@]HOST[:PORT][/VHOST]",
+        feature: Some(("RabbitMQ", "rabbitmq")),
+        #[cfg(feature = "rabbitmq")]
+        read: Some(|text| {
+            RabbitMqAddress::parse(text).map(BrokerUrl::RabbitMq).map_err(|error| error.to_string())
+        }),
+        #[cfg(not(feature = "rabbitmq"))]
+        read: None,
     },
     Scheme {
         names: &["nats", "tls", "nats+tls"],
@@ -183,6 +203,8 @@ impl fmt::Display for BrokerUrl {
             BrokerUrl::Memory => f.write_str("memory:"),
             BrokerUrl::Mesh(seeds) => write!(f, "mesh://{}", seeds.join(",")),
             BrokerUrl::Redis(address) => address.fmt(f),
+            #[cfg(feature = "rabbitmq")]
+            BrokerUrl::RabbitMq(address) => address.fmt(f),
             #[cfg(feature = "nats")]
             BrokerUrl::Nats(address) => address.fmt(f),
             #[cfg(feature = "rocketmq")]
@@ -220,6 +242,8 @@ impl BrokerUrl {
             BrokerUrl::Memory => "memory:",
             BrokerUrl::Mesh(_) => "mesh:",
             BrokerUrl::Redis(_) => "redis:",
+            #[cfg(feature = "rabbitmq")]
+            BrokerUrl::RabbitMq(_) => "amqp:",
             #[cfg(feature = "nats")]
             BrokerUrl::Nats(_) => "nats:",
             #[cfg(feature = "rocketmq")]
@@ -247,6 +271,11 @@ impl BrokerUrl {
             BrokerUrl::Redis(address) => {
                 let settings = RedisSettings::new(cluster, address.clone());
                 Started::server(RedisBroker::start(settings, node, inbound).await?)
+            }
+            #[cfg(feature = "rabbitmq")]
+            BrokerUrl::RabbitMq(address) => {
+                let settings = RabbitMqSettings::new(cluster, address.clone());
+                Started::server(RabbitMqBroker::start(settings, node, inbound).await?)
             }
             #[cfg(feature = "nats")]
             BrokerUrl::Nats(address) => {
@@ -313,6 +342,12 @@ mod tests {
         for text in ["", "redis", "ampq://u:hush@h", "memory:hush", "mesh://hush", "redis://:hush@h:port"] {
             let error = text.parse::<BrokerUrl>().unwrap_err().to_string();
             assert!(!error.contains("u:hush") && !error.contains(":hush@"), "{text}: {error}");
+        }
+        let amqp = "amqp://u:hush@h/v".parse::<BrokerUrl>().map(|url| url.to_string());
+        if cfg!(feature = "rabbitmq") {
+            assert_eq!(amqp.unwrap(), "amqp://u:***@h:5672/v");
+        } else {
+            assert!(amqp.unwrap_err().to_string().contains("--features rabbitmq"));
         }
         let unknown = "ampq://h".parse::<BrokerUrl>().unwrap_err().to_string();
         assert!(SCHEMES.iter().all(|scheme| unknown.contains(scheme.example)), "{unknown}");

@@ -90,6 +90,11 @@ fn address_in(url: &str) -> Result<SocketAddr, Error> {
     address.parse().map_err(|_| Error::Address(url.to_owned()))
 }
 
+/// The address of a server, as it is found through a proxy.
+fn behind(url: &str, proxy: &Proxy) -> Result<String, Error> {
+    Ok(url.replace(&address_in(url)?.to_string(), &proxy.address.to_string()))
+}
+
 impl Cluster {
     /// Starts the servers and as many nodes as are wanted.
     pub(super) fn start(
@@ -100,7 +105,7 @@ impl Cluster {
     ) -> Result<Cluster, Error> {
         fs::create_dir_all(folder).map_err(|error| Error::io("create the folder of the run", error))?;
         let server = |name: &str| Ok::<_, Error>(Some(Engine::of(engine::kind(name)?).start()?));
-        let broker = if options.broker == Broker::Redis { server("redis")? } else { None };
+        let broker = if let Broker::Server(name) = options.broker { server(name)? } else { None };
         let store = if let Store::Server(name) = &options.store { server(name)? } else { None };
         let mut cluster = Cluster {
             options: options.clone(),
@@ -167,8 +172,8 @@ impl Cluster {
         let mut command = node::command(&self.program);
         command.env("TIELINE_LIMITS_MESSAGE_RATE", "0");
         command.args(["serve", "--node", &node.name, "--shards", "2", "--listen", &node.listen.to_string()]);
-        if self.broker.is_some() {
-            let broker = format!("redis://{}", node.ways[0].address);
+        if let Some(server) = &self.broker {
+            let broker = behind(server.url(), &node.ways[0])?;
             // Clusters that share a server are kept apart by their names.
             command.args(["--broker", &broker, "--cluster", &format!("chaos-{}", std::process::id())]);
         } else {
@@ -186,8 +191,7 @@ impl Cluster {
                 let (Some(server), Some(proxy)) = (&self.store, &node.store) else {
                     return Err(Error::Address("a store that was not started".to_owned()));
                 };
-                let (from, to) = (address_in(server.url())?, proxy.address);
-                server.url().replace(&from.to_string(), &to.to_string())
+                behind(server.url(), proxy)?
             }
         };
         let file = self.folder.join("tieline.toml");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// How `cargo xtask chaos` is called.
 pub const USAGE: &str = "\
-usage: cargo xtask chaos --broker mesh|redis --store sqlite|memory|postgres|mysql|redis [--seed N] [--seconds S]
+usage: cargo xtask chaos --broker mesh|redis|rabbitmq --store sqlite|memory|postgres|mysql|redis [--seed N] [--seconds S]
            [--nodes 3] [--senders 6] [--receivers 8] [--rate 200] [--live-only] [--calm] [--binary PATH]
   --seed       chooses the messages, the connections and what is broken when (1)
   --seconds    for how long things are broken (30); healing and judging take about 20 more
@@ -17,8 +17,12 @@ usage: cargo xtask chaos --broker mesh|redis --store sqlite|memory|postgres|mysq
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Broker {
     Mesh,
-    Redis,
+    /// A server, by the name that the keeper of engines has for it.
+    Server(&'static str),
 }
+
+/// The servers that carry messages.
+const SERVERS: &[&str] = &["redis", "rabbitmq"];
 
 /// What keeps messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,8 +99,10 @@ impl Options {
         }
         options.broker = match broker {
             Some("mesh") => Broker::Mesh,
-            Some("redis") => Broker::Redis,
-            _ => return Err(format!("--broker is mesh or redis\n{USAGE}")),
+            broker => match SERVERS.iter().find(|name| broker == Some(**name)) {
+                Some(name) => Broker::Server(name),
+                None => return Err(format!("--broker is mesh or one of {}\n{USAGE}", SERVERS.join(", "))),
+            },
         };
         options.store = match (store, is_live_only) {
             (None, true) => Store::Absent,
@@ -115,7 +121,7 @@ impl Options {
     pub(super) fn again(&self) -> String {
         let broker = match self.broker {
             Broker::Mesh => "mesh",
-            Broker::Redis => "redis",
+            Broker::Server(name) => name,
         };
         let store = match &self.store {
             Store::Absent => "--live-only".to_owned(),
@@ -140,7 +146,7 @@ fn number(word: &str, value: &str, from: u64, to: u64) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Broker, Options, Store};
+    use super::{Broker, Options, SERVERS, Store};
 
     #[test]
     fn the_command_that_is_printed_asks_for_the_same_run() {
@@ -148,6 +154,7 @@ mod tests {
             "--broker mesh --store sqlite --seed 7 --seconds 5 --nodes 4",
             "--broker redis --live-only --rate 50 --senders 2 --receivers 3",
             "--broker redis --store mysql --calm",
+            "--broker rabbitmq --live-only --seed 3",
             "--broker mesh --store memory --nodes 1",
         ] {
             let options = Options::parse(&line.split(' ').collect::<Vec<_>>()).unwrap();
@@ -163,7 +170,7 @@ mod tests {
         assert!(refused("--broker mesh").contains("--store"));
         assert!(refused("--broker mesh --store sqlite --live-only").contains("--live-only"));
         assert!(refused("--broker mesh --store memory").contains("--nodes 1"));
-        assert!(refused("--broker nats --store sqlite").contains("mesh or redis"));
+        assert!(refused("--broker pigeons --store sqlite").contains("mesh or one of redis"));
         assert!(refused("--broker mesh --store sqlite --seconds none").contains("from 1 to 3600"));
         assert!(refused("--broker mesh --store sqlite --sed 1").contains("--sed"));
     }
@@ -172,6 +179,6 @@ mod tests {
     fn names_of_engines_are_those_of_the_keeper() {
         let options = Options::parse(&["--broker", "mesh", "--store", "redis"]).unwrap();
         assert_eq!((options.broker, options.store), (Broker::Mesh, Store::Server("redis".into())));
-        assert!(crate::engine::kind("redis").is_ok());
+        assert!(SERVERS.iter().all(|name| crate::engine::kind(name).is_ok()));
     }
 }

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use super::redis::ask;
-use super::{Builder, Engine, Error, Kind, are_free, free_port, kind, supervisor};
+use super::{Builder, Engine, Error, Kind, are_free, free_port, kind, rabbitmq, supervisor};
 use crate::left_out;
 
 fn is_running(pid: u32) -> bool {
@@ -134,4 +134,21 @@ fn an_engine_nobody_started_is_down() {
     assert_eq!(supervisor::status(&Broken).unwrap(), "broken: down");
     assert!(supervisor::kill(&Broken).is_err());
     supervisor::down(&Broken).unwrap();
+}
+
+#[test]
+fn a_rabbitmq_takes_its_name_service_along() {
+    if std::env::var_os("TIELINE_TEST_RABBITMQ").is_some() {
+        left_out("xtask: a RabbitMQ", "TIELINE_TEST_RABBITMQ names a server, which must not be killed");
+        return;
+    }
+    let engine = Engine::rabbitmq().start().unwrap();
+    assert!(rabbitmq::control(&engine, &["list_queues"]).is_ok(), "its tools find it");
+    assert!(rabbitmq::control(&engine, &["list_cues"]).is_err());
+    let port = engine.own.as_ref().unwrap().port;
+    let pids = engine.pids();
+    assert!(pids.len() > 1 && !are_free(port, &[1]));
+    drop(engine);
+    assert!(!pids.into_iter().any(is_running));
+    assert!(are_free(port, &[1, 2]));
 }

@@ -503,6 +503,17 @@ pub(super) const FAMILIES: &[Family] = &[
         },
     )
     .labels(&["reason"]),
+    clusters(
+        "broker_strays_total",
+        Counter,
+        "Messages that came to nothing at the broker's server, or that no node has sent, by reason: `foreign` is nobody's of the cluster, `returned` found no receiver there, `refused` was not taken by the server.",
+        |view, samples| {
+            members(view, |at| {
+                at.broker.strays.iter().for_each(|(reason, count)| samples.labelled(&[reason], count));
+            });
+        },
+    )
+    .labels(&["reason"]),
     clusters("envelopes_sent_total", Counter, "Envelopes handed to the broker.", cluster!(sent)),
     clusters(
         "envelopes_not_taken_total",

@@ -52,6 +52,8 @@ mod nats;
 mod presence;
 #[cfg(test)]
 mod processes;
+#[cfg(all(test, feature = "rabbitmq"))]
+mod rabbitmq;
 #[cfg(test)]
 mod rebalancing;
 #[cfg(test)]

@@ -1,0 +1,126 @@
+//! How it begins, and how it does not: users, permissions, virtual hosts, addresses where nobody or somebody else answers. And how it
+//! stops.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+use std::time::Instant;
+
+use tieline_core::broker::NotTaken;
+
+use super::super::{RabbitMqError, Trouble};
+use super::*;
+use crate::conformance::Heard;
+use crate::conformance::outage::Server;
+
+/// How long a start may take that cannot succeed.
+const SOON: Duration = Duration::from_secs(5);
+
+async fn start(url: &str) -> Result<RabbitMqBroker, RabbitMqError> {
+    RabbitMqBroker::start(settings(url), &fresh_node("n"), Recorder::new()).await
+}
+
+/// What is wrong with a server, found in time.
+async fn trouble(url: &str) -> Trouble {
+    let began = Instant::now();
+    let error = start(url).await.err().unwrap_or_else(|| panic!("{url} is fine"));
+    assert!(began.elapsed() < SOON, "it took {:?}: {error}", began.elapsed());
+    assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
+    let RabbitMqError::Server { trouble, .. } = error else { panic!("{error}") };
+    trouble
+}
+
+#[tokio::test]
+async fn users_permissions_and_virtual_hosts_are_checked_at_once() {
+    let _turn = TURN.lock().await;
+    let Some(engine) = private("a server with users") else { return };
+    let place = engine.url().strip_prefix("amqp://").unwrap();
+    for words in [
+        &["add_vhost", "v/1"][..],
+        &["add_user", "node", "hush/1"],
+        &["set_permissions", "-p", "v/1", "node", "^tieline\\.", "^tieline\\.", "^tieline\\."],
+        &["add_user", "deaf", "hush"],
+        &["set_permissions", "-p", "v/1", "deaf", "^tieline\\.", "^$", "^tieline\\."],
+    ] {
+        control(&engine, words).unwrap();
+    }
+    for good in ["amqp://{}", "amqp://guest:guest@{}/%2F", "amqp://node:hush%2F1@{}/v%2F1"] {
+        start(&good.replace("{}", place)).await.unwrap_or_else(|error| panic!("{good}: {error}"));
+    }
+    let cases = [
+        ("amqp://guest:hush@{}", "ACCESS_REFUSED"),
+        ("amqp://nobody:hush@{}", "ACCESS_REFUSED"),
+        ("amqp://node:hush%2F1@{}", "NOT_ALLOWED"),
+        ("amqp://{}/nowhere", "NOT_ALLOWED"),
+        ("amqp://deaf:hush@{}/v%2F1", "ACCESS_REFUSED"),
+    ];
+    for (url, reason) in cases {
+        match trouble(&url.replace("{}", place)).await {
+            Trouble::Refused(text) if text.contains(reason) => {}
+            other => panic!("{url}: {other}"),
+        }
+    }
+    stops_while_its_server_is_away(Private(engine)).await;
+}
+
+/// A broker stops in time whatever its server does.
+async fn stops_while_its_server_is_away(mut server: Private) {
+    let (broker, recorder, _) = start_with(settings(server.0.url())).await;
+    let (standing, ..) = start_with(settings(server.0.url())).await;
+    server.stand_still();
+    let began = Instant::now();
+    standing.close();
+    standing.closed().await;
+    server.kill();
+    recorder.until("the server to be away", |heard| heard.contains(&Heard::Away)).await;
+    broker.close();
+    broker.closed().await;
+    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
+    assert_eq!(broker.send(To::All, &Arc::from(&b"x"[..])), Err(NotTaken::Unreachable));
+}
+
+/// A server that reads a while, says something, and waits for the other to leave.
+fn stranger(says: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 1024]);
+        stream.write_all(says).unwrap();
+        if says.is_empty() {
+            thread::park();
+        } else {
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    });
+    server.to_string()
+}
+
+#[tokio::test]
+async fn what_is_no_rabbitmq_is_told() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    assert!(matches!(trouble(&format!("amqp://u:hush@{nobody}")).await, Trouble::Connect(_)));
+    assert!(matches!(trouble("amqp://no-such-host.invalid").await, Trouble::Connect(_) | Trouble::Silent));
+    // A server of HTTP, one that wants TLS, and one of another version of this protocol.
+    for says in
+        [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], &[0x15, 3, 1, 0, 2, 2, 80], b"AMQP\x00\x01\x00\x00"]
+    {
+        let server = stranger(says);
+        assert!(matches!(trouble(&format!("amqp://u:hush@{server}")).await, Trouble::Garbage));
+    }
+    let plain = stranger(b"AMQP\x00\x00\x09\x01");
+    assert!(matches!(trouble(&format!("amqps://u:hush@{plain}")).await, Trouble::Tls(_)));
+    let silent = stranger(b"");
+    assert!(matches!(trouble(&format!("amqp://u:hush@{silent}")).await, Trouble::Silent));
+    // As one greets that takes certificates alone.
+    let mut greeting =
+        b"\x01\x00\x00\x00\x00\x00\x20\x00\x0a\x00\x0a\x00\x09\x00\x00\x00\x00\x00\x00\x00\x08EXTERNAL"
+            .to_vec();
+    greeting.extend_from_slice(b"\x00\x00\x00\x05en_US\xce");
+    greeting[6] = (greeting.len() - 8) as u8;
+    let other = stranger(greeting.leak());
+    match trouble(&format!("amqp://u:hush@{other}")).await {
+        Trouble::Refused(text) => assert!(text.contains("PLAIN"), "{text}"),
+        other => panic!("{other}"),
+    }
+}

@@ -1,0 +1,80 @@
+//! Two nodes joined by a private RabbitMQ: while it is there, killed, behind a password and TLS, and wrong; and what is left of them there.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use xtask::engine::rabbitmq::{configure, control};
+use xtask::{Engine, left_out};
+
+use crate::mediums::{certificate, command, expect_refused, killed, only_who_trusts_is_joined, pair};
+use crate::processes::eventually_within;
+
+/// How soon after the server's return messages must flow.
+const RETURN: Duration = Duration::from_secs(5);
+
+/// Two leases: what is left of a node that is gone must be gone by then.
+const TWO_LEASES: Duration = Duration::from_secs(30);
+
+/// A private server, or none where the environment names one, which is then said.
+fn private(test: &str) -> Option<Engine> {
+    if std::env::var_os("TIELINE_TEST_RABBITMQ").is_some() {
+        let why = "TIELINE_TEST_RABBITMQ names a server that was not started here";
+        left_out(&format!("nodes joined by RabbitMQ: {test}"), why);
+        return None;
+    }
+    Some(Engine::rabbitmq().start().unwrap())
+}
+
+#[test]
+fn a_killed_server_leaves_each_node_to_its_own_clients_and_joins_them_again() {
+    if let Some(server) = private("a killed server") {
+        killed(server, RETURN);
+    }
+}
+
+#[test]
+fn passwords_and_tls_join_nodes_and_of_killed_nodes_nothing_is_left() {
+    let Some(mut server) = private("passwords and TLS") else { return };
+    let folder = certificate();
+    let (key, cert) = (folder.file("key"), folder.file("cert"));
+    let tls = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let settings = [
+        format!("listeners.ssl.1 = 127.0.0.1:{tls}"),
+        format!("ssl_options.cacertfile = {cert}\nssl_options.certfile = {cert}"),
+        format!("ssl_options.keyfile = {key}\nssl_options.verify = verify_none\n"),
+    ];
+    configure(&server, &settings.join("\n")).unwrap();
+    server.restart().unwrap();
+    let ours = "^tieline\\.";
+    for words in [&["add_user", "node", "hush"][..], &["set_permissions", "node", ours, ours, ours]] {
+        control(&server, words).unwrap();
+    }
+
+    let plain = server.url().strip_prefix("amqp://").unwrap().to_owned();
+    expect_refused(&format!("amqp://guest:hush@{plain}"), "ACCESS_REFUSED");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    expect_refused(
+        &format!("amqp://node:hush@{nobody}"),
+        &format!("cannot use the RabbitMQ server at {nobody}"),
+    );
+    expect_refused(&format!("amqp://node:hush@127.0.0.1:{tls}"), "cannot use the RabbitMQ server");
+    expect_refused(&format!("amqps://node:hush@{plain}"), "cannot use the RabbitMQ server");
+    expect_refused("amqp://node:hush@127.0.0.1:port", "takes the address of a broker");
+    only_who_trusts_is_joined(&format!("amqps://node:hush@localhost:{tls}"), &folder);
+
+    let queues = || {
+        let listed = control(&server, &["list_queues", "--no-table-headers", "name"]).unwrap();
+        listed.lines().filter(|name| name.starts_with("tieline.")).count()
+    };
+    eventually_within(TWO_LEASES, "nothing is left of those nodes", || queues() == 0);
+    let [survivor, mut killed] = pair(|name| command(name, &format!("amqp://node:hush@{plain}")));
+    assert_eq!(queues(), 2);
+    killed.kill();
+    eventually_within(TWO_LEASES, "the killed node's queue is gone", || queues() == 1);
+    drop(survivor);
+    let is_nothing_left = || {
+        let exchanges = control(&server, &["list_exchanges", "--no-table-headers", "name"]).unwrap();
+        queues() == 0 && !exchanges.contains("tieline.")
+    };
+    eventually_within(TWO_LEASES, "nothing of the cluster is left", is_nothing_left);
+}
