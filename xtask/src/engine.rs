@@ -17,7 +17,9 @@ pub(crate) mod package;
 mod postgres;
 pub mod rabbitmq;
 pub mod redis;
+mod redis_cluster;
 mod rocketmq;
+mod sentinel;
 pub mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -54,6 +56,8 @@ const LOG_TAIL: usize = 20;
 pub const KINDS: &[&dyn Kind] = &[
     &redis::Redis,
     &nats::PLAIN,
+    &redis_cluster::RedisCluster,
+    &sentinel::Sentinel,
     &postgres::Postgres,
     &mariadb::MariaDb,
     &zookeeper::ZooKeeper,
@@ -114,6 +118,17 @@ pub trait Kind: Send + Sync {
 
     /// How an instance is started in the foreground. Its data must be in `folder`, its listener on 127.0.0.1 alone.
     fn command(&self, folder: &Path, port: u16) -> Command;
+
+    /// How the processes are started that belong to it beside the first one.
+    fn companions(&self, _folder: &Path, _port: u16) -> Vec<Command> {
+        Vec::new()
+    }
+
+    /// Makes its processes know each other, once, after they were started for the first time. False where they are not ready for
+    /// that.
+    fn assemble(&self, _port: u16) -> bool {
+        true
+    }
 
     /// Whether the server answers in its own protocol; an open port is not yet a server that works.
     fn is_ready(&self, port: u16) -> bool;
@@ -215,8 +230,8 @@ pub struct Engine {
 struct Instance {
     folder: PathBuf,
     port: u16,
-    /// None between [`Engine::kill`] and [`Engine::restart`].
-    child: Option<Child>,
+    /// The processes, the first one first. None between a kill and a restart.
+    children: Vec<Option<Child>>,
 }
 
 /// An engine that is about to be started.
@@ -242,12 +257,18 @@ impl Engine {
 
     /// The process of the server; none while it is killed, or when it was not started here.
     pub fn pid(&self) -> Option<u32> {
-        self.own.as_ref()?.child.as_ref().map(Child::id)
+        self.pid_of(0)
     }
 
-    /// The server's process and those that it has started, which do its work.
+    /// One of the processes, counted from the first.
+    pub fn pid_of(&self, member: usize) -> Option<u32> {
+        self.own.as_ref()?.children.get(member)?.as_ref().map(Child::id)
+    }
+
+    /// The server's processes and those that they have started, which do its work.
     pub fn pids(&self) -> Vec<u32> {
-        self.pid().map(child::family).unwrap_or_default()
+        let children = self.own.iter().flat_map(|own| own.children.iter().flatten());
+        children.flat_map(|child| child::family(child.id())).collect()
     }
 
     /// A private PostgreSQL.
@@ -290,11 +311,26 @@ impl Engine {
         Builder { kind: &rabbitmq::RabbitMq }
     }
 
-    /// Kills the server with SIGKILL and waits until it is gone. The port and the data stay reserved for
+    /// A private Redis Cluster of three masters, the first processes, and a replica of each.
+    pub fn redis_cluster() -> Builder {
+        Builder { kind: &redis_cluster::RedisCluster }
+    }
+
+    /// A private Redis master, a replica of it, and a sentinel, in this order.
+    pub fn sentinel() -> Builder {
+        Builder { kind: &sentinel::Sentinel }
+    }
+
+    /// Kills the server with SIGKILL, all of its processes, and waits until it is gone. The port and the data stay reserved for
     /// [`Engine::restart`]. Killing a killed server changes nothing.
     pub fn kill(&mut self) -> Result<(), Error> {
-        let own = self.own.as_mut().ok_or(Error::NotOurs { variable: self.kind.variable() })?;
-        own.child = None;
+        self.own()?.children.fill_with(|| None);
+        Ok(())
+    }
+
+    /// Kills one of its processes, counted from the first, and waits until that is gone.
+    pub fn kill_member(&mut self, member: usize) -> Result<(), Error> {
+        self.own()?.children[member] = None;
         Ok(())
     }
 
@@ -303,16 +339,30 @@ impl Engine {
     pub fn restart(&mut self) -> Result<(), Error> {
         self.kill()?;
         let kind = self.kind;
-        let own = self.own.as_mut().ok_or(Error::NotOurs { variable: kind.variable() })?;
-        own.child = Some(start(kind, &own.folder, own.port)?);
+        let own = self.own()?;
+        own.children = start(kind, &own.folder, own.port, true)?;
         Ok(())
+    }
+
+    /// Starts one of its processes again, killing it first if it still runs. It may not answer yet.
+    pub fn restart_member(&mut self, member: usize) -> Result<(), Error> {
+        self.kill_member(member)?;
+        let kind = self.kind;
+        let own = self.own()?;
+        let command = commands(kind, &own.folder, own.port).swap_remove(member);
+        own.children[member] = Some(Child::spawn(command, &log_of(&own.folder))?);
+        Ok(())
+    }
+
+    fn own(&mut self) -> Result<&mut Instance, Error> {
+        self.own.as_mut().ok_or(Error::NotOurs { variable: self.kind.variable() })
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
         let Some(own) = self.own.take() else { return };
-        drop(own.child);
+        drop(own.children);
         if thread::panicking() {
             eprintln!("the log of {} is kept: {}", self.kind.name(), log_of(&own.folder).display());
         } else if let Err(error) = fs::remove_dir_all(&own.folder) {
@@ -346,9 +396,9 @@ impl Builder {
             fs::create_dir_all(folder).map_err(|e| Error::io(format!("create {}", folder.display()), e))?;
             let port = free_port(self.kind.further_ports())?;
             prepare(self.kind, folder)?;
-            match start(self.kind, folder, port) {
-                Ok(child) => {
-                    let own = Instance { folder: folder.to_path_buf(), port, child: Some(child) };
+            match start(self.kind, folder, port, false) {
+                Ok(children) => {
+                    let own = Instance { folder: folder.to_path_buf(), port, children };
                     return Ok(Engine { kind: self.kind, url: self.kind.url(port), own: Some(own) });
                 }
                 Err(Error::NotReady { .. })
@@ -413,26 +463,46 @@ fn are_free(port: u16, further: &[i32]) -> bool {
     [0].iter().chain(further).all(is_free)
 }
 
+/// How all its processes are started.
+fn commands(kind: &dyn Kind, folder: &Path, port: u16) -> Vec<Command> {
+    let mut commands = vec![kind.command(folder, port)];
+    commands.extend(kind.companions(folder, port));
+    commands
+}
+
 /// Starts the server and returns when it answers.
-fn start(kind: &'static dyn Kind, folder: &Path, port: u16) -> Result<Child, Error> {
+fn start(
+    kind: &'static dyn Kind,
+    folder: &Path,
+    port: u16,
+    mut is_assembled: bool,
+) -> Result<Vec<Option<Child>>, Error> {
     let log = log_of(folder);
     kind.configure(folder, port).map_err(|e| Error::io(format!("configure {}", kind.name()), e))?;
-    let mut child = Child::spawn(kind.command(folder, port), &log)?;
+    let commands = commands(kind, folder, port).into_iter();
+    let mut children = commands.map(|command| Child::spawn(command, &log)).collect::<Result<Vec<_>, _>>()?;
     let deadline = Instant::now() + READY_WITHIN;
     loop {
-        // The child is asked first: another process may answer on a port that this one failed to get.
-        let reason = match child.exit()? {
+        // The children are asked first: another process may answer on a port that they failed to get.
+        let mut ended = None;
+        for child in &mut children {
+            ended = ended.or(child.exit()?);
+        }
+        let reason = match ended {
             Some(status) => format!("it ended with {status}"),
-            None if kind.is_ready(port) => return Ok(child),
-            None if Instant::now() > deadline => {
+            None => {
+                is_assembled = is_assembled || kind.assemble(port);
+                if is_assembled && kind.is_ready(port) {
+                    return Ok(children.into_iter().map(Some).collect());
+                }
+                if Instant::now() <= deadline {
+                    thread::sleep(ASK_EVERY);
+                    continue;
+                }
                 format!("it did not answer for {} s", READY_WITHIN.as_secs())
             }
-            None => {
-                thread::sleep(ASK_EVERY);
-                continue;
-            }
         };
-        drop(child);
+        drop(children);
         let text = fs::read_to_string(&log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n");

@@ -1,0 +1,85 @@
+//! Redis with a sentinel: a master, its replica, and one sentinel, which makes the replica the master soon after the master's death.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+use super::Kind;
+use super::redis::ask;
+
+/// What the sentinel calls the master.
+const MASTER: &str = "mymaster";
+
+pub(super) struct Sentinel;
+
+impl Sentinel {
+    fn server(folder: &Path, port: u16) -> Command {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(folder);
+        command.args(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
+        command
+    }
+}
+
+impl Kind for Sentinel {
+    fn name(&self) -> &'static str {
+        "sentinel"
+    }
+
+    fn variable(&self) -> &'static str {
+        "TIELINE_TEST_SENTINEL"
+    }
+
+    fn packages(&self) -> &'static [&'static str] {
+        &["redis-server"]
+    }
+
+    fn program(&self) -> &'static str {
+        "redis-server"
+    }
+
+    fn further_ports(&self) -> &'static [i32] {
+        &[1, 2]
+    }
+
+    fn configure(&self, folder: &Path, port: u16) -> io::Result<()> {
+        let file = folder.join("sentinel.conf");
+        // The sentinel writes into it who is the master now.
+        if file.exists() {
+            return Ok(());
+        }
+        let lines = format!(
+            "port {}\nbind 127.0.0.1\ndir {}\nsentinel monitor {MASTER} 127.0.0.1 {port} 1\n\
+             sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 3000\n",
+            port + 2,
+            folder.display()
+        );
+        fs::write(file, lines)
+    }
+
+    fn command(&self, folder: &Path, port: u16) -> Command {
+        Self::server(folder, port)
+    }
+
+    fn companions(&self, folder: &Path, port: u16) -> Vec<Command> {
+        let mut replica = Self::server(folder, port + 1);
+        replica.args(["--replicaof", "127.0.0.1", &port.to_string()]);
+        let mut sentinel = Command::new("redis-server");
+        sentinel.arg(folder.join("sentinel.conf")).arg("--sentinel");
+        vec![replica, sentinel]
+    }
+
+    fn is_ready(&self, port: u16) -> bool {
+        // The sentinel knows of a replica that is fit to be the master: without one there is no fail-over.
+        let says = |port: u16, command: &str, text: &str| {
+            ask(&format!("redis://127.0.0.1:{port}"), command).is_ok_and(|answer| answer.contains(text))
+        };
+        says(port + 2, &format!("SENTINEL CKQUORUM {MASTER}"), "+OK")
+            && says(port + 2, &format!("SENTINEL REPLICAS {MASTER}"), "*1")
+    }
+
+    fn url(&self, port: u16) -> String {
+        format!("redis+sentinel://127.0.0.1:{}/{MASTER}", port + 2)
+    }
+}
