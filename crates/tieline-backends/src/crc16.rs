@@ -1,8 +1,8 @@
 //! CRC-16 as XMODEM has it: what a NATS key ends with, and what makes a slot of a channel's name on a Redis Cluster. Tested here.
 
 /// The check of these bytes.
-pub(crate) fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |crc, byte| {
+pub(crate) fn crc16<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u16 {
+    bytes.into_iter().fold(0, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
             (crc << 1) ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 }
         })

@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 const MAX_HOSTS: usize = 64;
 
 /// Where a server is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Host {
     /// A name, or an IP address without brackets.
     pub(crate) name: String,

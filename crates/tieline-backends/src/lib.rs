@@ -5,11 +5,11 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
-#[cfg(feature = "nats")]
+#[cfg(any(feature = "redis", feature = "nats"))]
 mod crc16;
 #[cfg(feature = "hazelcast")]
 pub mod hazelcast;
-#[cfg(any(feature = "nats", feature = "hazelcast", feature = "rocketmq"))]
+#[cfg(any(feature = "redis", feature = "nats", feature = "hazelcast", feature = "rocketmq"))]
 mod hosts;
 #[cfg(any(feature = "redis", feature = "rabbitmq", feature = "nats", feature = "hazelcast"))]
 mod inbox;
@@ -81,11 +81,15 @@ pub use pause::pause;
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::{RabbitMqAddress, RabbitMqBroker, RabbitMqError, RabbitMqSettings};
 #[cfg(feature = "redis")]
+pub use redis::cluster::RedisClusterBroker;
+#[cfg(feature = "redis")]
 pub use redis::registry::{RedisRegistry, RedisRegistrySettings};
+#[cfg(feature = "redis")]
+pub use redis::sentinel::RedisSentinelBroker;
 #[cfg(feature = "redis")]
 pub use redis::store::{RedisStore, RedisStoreError, RedisStoreSettings};
 #[cfg(feature = "redis")]
-pub use redis::{RedisAddress, RedisBroker, RedisError, RedisSettings};
+pub use redis::{RedisAddress, RedisBroker, RedisError, RedisSettings, RedisSeveralAddress};
 #[cfg(feature = "nacos")]
 pub use registry::nacos::{
     DocumentError, NacosAddress, NacosDocument, NacosError, NacosRegistry, NacosSettings,

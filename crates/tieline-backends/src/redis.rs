@@ -26,11 +26,14 @@
 //! Tested by the conformance suite, killed and standing servers among it, and by `tests.rs` with passwords, TLS and strangers.
 
 mod channels;
+pub mod cluster;
 mod connection;
 mod link;
 pub mod registry;
 mod resp;
+pub mod sentinel;
 mod settings;
+mod several;
 pub mod store;
 #[cfg(test)]
 mod tests;
@@ -42,6 +45,7 @@ use tieline_core::broker::Inbound;
 use tieline_proto::NodeId;
 
 pub use settings::{RedisAddress, RedisSettings};
+pub use several::RedisSeveralAddress;
 
 use crate::inbox::Inbox;
 use crate::medium::stream::{self, Ended, Signs, Stream};
@@ -63,7 +67,7 @@ const MAX_QUOTE: usize = 200;
 pub enum RedisError {
     /// The URL is not one of a server. It is not repeated, because there may be a password in it.
     #[error(
-        "the address of a Redis server is `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, or `rediss://…`: {0}"
+        "the address of a Redis server is `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, or `rediss://…`, that of a cluster `redis+cluster://…HOST[:PORT],HOST[:PORT]`, that of sentinels `redis+sentinel://…HOST[:PORT],HOST[:PORT]/MASTER`: {0}"
     )]
     Url(&'static str),
     /// The cluster's name is empty, or too long for a channel's.
@@ -100,6 +104,18 @@ pub enum Trouble {
     /// The server refused a command, and said why.
     #[error("the server says: {0}")]
     Refused(String),
+    /// The sentinels have no such master.
+    #[error("the sentinels know no master of this name")]
+    NoMaster,
+    /// Where the sentinels say that the master is, is none, or not yet.
+    #[error("the server is no master")]
+    Replica,
+    /// A channel of this node belongs to nobody.
+    #[error("the cluster has nobody for some of its slots")]
+    Unheld,
+    /// A channel of this node belongs to another server now.
+    #[error("the slots of the cluster have moved")]
+    Moved,
     /// What answers is no Redis server, or wants TLS.
     #[error("what answers there does not speak RESP3; a server that wants TLS is named by `rediss://`")]
     Garbage,
@@ -118,7 +134,9 @@ impl Fault for Trouble {
             Trouble::Tls(_) => 1,
             Trouble::Io(_) => 2,
             Trouble::Left => 3,
-            Trouble::Refused(_) => 4,
+            Trouble::Refused(_) | Trouble::NoMaster | Trouble::Replica | Trouble::Unheld | Trouble::Moved => {
+                4
+            }
             Trouble::Garbage => 5,
             Trouble::Silent => 6,
         }
@@ -155,6 +173,10 @@ impl From<Ended> for Trouble {
     }
 }
 
+fn check_cluster(name: &str) -> Result<(), RedisError> {
+    if name.is_empty() || name.len() > MAX_CLUSTER { Err(RedisError::Cluster) } else { Ok(()) }
+}
+
 /// What is spoken with a Redis server.
 pub struct Redis {
     pace: Pace,
@@ -179,13 +201,11 @@ impl Medium<Redis> {
         inbound: Arc<dyn Inbound>,
     ) -> Result<RedisBroker, RedisError> {
         let RedisSettings { cluster, address, pace } = settings;
-        if cluster.is_empty() || cluster.len() > MAX_CLUSTER {
-            return Err(RedisError::Cluster);
-        }
+        check_cluster(&cluster)?;
         let server = address.server();
         let redis = Redis {
             pace: pace.clone(),
-            channels: Arc::new(Channels::new(&cluster, node.incarnation)),
+            channels: Arc::new(Channels::new(&cluster, node.incarnation, channels::Kind::Plain)),
             dialler: Dialler::new(address, format!("tieline-{}", node.name))?,
             server: server.clone(),
         };

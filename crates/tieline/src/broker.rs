@@ -9,7 +9,8 @@ use tieline_backends::mesh;
 #[cfg(feature = "hazelcast")]
 use tieline_backends::{HazelcastAddress, HazelcastBroker, HazelcastError, HazelcastSettings};
 use tieline_backends::{
-    MeshBroker, MeshError, MeshSettings, RedisAddress, RedisBroker, RedisError, RedisSettings, Secret,
+    MeshBroker, MeshError, MeshSettings, RedisAddress, RedisBroker, RedisClusterBroker, RedisError,
+    RedisSentinelBroker, RedisSettings, RedisSeveralAddress, Secret,
 };
 #[cfg(feature = "nats")]
 use tieline_backends::{NatsAddress, NatsBroker, NatsError, NatsSettings};
@@ -32,6 +33,10 @@ pub enum BrokerUrl {
     Mesh(Vec<String>),
     /// `redis://host`, or `rediss://host` for TLS.
     Redis(RedisAddress),
+    /// `redis+cluster://host,…`, or `rediss+cluster://…` for TLS.
+    RedisCluster(RedisSeveralAddress),
+    /// `redis+sentinel://host,…/master`, or `rediss+sentinel://…` for TLS.
+    RedisSentinel(RedisSeveralAddress),
     /// `amqp://host`, or `amqps://host` for TLS.
     #[cfg(feature = "rabbitmq")]
     RabbitMq(RabbitMqAddress),
@@ -131,6 +136,18 @@ const SCHEMES: &[Scheme] = &[
         read: Some(|text| RedisAddress::parse(text).map(BrokerUrl::Redis).map_err(|error| error.to_string())),
     },
     Scheme {
+        names: &["redis+cluster", "rediss+cluster"],
+        example: "redis+cluster://[[USER]:PASSWORD@]HOST[:PORT],HOST",
+        feature: None,
+        read: Some(|text| several(text).map(BrokerUrl::RedisCluster)),
+    },
+    Scheme {
+        names: &["redis+sentinel", "rediss+sentinel"],
+        example: "redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT],HOST/MASTER",
+        feature: None,
+        read: Some(|text| several(text).map(BrokerUrl::RedisSentinel)),
+    },
+    Scheme {
         names: &["amqp", "amqps"],
         example: "amqp://[USER:PASSWORD@]HOST[:PORT][/VHOST]",
         feature: Some(("RabbitMQ", "rabbitmq")),
@@ -174,6 +191,10 @@ const SCHEMES: &[Scheme] = &[
     },
 ];
 
+fn several(text: &str) -> Result<RedisSeveralAddress, String> {
+    RedisSeveralAddress::parse(text).map_err(|error| error.to_string())
+}
+
 /// The list of all, for an error.
 fn known() -> String {
     let examples: Vec<String> = SCHEMES.iter().map(|scheme| format!("`{}`", scheme.example)).collect();
@@ -203,6 +224,7 @@ impl fmt::Display for BrokerUrl {
             BrokerUrl::Memory => f.write_str("memory:"),
             BrokerUrl::Mesh(seeds) => write!(f, "mesh://{}", seeds.join(",")),
             BrokerUrl::Redis(address) => address.fmt(f),
+            BrokerUrl::RedisCluster(address) | BrokerUrl::RedisSentinel(address) => address.fmt(f),
             #[cfg(feature = "rabbitmq")]
             BrokerUrl::RabbitMq(address) => address.fmt(f),
             #[cfg(feature = "nats")]
@@ -242,6 +264,8 @@ impl BrokerUrl {
             BrokerUrl::Memory => "memory:",
             BrokerUrl::Mesh(_) => "mesh:",
             BrokerUrl::Redis(_) => "redis:",
+            BrokerUrl::RedisCluster(_) => "redis+cluster:",
+            BrokerUrl::RedisSentinel(_) => "redis+sentinel:",
             #[cfg(feature = "rabbitmq")]
             BrokerUrl::RabbitMq(_) => "amqp:",
             #[cfg(feature = "nats")]
@@ -271,6 +295,14 @@ impl BrokerUrl {
             BrokerUrl::Redis(address) => {
                 let settings = RedisSettings::new(cluster, address.clone());
                 Started::server(RedisBroker::start(settings, node, inbound).await?)
+            }
+            BrokerUrl::RedisCluster(address) => {
+                let settings = RedisSettings::new(cluster, address.clone());
+                Started::server(RedisClusterBroker::start(settings, node, inbound).await?)
+            }
+            BrokerUrl::RedisSentinel(address) => {
+                let settings = RedisSettings::new(cluster, address.clone());
+                Started::server(RedisSentinelBroker::start(settings, node, inbound).await?)
             }
             #[cfg(feature = "rabbitmq")]
             BrokerUrl::RabbitMq(address) => {
@@ -325,6 +357,8 @@ mod tests {
             ("memory:", "memory:", "memory:"),
             ("mesh://a:1,b:2", "mesh:", "mesh://a:1,b:2"),
             ("redis://:hush@h:1/2", "redis:", "redis://default:***@h:1/2"),
+            ("rediss+cluster://:hush@h:1,i", "redis+cluster:", "rediss+cluster://default:***@h:1,i:6379"),
+            ("redis+sentinel://h/m", "redis+sentinel:", "redis+sentinel://h:26379/m"),
             #[cfg(feature = "nats")]
             ("tls://u:hush@h,i:1", "nats:", "tls://u:***@h:4222,i:1"),
             #[cfg(feature = "rocketmq")]

@@ -5,6 +5,9 @@
 //! tieline:CLUSTER:one:INCARNATION   to one node; its own canaries too
 //! ```
 //!
+//! On a Redis Cluster a third one is where the first one is, whatever its slot: `tieline:CLUSTER:watch:INCARNATION:{tieline:CLUSTER:all}`.
+//! The braces are the part of a name that decides where it belongs. It carries canaries of the node to the master that it hears all others by.
+//!
 //! A payload is the eight bytes of the publisher's incarnation, big-endian, and an envelope. The server gives a node back what
 //! it published itself, and those bytes tell its echo. No I/O. Tested here.
 
@@ -40,42 +43,90 @@ enum Came<'a> {
     Foreign,
 }
 
+/// Which kind of channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A server's: all of them are everywhere.
+    Plain,
+    /// A cluster's: each is where its slot is.
+    Sharded,
+}
+
 /// The channels that matter to one node.
 pub(super) struct Channels {
+    kind: Kind,
     origin: [u8; ORIGIN],
     all: String,
     /// The channels to one node, without its incarnation.
     one: String,
     /// The channel to this node.
     own: String,
+    /// The channel beside `all` for this node's canaries.
+    watch: String,
 }
 
 impl Channels {
-    pub(super) fn new(cluster: &str, node: Incarnation) -> Self {
+    pub(super) fn new(cluster: &str, node: Incarnation, kind: Kind) -> Self {
         let cluster = utf8_percent_encode(cluster, PLAIN);
-        let one = format!("tieline:{cluster}:one:");
-        let own = format!("{one}{node}");
-        Channels { origin: node.0.to_be_bytes(), all: format!("tieline:{cluster}:all"), one, own }
+        let (all, one) = (format!("tieline:{cluster}:all"), format!("tieline:{cluster}:one:"));
+        let watch = format!("tieline:{cluster}:watch:{node}:{{{all}}}");
+        Channels { kind, origin: node.0.to_be_bytes(), own: format!("{one}{node}"), all, one, watch }
     }
 
-    /// Appends the command that subscribes to what goes to all and what goes to this node.
-    pub(super) fn subscribe(&self, out: &mut Vec<u8>) {
-        resp::command(out, &[b"SUBSCRIBE", self.all.as_bytes(), self.own.as_bytes()]);
+    /// The channel to all nodes.
+    pub(super) fn all(&self) -> &str {
+        &self.all
     }
 
-    /// Appends the command that sends this node a canary.
-    pub(super) fn canary(&self, out: &mut Vec<u8>) {
-        resp::publish(out, &[self.own.as_bytes()], &[&self.origin]);
+    /// The channel to this node.
+    pub(super) fn own(&self) -> &str {
+        &self.own
+    }
+
+    /// The channel to a node, in two pieces.
+    pub(super) fn one(&self, node: Incarnation) -> (&str, [u8; 16]) {
+        let mut digits = [0; 16];
+        write!(&mut digits[..], "{node}").expect("an incarnation has 16 digits");
+        (&self.one, digits)
+    }
+
+    /// Appends the commands that subscribe to what goes to all, or to this node, or both.
+    pub(super) fn subscribe_to(&self, all: bool, own: bool, out: &mut Vec<u8>) {
+        let subscribe = |out: &mut Vec<u8>, channel: &str| match self.kind {
+            Kind::Plain => resp::command(out, &[b"SUBSCRIBE", channel.as_bytes()]),
+            // Two slots may be one server's, but never in one command.
+            Kind::Sharded => resp::command(out, &[b"SSUBSCRIBE", channel.as_bytes()]),
+        };
+        if all {
+            subscribe(out, &self.all);
+        }
+        if own {
+            subscribe(out, &self.own);
+        } else {
+            subscribe(out, &self.watch);
+        }
+    }
+
+    /// Appends the command that sends this node a canary: on its own channel, or else on the one beside what goes to all.
+    pub(super) fn canary_on(&self, own: bool, out: &mut Vec<u8>) {
+        let channel = if own { &self.own } else { &self.watch };
+        resp::publish(out, self.verb(), &[channel.as_bytes()], &[&self.origin]);
+    }
+
+    fn verb(&self) -> &'static [u8] {
+        match self.kind {
+            Kind::Plain => resp::PUBLISH,
+            Kind::Sharded => resp::SPUBLISH,
+        }
     }
 
     /// Appends the command that sends an envelope.
     pub(super) fn publish(&self, out: &mut Vec<u8>, to: To, envelope: &[u8]) {
         match to {
-            To::All => resp::publish(out, &[self.all.as_bytes()], &[&self.origin, envelope]),
+            To::All => resp::publish(out, self.verb(), &[self.all.as_bytes()], &[&self.origin, envelope]),
             To::One(node) => {
-                let mut digits = [0; 16];
-                write!(&mut digits[..], "{node}").expect("an incarnation has 16 digits");
-                resp::publish(out, &[self.one.as_bytes(), &digits], &[&self.origin, envelope]);
+                let (prefix, digits) = self.one(node);
+                resp::publish(out, self.verb(), &[prefix.as_bytes(), &digits], &[&self.origin, envelope]);
             }
         }
     }
@@ -99,6 +150,7 @@ impl Channels {
                     }
                 },
                 Said::Refused(reason) => return Err(Trouble::refused(reason, login)),
+                Said::Dropped => return Err(Trouble::Moved),
                 Said::Subscribed | Said::Other => {}
             }
             inbox.understood(len);
@@ -108,7 +160,7 @@ impl Channels {
 
     /// Says what a message is.
     fn sort<'a>(&self, channel: &[u8], payload: &'a [u8]) -> Came<'a> {
-        let is_own = channel == self.own.as_bytes();
+        let is_own = channel == self.own.as_bytes() || channel == self.watch.as_bytes();
         if !is_own && channel != self.all.as_bytes() {
             return Came::Foreign;
         }
@@ -128,7 +180,7 @@ impl Channels {
 
 impl Speech for Arc<Channels> {
     fn canary(&self, out: &mut Vec<u8>) {
-        Channels::canary(self, out);
+        self.canary_on(true, out);
     }
 
     fn publish(&self, out: &mut Vec<u8>, to: To, envelope: &[u8]) {
@@ -164,7 +216,7 @@ mod tests {
     #[test]
     fn each_node_takes_what_is_for_it() {
         let (a, b) = (Incarnation(0xa), Incarnation(u64::MAX));
-        let [at_a, at_b, at_c] = [a, b, Incarnation(3)].map(|node| Channels::new("tests", node));
+        let [at_a, at_b, at_c] = [a, b, Incarnation(3)].map(|node| Channels::new("tests", node, Kind::Plain));
         let (channel, payload) = envelope(&at_a, To::All, b"to all");
         assert_eq!(channel, b"tieline:tests:all");
         assert_eq!(at_a.sort(&channel, &payload), Came::Echo);
@@ -177,7 +229,7 @@ mod tests {
         assert_eq!(at_c.sort(&channel, &payload), Came::Foreign);
 
         let mut out = Vec::new();
-        at_a.canary(&mut out);
+        at_a.canary_on(true, &mut out);
         let (channel, payload) = published(&out);
         assert_eq!(channel, b"tieline:tests:one:000000000000000a");
         assert_eq!(at_a.sort(&channel, &payload), Came::Canary);
@@ -190,8 +242,8 @@ mod tests {
         let names = ["a", "a:one", "a:all", "a%3Aall", "a:one:0000000000000001", "a*", "ä", "a b", "A"];
         let mut seen = std::collections::HashSet::new();
         for name in names {
-            let channels = Channels::new(name, node);
-            for channel in [channels.all, channels.own] {
+            let channels = Channels::new(name, node, Kind::Sharded);
+            for channel in [channels.all, channels.own, channels.watch] {
                 assert!(channel.bytes().all(|byte| byte.is_ascii_graphic()), "{channel}");
                 assert!(seen.insert(channel), "{name} shares a channel");
             }

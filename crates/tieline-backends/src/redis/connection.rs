@@ -5,6 +5,8 @@
 //! Every attempt resolves the name anew, so a server that moved is found. Tested by the broker's tests, against a real server
 //! with and without password and TLS, and against strangers.
 
+use std::io;
+
 use tieline_core::broker::Inbound;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -14,9 +16,10 @@ use super::channels::Channels;
 use super::resp;
 use super::settings::RedisAddress;
 use super::{RedisError, Trouble};
+use crate::hosts::Host;
 use crate::inbox::Inbox;
 use crate::medium::stream::Stream;
-use crate::tls::{self, Tls};
+use crate::tls::{self, Tls, TlsError};
 
 /// Who connects, and how.
 pub(super) struct Dialler {
@@ -47,13 +50,40 @@ impl Dialler {
         Ok(Stream { inbox: Inbox::new(read, Vec::new()), write })
     }
 
+    /// The same for another server.
+    pub(super) fn to(&self, host: &Host) -> Result<Dialler, Trouble> {
+        let unfit = |error: TlsError| Trouble::Tls(io::Error::other(error));
+        let name = |(tls, _): &(Tls, _)| Ok((tls.clone(), Tls::name(&host.name)?));
+        let tls = self.tls.as_ref().map(name).transpose().map_err(unfit)?;
+        let Host { name, port } = host.clone();
+        let address = RedisAddress { host: name, port, ..self.address.clone() };
+        Ok(Dialler { address, tls, name: self.name.clone() })
+    }
+
+    /// The same for servers that are not told who this is.
+    pub(super) fn without_login(&self) -> Dialler {
+        let address = RedisAddress { login: None, ..self.address.clone() };
+        Dialler { address, tls: self.tls.clone(), name: self.name.clone() }
+    }
+
     /// Connects, authenticates, subscribes, and waits for a canary. What others publish meanwhile goes to `inbound`.
     pub(super) async fn dial(&self, channels: &Channels, inbound: &dyn Inbound) -> Result<Stream, Trouble> {
-        let mut stream = self.connect().await?;
         let mut greeting = Vec::new();
         self.hello(&mut greeting);
-        channels.subscribe(&mut greeting);
-        channels.canary(&mut greeting);
+        self.subscribe(self.connect().await?, greeting, (true, true), channels, inbound).await
+    }
+
+    /// Says the greeting, subscribes to what goes to all, or to this node, or both, sends a canary, and waits for that.
+    pub(super) async fn subscribe(
+        &self,
+        mut stream: Stream,
+        mut greeting: Vec<u8>,
+        (all, own): (bool, bool),
+        channels: &Channels,
+        inbound: &dyn Inbound,
+    ) -> Result<Stream, Trouble> {
+        channels.subscribe_to(all, own, &mut greeting);
+        channels.canary_on(own, &mut greeting);
         stream.write.write_all(&greeting).await.map_err(Trouble::Io)?;
         stream.write.flush().await.map_err(Trouble::Io)?;
         let login = self.address.login.as_ref();

@@ -78,6 +78,11 @@ impl Link {
         Ok((link, answers))
     }
 
+    /// The connection, for somebody who does not wait for answers.
+    pub(super) fn into_stream(self) -> Stream {
+        self.connection
+    }
+
     /// Adds a command.
     pub(super) fn say(&mut self, words: &[&[u8]]) {
         resp::command(&mut self.out, words);

@@ -22,7 +22,7 @@ use super::connection::Dialler;
 use super::link::{Link, Script, Words};
 use super::resp::Answer;
 use super::settings::RedisAddress;
-use super::{MAX_CLUSTER, RedisError, Trouble};
+use super::{RedisError, Trouble, check_cluster};
 use crate::life::Life;
 use crate::pause::pause;
 
@@ -97,9 +97,7 @@ impl RedisRegistry {
     /// # Errors
     /// [`RedisError`], when the settings are wrong or the server is not there or refuses, at the latest after some seconds.
     pub async fn open(settings: RedisRegistrySettings) -> Result<Self, RedisError> {
-        if settings.cluster.is_empty() || settings.cluster.len() > MAX_CLUSTER {
-            return Err(RedisError::Cluster);
-        }
+        check_cluster(&settings.cluster)?;
         let name =
             settings.me.as_ref().map_or("tieline-registry".to_owned(), |me| format!("tieline-{}", me.name));
         let dialler = Arc::new(Dialler::new(settings.address.clone(), name)?);

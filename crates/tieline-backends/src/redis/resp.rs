@@ -24,6 +24,8 @@ pub(super) enum Said<'a> {
     Message { channel: &'a [u8], payload: &'a [u8] },
     /// One channel more is subscribed to.
     Subscribed,
+    /// The server has taken a subscription back: it does not hold the channel any more.
+    Dropped,
     /// A command was refused; the text says why.
     Refused(&'a [u8]),
     /// A command was carried out, or there is news that nobody asked for.
@@ -110,14 +112,17 @@ impl<'a> Cursor<'a> {
             return Err(Stop::Garbage);
         }
         match (self.part(1)?, parts) {
-            (Answer::Text(b"message"), 3) => match (self.part(1)?, self.part(1)?) {
+            (Answer::Text(b"message" | b"smessage"), 3) => match (self.part(1)?, self.part(1)?) {
                 (Answer::Text(channel), Answer::Text(payload)) => Ok(Said::Message { channel, payload }),
                 _ => Err(Stop::Garbage),
             },
             (first, parts) => {
                 (1..parts).try_for_each(|_| self.part(1).map(drop))?;
-                let is_subscribed = matches!(first, Answer::Text(b"subscribe"));
-                Ok(if is_subscribed { Said::Subscribed } else { Said::Other })
+                Ok(match first {
+                    Answer::Text(b"subscribe" | b"ssubscribe") => Said::Subscribed,
+                    Answer::Text(b"sunsubscribe") => Said::Dropped,
+                    _ => Said::Other,
+                })
             }
         }
     }
@@ -216,9 +221,15 @@ pub(super) fn command(out: &mut Vec<u8>, words: &[&[u8]]) {
     words.iter().for_each(|word| bulk(out, &[word]));
 }
 
-/// Appends a `PUBLISH`. Channel and payload are made of pieces.
-pub(super) fn publish(out: &mut Vec<u8>, channel: &[&[u8]], payload: &[&[u8]]) {
-    out.extend_from_slice(b"*3\r\n$7\r\nPUBLISH\r\n");
+/// The beginning of a message to a channel.
+pub(super) const PUBLISH: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n";
+
+/// The beginning of a message to a channel of a cluster's shard.
+pub(super) const SPUBLISH: &[u8] = b"*3\r\n$8\r\nSPUBLISH\r\n";
+
+/// Appends a message that begins like this. Channel and payload are made of pieces.
+pub(super) fn publish(out: &mut Vec<u8>, begin: &[u8], channel: &[&[u8]], payload: &[&[u8]]) {
+    out.extend_from_slice(begin);
     bulk(out, channel);
     bulk(out, payload);
 }
@@ -253,6 +264,9 @@ mod tests {
         ),
         (b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$0\r\n\r\n", Said::Message { channel: b"c", payload: b"" }),
         (b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n", Said::Subscribed),
+        (b">3\r\n$8\r\nsmessage\r\n$1\r\nc\r\n$1\r\nx\r\n", Said::Message { channel: b"c", payload: b"x" }),
+        (b">3\r\n$10\r\nssubscribe\r\n$1\r\nc\r\n:1\r\n", Said::Subscribed),
+        (b">3\r\n$12\r\nsunsubscribe\r\n$1\r\nc\r\n:0\r\n", Said::Dropped),
         (b">2\r\n$10\r\ninvalidate\r\n_\r\n", Said::Other),
         (b":0\r\n", Said::Other),
         (b"+OK\r\n", Said::Other),
@@ -283,6 +297,7 @@ mod tests {
             Said::Message { channel, payload } => Said::Message { channel, payload },
             Said::Refused(reason) => Said::Refused(reason),
             Said::Subscribed => Said::Subscribed,
+            Said::Dropped => Said::Dropped,
             Said::Other => Said::Other,
         }
     }
@@ -342,7 +357,7 @@ mod tests {
     fn commands_are_arrays_of_bulks() {
         let mut out = Vec::new();
         command(&mut out, &[b"HELLO", b"3"]);
-        publish(&mut out, &[b"c:", b"1"], &[b"12345678", b"\0\r\n"]);
+        publish(&mut out, PUBLISH, &[b"c:", b"1"], &[b"12345678", b"\0\r\n"]);
         let text =
             b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n*3\r\n$7\r\nPUBLISH\r\n$3\r\nc:1\r\n$11\r\n12345678\0\r\n\r\n";
         assert_eq!(out, text);

@@ -13,7 +13,7 @@ use super::RedisError;
 use crate::medium::Pace;
 
 /// The port of a server whose URL names none.
-const PORT: u16 = 6379;
+pub(super) const PORT: u16 = 6379;
 
 /// Where the server is, and as whom it is spoken to. It never shows its password.
 #[derive(Clone, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl RedisAddress {
 }
 
 impl Login {
-    fn parse(text: &str) -> Result<Self, RedisError> {
+    pub(super) fn parse(text: &str) -> Result<Self, RedisError> {
         let (user, password) = text.split_once(':').ok_or(RedisError::Url("a user needs a password"))?;
         let decode = |text| {
             let decoded = percent_decode_str(text).decode_utf8();
@@ -107,12 +107,18 @@ impl Login {
     }
 }
 
+impl fmt::Display for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = percent_encoding::utf8_percent_encode(&self.user, percent_encoding::NON_ALPHANUMERIC);
+        write!(f, "{user}:***")
+    }
+}
+
 impl fmt::Display for RedisAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.tls { "rediss://" } else { "redis://" })?;
         if let Some(login) = &self.login {
-            let user = percent_encoding::utf8_percent_encode(&login.user, percent_encoding::NON_ALPHANUMERIC);
-            write!(f, "{user}:***@")?;
+            write!(f, "{login}@")?;
         }
         f.write_str(&self.server())?;
         if self.database > 0 {
@@ -128,20 +134,20 @@ impl fmt::Debug for RedisAddress {
     }
 }
 
-/// How a node uses a Redis server as its broker.
+/// How a node uses a Redis server, a master with sentinels, or a cluster as its broker.
 #[derive(Clone, Debug)]
-pub struct RedisSettings {
+pub struct RedisSettings<A = RedisAddress> {
     /// The cluster's name, which is in the names of its channels.
     pub cluster: String,
     /// Where the server is.
-    pub address: RedisAddress,
+    pub address: A,
     /// How patient the node is with the server.
     pub pace: Pace,
 }
 
-impl RedisSettings {
+impl<A> RedisSettings<A> {
     /// The defaults.
-    pub fn new(cluster: &str, address: RedisAddress) -> Self {
+    pub fn new(cluster: &str, address: A) -> Self {
         RedisSettings { cluster: cluster.to_owned(), address, pace: Pace::default() }
     }
 }

@@ -186,7 +186,7 @@ section! {
         "a name of 1 to 64 ASCII letters, digits and _ -" |name| is_cluster_name(name);
     /// Stable name of this node within its cluster; without one it is the host's name and the port.
     node: Option<NodeName> = None, "name";
-    /// What carries messages between nodes: `memory:` joins nobody, the node is alone; `mesh://HOST:PORT,…` joins nodes directly, given the peer addresses of some; `redis://[[USER]:PASSWORD@]HOST[:PORT]` joins them by a Redis server, `rediss://…` with TLS; and where they are built in, servers of other kinds, such as `nats://HOST` and `amqp://HOST`.
+    /// What carries messages between nodes: `memory:` joins nobody, the node is alone; `mesh://HOST:PORT,…` joins nodes directly, given the peer addresses of some; `redis://[[USER]:PASSWORD@]HOST[:PORT]` joins them by a Redis server, `rediss://…` with TLS, `redis+cluster://HOST,…` by a Redis Cluster, `redis+sentinel://HOST,…/MASTER` by a master with sentinels; and where they are built in, servers of other kinds, such as `nats://HOST` and `amqp://HOST`.
     broker: BrokerUrl = BrokerUrl::Memory, "address";
     /// Which nodes live, for whoever places connections, and for a mesh that looks for its nodes: `heartbeat`, what they say over the broker; `static://NAME=ws://HOST:PORT,…`, a list; `redis://[[USER]:PASSWORD@]HOST[:PORT]`, a Redis server, `rediss://…` with TLS; or where they are built in `zookeeper://HOST,…/PATH` and `nacos://USER:PASSWORD@HOST/NAMESPACE`.
     registry: RegistryUrl = RegistryUrl::Heartbeat, "address";

@@ -25,6 +25,9 @@ const STANDSTILL: Duration = Duration::from_secs(20);
 /// How soon a silent server is noticed: three canaries, two seconds apart, and one to begin with.
 const NOTICED: Duration = Duration::from_secs(9);
 
+/// How soon another server has to have taken the place of one that died.
+const REPLACED: Duration = Duration::from_secs(15);
+
 /// What a send within one node may take, with an ack, on a busy machine.
 const PROMPT: Duration = Duration::from_millis(700);
 
@@ -74,6 +77,44 @@ fn to_others(data: &str) -> Value {
 pub(crate) fn killed(mut server: Engine, returned: Duration) {
     let kill = |server: &mut Engine| server.kill().unwrap();
     outage(&mut server, KILLED, returned, returned, kill, |server| server.restart().unwrap());
+}
+
+/// The first process of servers is killed, and another one takes its place: messages flow as before, by nodes that were not started anew.
+pub(crate) fn replaced(mut servers: Engine) {
+    let url = servers.url().to_owned();
+    let nodes = pair(|name| command(name, &url));
+    let incarnations = nodes[0].nodes();
+    let (mut anna, mut ben) = (nodes[0].connect("h", "anna"), nodes[1].connect("h", "ben"));
+    exchange(&mut anna, &mut ben, "before");
+    servers.kill_member(0).unwrap();
+    let killed = Instant::now();
+    for client in [&mut anna, &mut ben] {
+        client.gaps = Some(0);
+    }
+    flows_again(&mut anna, &mut ben, "ben", killed);
+    flows_again(&mut ben, &mut anna, "anna", killed);
+    for node in &nodes {
+        eventually_within(REPLACED, "the node is ready", || readiness(node)["status"] == "ok");
+    }
+    exchange(&mut anna, &mut ben, "after");
+    assert_eq!(nodes[0].nodes(), incarnations, "a node was forgotten, or started anew");
+}
+
+/// Sends until something arrives, in time, and then waits for the last that was sent.
+fn flows_again(from: &mut Client, to: &mut Client, user: &str, killed: Instant) {
+    let mut number = 0;
+    let mut data = Value::Null;
+    while data.is_null() {
+        assert!(killed.elapsed() < REPLACED, "nothing flows after {:?}", killed.elapsed());
+        number += 1;
+        assert_eq!(from.ask(to_user(user, number))["success"], true);
+        data = to
+            .next_within(Duration::from_millis(20))
+            .map_or(Value::Null, |mut message| message["data"].take());
+    }
+    while data != number {
+        data = to.next_data();
+    }
 }
 
 /// The server stands still for longer than a lease.

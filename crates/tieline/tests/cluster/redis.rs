@@ -6,7 +6,9 @@ use std::time::Duration;
 use xtask::engine::redis::ask;
 use xtask::{Engine, left_out};
 
-use crate::mediums::{Folder, certificate, expect_refused, killed, only_who_trusts_is_joined, standing};
+use crate::mediums::{
+    Folder, certificate, expect_refused, killed, only_who_trusts_is_joined, replaced, standing,
+};
 
 /// How soon after the server's return messages must flow.
 const RETURN: Duration = Duration::from_secs(5);
@@ -33,6 +35,22 @@ fn a_killed_server_leaves_each_node_to_its_own_clients_and_joins_them_again() {
 fn a_server_that_stands_still_for_longer_than_a_lease_is_an_outage_that_nobody_dies_of() {
     let Some(server) = private("a server that stands still") else { return };
     standing(server, RETURN);
+}
+
+#[test]
+fn a_master_that_dies_is_replaced_and_nodes_follow_it() {
+    for (kind, variable) in
+        [("sentinel", "TIELINE_TEST_SENTINEL"), ("redis-cluster", "TIELINE_TEST_REDIS_CLUSTER")]
+    {
+        if std::env::var_os(variable).is_some() {
+            left_out(
+                &format!("nodes joined by {kind}"),
+                &format!("{variable} names servers that were not started here"),
+            );
+            continue;
+        }
+        replaced(Engine::of(xtask::engine::kind(kind).unwrap()).start().unwrap());
+    }
 }
 
 /// Makes the server speak TLS on another port, with a certificate of its own, and gives that port and the certificate.
