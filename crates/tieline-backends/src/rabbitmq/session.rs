@@ -81,7 +81,6 @@ pub(super) async fn run(
                 (behind, missing) = (behind + 1, missing + 1);
                 queue.say(|signs| signs.canary = true);
             }
-            // Without an error the goodbye was written, and the server answers it when it has read everything.
             Some(Ok(Err(error))) = writer.join_next() => break Trouble::Io(error),
         }
     };
@@ -113,8 +112,8 @@ async fn write_all(queue: Arc<Queue<Signs>>, mouth: Mouth, mut write: Writer) ->
         // With TLS written is not sent yet.
         write.flush().await?;
         if batch.last {
-            // The way stays open for the server's answer.
-            return Ok(());
+            // The way stays open until the server has answered: it forgets what it has not routed yet when it is closed.
+            return std::future::pending().await;
         }
         out.clear();
         // After a burst the memory is given back.
