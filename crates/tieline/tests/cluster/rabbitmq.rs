@@ -22,7 +22,7 @@ fn private(test: &str) -> Option<Engine> {
         left_out(&format!("nodes joined by RabbitMQ: {test}"), why);
         return None;
     }
-    Some(Engine::rabbitmq().start().unwrap())
+    Some(Engine::rabbitmq().start().expect("a server starts"))
 }
 
 #[test]
