@@ -227,6 +227,10 @@ impl Engine for RocketMq {
         broker.clone().unwrap_or_else(|| hosts::listed(&self.servers))
     }
 
+    fn strays(&self) -> Vec<(&'static str, u64)> {
+        vec![("foreign", self.reading().foreign())]
+    }
+
     async fn dial(&self, inbound: &dyn Inbound) -> Result<Connection, Trouble> {
         self.connect(inbound).await
     }

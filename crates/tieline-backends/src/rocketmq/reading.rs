@@ -48,11 +48,13 @@ pub(super) struct Reading {
     stored_at: Option<i64>,
     /// When the broker last gave something.
     heard: Instant,
+    /// How many messages were read that no node has sent.
+    foreign: u64,
 }
 
 impl Reading {
     pub(super) fn new(me: Incarnation) -> Self {
-        Reading { joiner: Joiner::new(me), next: None, stored_at: None, heard: Instant::now() }
+        Reading { joiner: Joiner::new(me), next: None, stored_at: None, heard: Instant::now(), foreign: 0 }
     }
 
     /// Where to read on now.
@@ -65,6 +67,11 @@ impl Reading {
             (None, Some(time)) => Start::Since(time),
             (None, None) => Start::Newest,
         }
+    }
+
+    /// How many messages were read that no node has sent.
+    pub(super) fn foreign(&self) -> u64 {
+        self.foreign
     }
 
     /// Reads on at this place.
@@ -82,7 +89,7 @@ impl Reading {
         self.next = None;
     }
 
-    /// Hands up what was read, and reads on at `next`. What no node has sent is passed over.
+    /// Hands up what was read, and reads on at `next`. What no node has sent is passed over, and counted.
     pub(super) fn hear(
         &mut self,
         names: &Names,
@@ -96,7 +103,7 @@ impl Reading {
                 Ok(Some(message)) => message,
                 Ok(None) => break,
                 Err(_) => {
-                    tracing::debug!("The broker gave what is no message.");
+                    self.foreign += 1;
                     break;
                 }
             };
@@ -106,9 +113,7 @@ impl Reading {
                 Came::Envelope(envelope) => inbound.envelope(&envelope),
                 Came::Canary => heard = Heard::Canary,
                 Came::Part | Came::Echo => {}
-                Came::Foreign => {
-                    tracing::debug!("Somebody who is no node has sent to the topic of the cluster.")
-                }
+                Came::Foreign => self.foreign += 1,
             }
         }
         self.next = Some(next);
@@ -183,5 +188,6 @@ mod tests {
         let broken = [whole(To::All, b"before"), b"broken".to_vec(), whole(To::All, b"never")].concat();
         reading.hear(&names, &broken, 12, &*inbound);
         assert_eq!((inbound.envelopes().len(), reading.start()), (4, Start::At(12)));
+        assert_eq!(reading.foreign(), 2, "what is short, and what is broken");
     }
 }
