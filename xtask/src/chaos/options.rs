@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// How `cargo xtask chaos` is called.
 pub const USAGE: &str = "\
-usage: cargo xtask chaos --broker mesh|redis|rabbitmq|hazelcast|rocketmq --store sqlite|memory|postgres|mysql|redis [--seed N] [--seconds S]
+usage: cargo xtask chaos --broker mesh|redis|nats|rabbitmq|hazelcast|rocketmq --store sqlite|memory|postgres|mysql|redis [--seed N] [--seconds S]
            [--nodes 3] [--senders 6] [--receivers 8] [--rate 200] [--live-only] [--calm] [--binary PATH]
   --seed       chooses the messages, the connections and what is broken when (1)
   --seconds    for how long things are broken (30); healing and judging take about 20 more
@@ -22,7 +22,7 @@ pub(super) enum Broker {
 }
 
 /// The servers that carry messages.
-const SERVERS: &[&str] = &["redis", "rabbitmq", "hazelcast", "rocketmq"];
+const SERVERS: &[&str] = &["redis", "nats", "rabbitmq", "hazelcast", "rocketmq"];
 
 /// What keeps messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
