@@ -96,7 +96,7 @@ fn mistakes_in_the_configuration_end_with_2() {
     }
     let (_, _, stderr) = output(&["check-config", "--broker", "redi://user:secret@x"]);
     assert!(
-        stderr.contains("--broker: `broker` takes the address of a broker; known are `memory:`, `mesh:")
+        stderr.contains("`broker` takes the address of a broker, not \"redi://***@x\": known are `memory:`, `mesh:")
             && !stderr.contains("secret"),
         "{stderr}"
     );
