@@ -96,8 +96,9 @@ fn mistakes_in_the_configuration_end_with_2() {
     }
     let (_, _, stderr) = output(&["check-config", "--broker", "redi://user:secret@x"]);
     assert!(
-        stderr.contains("`broker` takes the address of a broker, not \"redi://***@x\": known are `memory:`, `mesh:")
-            && !stderr.contains("secret"),
+        stderr.contains(
+            "`broker` takes the address of a broker, not \"redi://***@x\": known are `memory:`, `mesh:"
+        ) && !stderr.contains("secret"),
         "{stderr}"
     );
 }
