@@ -69,7 +69,9 @@ struct Round {
 /// # Errors
 /// When something does not start, or a measurement fails.
 pub fn run(words: &[&str]) -> Result<(), Error> {
-    let options = Options::parse(words).map_err(Error::Usage)?;
+    let mut options = Options::parse(words).map_err(Error::Usage)?;
+    // Nodes run in folders of their own.
+    options.binary = fs::canonicalize(&options.binary)?;
     let folder = crate::workspace::target().join(format!("brokers-{}", id()));
     let mut names: Vec<&str> = options.names.iter().map(String::as_str).collect();
     names.extend(options.socketio.as_ref().map(|_| "socket.io"));
@@ -117,7 +119,8 @@ fn bench(options: &Options, pair: &Pair, load: &str, words: &[&str], seconds: f6
     let mut command = Command::new(&options.binary);
     let urls = pair.urls();
     command.args(["bench", load, &urls[0], "--other-url", &urls[1], "--protocol", pair.protocol]);
-    command.args(["--json", "--pairs", "1", "--warm-up", "0", "--seconds", &seconds.to_string()]).args(words);
+    // What is sent to warm up is in the middle's time and not among the messages, so there is next to nothing of it.
+    command.args(["--json", "--warm-up", "0.01", "--seconds", &seconds.to_string()]).args(words);
     for pid in pair.pids() {
         command.args(["--pid", &pid.to_string()]);
     }
