@@ -9,6 +9,8 @@
 pub mod directory;
 pub mod heartbeat;
 pub mod outage;
+#[cfg(test)]
+mod private;
 pub mod registry;
 mod seat;
 

@@ -33,9 +33,9 @@ pub struct Delivery {
     pub message: Arc<Message>,
     /// Whom to.
     pub to: SmallVec<[Target; 1]>,
-    /// Of each user among those, in their order, the node with the newest claim, as the origin knew when it sent the message: that one
+    /// Where that is one user and nobody else, the node with the newest claim, as the origin knew when it sent the message: that one
     /// holds it for a user who is on the way.
-    pub newest: SmallVec<[Incarnation; 1]>,
+    pub newest: Option<Incarnation>,
     /// Whether it was held for a user on the way: only connections that came since, and have it not, get it.
     pub handed_on: bool,
     /// Connections that do not get it.

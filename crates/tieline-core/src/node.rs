@@ -1,11 +1,12 @@
-//! One running server: what its shards share, and how everybody else reaches them.
+//! One running server: what its shards share, and how everybody else reaches them. Where a message goes is in `node/routing.rs`.
+
+mod routing;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use smallvec::SmallVec;
 
 use tieline_proto::presence::Page;
 use tieline_proto::role::Roles;
@@ -13,7 +14,7 @@ use tieline_proto::{ConnectionId, GroupName, HubName, Incarnation, MessageId, No
 use tieline_switchboard::{Address, Counters, Full, Handle, Settings, Station, Switchboard};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-use crate::cluster::{Cluster, Nodes};
+use crate::cluster::Cluster;
 use crate::command::{Command, Then};
 use crate::delivery::{Delivery, Outcome, Settled, Target};
 use crate::events::{EventAnswer, Events, ReplyTo, Reservation};
@@ -31,7 +32,9 @@ use crate::stamp::{Stamper, unix_ms};
 use crate::subprotocol::NUMBERING;
 use crate::tally::Tally;
 use crate::token::Keys;
-use crate::transit::{Held, Transit};
+use crate::transit::Transit;
+
+pub(crate) use routing::{Elsewhere, Places, Route};
 
 /// How a node is set up.
 #[derive(Debug)]
@@ -74,58 +77,6 @@ pub enum StartError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the node is overloaded")]
 pub struct Overloaded;
-
-/// Where a message has to go: every shard and node of it gives one answer.
-pub(crate) struct Route {
-    /// Shards of this node that hold recipients.
-    pub(crate) shards: Vec<u16>,
-    /// The way to other nodes that do, or may.
-    pub(crate) elsewhere: Elsewhere,
-}
-
-/// Users who have no connection here, and are claimed.
-pub(crate) type Travellers = SmallVec<[UserId; 1]>;
-
-/// Where the recipients of a message are on this node.
-pub(crate) struct Places {
-    /// The shards that hold them, each once.
-    pub(crate) shards: Vec<u16>,
-    /// Of each target whether anybody is here.
-    pub(crate) present: SmallVec<[bool; 2]>,
-}
-
-/// Where a message has to go among the other nodes.
-#[derive(Default)]
-pub(crate) struct Elsewhere {
-    /// Those that hold recipients, or may, and that there is a way to.
-    pub(crate) nodes: Nodes,
-    /// How many other nodes there are, those that cannot be reached among them.
-    pub(crate) members: usize,
-    /// Those that there is no way to.
-    pub(crate) unreachable: Nodes,
-    /// Of each user among the targets, in their order, the node with the newest claim.
-    pub(crate) newest: SmallVec<[Incarnation; 1]>,
-    /// Users who are on their way to this node or from it: the message is held for them.
-    pub(crate) held: Travellers,
-    /// Named users and connections that nobody holds, as far as is known.
-    pub(crate) unknown: u64,
-}
-
-impl Route {
-    pub(crate) fn answers(&self) -> usize {
-        self.shards.len() + self.elsewhere.nodes.len() + self.elsewhere.held.len()
-    }
-
-    /// What can be told before anybody has answered.
-    pub(crate) fn known(&self) -> Outcome {
-        let unreachable = self.elsewhere.unreachable.len() as u64;
-        Outcome { unknown: self.elsewhere.unknown, unreachable, ..Outcome::default() }
-    }
-
-    pub(crate) fn is_nowhere(&self) -> bool {
-        self.answers() == 0
-    }
-}
 
 /// What the shards of a node share.
 pub struct Node {
@@ -433,38 +384,6 @@ impl Node {
         ConnectionId::new(self.id.incarnation, shard, address.slot, address.generation, random)
     }
 
-    /// Where the recipients of a delivery are on this node, all looked up once: whoever comes or leaves meanwhile is at one place.
-    pub(crate) fn places_of(&self, delivery: &Delivery) -> Places {
-        let mut wanted = vec![false; self.tallies.len()];
-        let mut present = SmallVec::with_capacity(delivery.to.len());
-        for target in &delivery.to {
-            let mut is_present = false;
-            let mut add = |shard: u16| {
-                is_present = true;
-                wanted[usize::from(shard)] = true;
-            };
-            match target {
-                Target::Everyone => delivery.hub.everyone().shards().for_each(add),
-                Target::Group(group) => {
-                    if let Some(group) = delivery.hub.group(group) {
-                        group.shards().for_each(add);
-                    }
-                }
-                Target::User(user) => {
-                    delivery.hub.user(user).iter().for_each(|address| add(address.shard));
-                }
-                Target::Connection(id) => {
-                    if let Some(address) = self.address(*id) {
-                        add(address.shard);
-                    }
-                }
-            }
-            present.push(is_present);
-        }
-        let shards = wanted.iter().enumerate().filter(|(_, wanted)| **wanted).map(|(shard, _)| shard as u16);
-        Places { shards: shards.collect(), present }
-    }
-
     /// Hands a command to a shard from outside the shards.
     ///
     /// # Errors
@@ -574,77 +493,6 @@ impl Node {
     pub(crate) fn is_offline(&self, hub: &Hub, user: &UserId) -> bool {
         hub.user_connections(user) == 0
             && self.cluster().is_none_or(|cluster| cluster.is_held_by_nobody_else(hub.name(), user))
-    }
-
-    /// Where a message has to go.
-    pub(crate) fn route(&self, delivery: &Delivery) -> Route {
-        let Places { shards, present } = self.places_of(delivery);
-        let elsewhere = match self.cluster() {
-            Some(cluster) => cluster.route(delivery, self.transit.is_any(), &present),
-            None => {
-                let is_named = |target: &Target| matches!(target, Target::User(_) | Target::Connection(_));
-                let targets = delivery.to.iter().zip(&present);
-                let unknown = targets.filter(|(target, is_here)| is_named(target) && !**is_here).count();
-                Elsewhere { unknown: unknown as u64, ..Elsewhere::default() }
-            }
-        };
-        Route { shards, elsewhere }
-    }
-
-    /// Hands a message to the other nodes on its route.
-    pub(crate) fn forward(&self, delivery: &Delivery, route: &Route) {
-        if let Some(cluster) = self.cluster() {
-            cluster.forward(delivery, &route.elsewhere);
-        }
-        self.hold(delivery, &route.elsewhere.held);
-    }
-
-    /// Holds a message for users who are on their way. Where there is no room for it, they are unknown.
-    pub(crate) fn hold(&self, delivery: &Delivery, travellers: &Travellers) {
-        for user in travellers {
-            let part = Delivery {
-                hub: Arc::clone(&delivery.hub),
-                message: Arc::clone(&delivery.message),
-                to: SmallVec::from_iter([Target::User(user.clone())]),
-                newest: SmallVec::new(),
-                handed_on: false,
-                except: delivery.except.clone(),
-                users: delivery.users.clone(),
-                filter: delivery.filter.clone(),
-                receipt: delivery.receipt.clone(),
-            };
-            match self.transit.hold(user, part, Instant::now()) {
-                Held::Yes => self.meet(&delivery.hub, user),
-                Held::Again(part) => self.settle_part(&part, Outcome::default()),
-                Held::NoRoom(part) => self.lose(&part),
-            }
-        }
-    }
-
-    /// Gives a user what is held for it, where it was connected while that was put there.
-    fn meet(&self, hub: &Hub, user: &UserId) {
-        if hub.user_connections(user) == 0 {
-            return;
-        }
-        for part in self.transit.take(hub.name(), user) {
-            let shards = self.places_of(&part).shards;
-            if let Some(receipt) = &part.receipt {
-                receipt.await_more(shards.len());
-            }
-            let part = Arc::new(part);
-            self.hand_to_shards(&shards, &part);
-            self.settle_part(&part, Outcome::default());
-        }
-    }
-
-    /// Nobody gets what was held.
-    pub(crate) fn lose(&self, part: &Delivery) {
-        self.settle_part(part, Outcome { unknown: 1, ..Outcome::default() });
-    }
-
-    fn settle_part(&self, part: &Delivery, outcome: Outcome) {
-        let settled = part.receipt.as_ref().and_then(|receipt| receipt.add(outcome));
-        settled.into_iter().for_each(|settled| self.settle(settled));
     }
 
     /// Whether users who were sent away may still be waited for elsewhere, or logins are under way.

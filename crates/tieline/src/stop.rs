@@ -68,14 +68,9 @@ impl Signals {
         (wait(counted.clone(), 1), wait(counted, 2))
     }
 
-    /// Waits for the first signal; the second ends the program at once.
-    pub async fn stop(mut self) {
-        self.next().await;
-        tracing::info!("Stopping.");
-        tokio::spawn(async move {
-            self.next().await;
-            process::exit(INTERRUPTED);
-        });
+    /// The first of these alone: the second signal ends the program at once.
+    pub fn stop(self) -> impl Future<Output = ()> {
+        self.split().0
     }
 }
 

@@ -9,8 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tieline_core::broker::{Broker, Inbound, To};
 use tieline_proto::NodeId;
 use xtask::engine::nats::Nats;
@@ -73,34 +71,6 @@ impl Fabric for Cluster {
     }
 }
 
-/// A private server.
-struct Private(Engine);
-
-impl outage::Server for Private {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart().unwrap();
-    }
-
-    fn stand_still(&mut self) {
-        self.signal(Signal::SIGSTOP);
-    }
-
-    fn go_on(&mut self) {
-        self.signal(Signal::SIGCONT);
-    }
-}
-
-impl Private {
-    fn signal(&self, signal: Signal) {
-        let pid = self.0.pid().expect("it runs");
-        kill(Pid::from_raw(pid as i32), signal).unwrap();
-    }
-}
-
 async fn start(url: &str) -> Result<(NatsBroker, Arc<Recorder>), NatsError> {
     start_with(settings(&fresh_cluster(), url)).await
 }
@@ -160,7 +130,7 @@ async fn the_directory_over_it_passes_its_suite() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outlives_a_server_that_is_killed() {
     if is_private("a killed server") {
-        let mut server = Private(Engine::nats().start().unwrap());
+        let mut server = Engine::nats().start().unwrap();
         let cluster = Cluster::on(&server.0);
         outage::server_killed_and_back(&cluster, &mut server).await;
     }
@@ -169,7 +139,7 @@ async fn outlives_a_server_that_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outlives_a_server_that_stands_still() {
     if is_private("a server that stands still") {
-        let mut server = Private(Engine::nats().start().unwrap());
+        let mut server = Engine::nats().start().unwrap();
         let cluster = Cluster::on(&server.0);
         outage::server_stands_still(&cluster, &mut server).await;
     }

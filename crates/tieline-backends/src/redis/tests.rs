@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tieline_core::broker::{Broker, Inbound};
 use tieline_proto::NodeId;
 use xtask::{Engine, left_out};
@@ -55,34 +53,6 @@ impl Fabric for Cluster {
     }
 }
 
-/// A private server.
-struct Private(Engine);
-
-impl outage::Server for Private {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart().unwrap();
-    }
-
-    fn stand_still(&mut self) {
-        self.signal(Signal::SIGSTOP);
-    }
-
-    fn go_on(&mut self) {
-        self.signal(Signal::SIGCONT);
-    }
-}
-
-impl Private {
-    fn signal(&self, signal: Signal) {
-        let pid = self.0.pid().expect("it runs");
-        kill(Pid::from_raw(pid as i32), signal).unwrap();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms() {
     let engine = Engine::redis().start().unwrap();
@@ -104,7 +74,7 @@ async fn the_directory_over_it_passes_its_suite() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outlives_a_server_that_is_killed() {
     if is_private("a killed server") {
-        let mut server = Private(Engine::redis().start().unwrap());
+        let mut server = Engine::redis().start().unwrap();
         let cluster = Cluster(settings(server.0.url()));
         outage::server_killed_and_back(&cluster, &mut server).await;
     }
@@ -113,7 +83,7 @@ async fn outlives_a_server_that_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outlives_a_server_that_stands_still() {
     if is_private("a server that stands still") {
-        let mut server = Private(Engine::redis().start().unwrap());
+        let mut server = Engine::redis().start().unwrap();
         let cluster = Cluster(settings(server.0.url()));
         outage::server_stands_still(&cluster, &mut server).await;
     }

@@ -82,7 +82,7 @@ impl Node {
             hub: self.hubs().get_or_make(hub),
             message: Message::new(way, None, id, time_ms, payload),
             to: SmallVec::from_vec(to),
-            newest: SmallVec::new(),
+            newest: None,
             handed_on: false,
             except: SmallVec::from_vec(except),
             users: Vec::new(),
@@ -103,7 +103,7 @@ impl Node {
             delivery.receipt = Some(receipt);
             outcome
         });
-        delivery.newest.clone_from(&route.elsewhere.newest);
+        delivery.newest = route.elsewhere.newest;
         let delivery = Arc::new(delivery);
         self.hand_out(&delivery, &route.shards).await?;
         self.forward(&delivery, &route);

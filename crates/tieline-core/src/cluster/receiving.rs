@@ -18,7 +18,7 @@ use crate::broker::{Inbound, To};
 use crate::delivery::{Delivery, Outcome, Receipt, Target};
 use crate::logs::log_of;
 use crate::message::{self, Way};
-use crate::node::{Node, Places, Travellers};
+use crate::node::{Node, Places};
 
 /// What the broker tells the cluster by. It does not keep the cluster, which keeps the broker.
 pub(super) struct Ears(pub(super) Weak<Cluster>);
@@ -251,13 +251,8 @@ impl Cluster {
             to.push(Target::Everyone);
         }
         to.extend(message.groups.iter().filter_map(|group| GroupName::new(group).ok()).map(Target::Group));
-        let mut newest = SmallVec::new();
-        for (user, node) in message.users.iter().zip(&message.newest) {
-            if let Ok(user) = UserId::new(user) {
-                to.push(Target::User(user));
-                newest.push(*node);
-            }
-        }
+        to.extend(message.users.iter().filter_map(|user| UserId::new(user).ok()).map(Target::User));
+        let newest = message.newest.first().copied().filter(|node| to.len() == 1 && *node != Incarnation(0));
         let own = |id: &&ConnectionId| node.address(**id).is_some();
         to.extend(message.connections.iter().filter(own).copied().map(Target::Connection));
         let filter = match message.filter {
@@ -294,17 +289,17 @@ impl Cluster {
         }
         let Places { shards, present } = node.places_of(&delivery);
         let held = match node.transit().is_any() {
-            true => self.travellers(&delivery, &present),
-            false => Travellers::new(),
+            true => self.traveller(&delivery, &present),
+            false => None,
         };
-        if shards.is_empty() && held.is_empty() {
+        if shards.is_empty() && held.is_none() {
             return nobody;
         }
         if message.receipt > 0 {
-            let answers = shards.len() + held.len();
+            let answers = shards.len() + usize::from(held.is_some());
             delivery.receipt = Some(Receipt::for_node(answers, origin, message.receipt));
         }
-        node.hold(&delivery, &held);
+        node.hold(&delivery, held.as_ref());
         let refused = node.hand_to_shards(&shards, &Arc::new(delivery));
         self.counters.dropped.fetch_add(refused as u64, Ordering::Relaxed);
         None

@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use smallvec::SmallVec;
 use tieline_proto::envelope::{Envelope, Header, Message, Rare};
 use tieline_proto::{ConnectionId, HubName, Incarnation, UserId};
 
@@ -11,7 +10,7 @@ use super::numbers::Afters;
 use super::{Cluster, Nodes, Peer, Routing, lock};
 use crate::broker::{NotTaken, To};
 use crate::delivery::{Delivery, Outcome, Target};
-use crate::node::{Elsewhere, Node, Travellers};
+use crate::node::{Elsewhere, Node};
 use crate::transit::Due;
 
 impl Cluster {
@@ -95,7 +94,7 @@ impl Cluster {
         let peers = self.peer_view();
         let mut nodes = Nodes::new();
         let (mut unknown, me) = (0, self.id.incarnation);
-        let (mut newest, mut held) = (SmallVec::new(), Travellers::new());
+        let (mut newest, mut held) = (None, None);
         let may_travel = may_travel && delivery.to.len() == 1 && delivery.message.position.is_none();
         let hub = delivery.hub.name();
         let mut add = |node: Incarnation| {
@@ -114,9 +113,9 @@ impl Cluster {
                     let holders = self.directory.holders(hub, user);
                     holders.iter().filter(|holder| holder.node != me).for_each(|holder| add(holder.node));
                     let first = holders.first().map(|holder| holder.node);
-                    newest.push(first.unwrap_or(Incarnation(0)));
+                    newest = first.filter(|_| delivery.to.len() == 1);
                     if may_travel && first == Some(me) && !is_here {
-                        held.push(user.clone());
+                        held = Some(user.clone());
                     } else if !is_here && holders.iter().all(|holder| holder.node == me) {
                         // Not found only where the view is complete; otherwise the others are asked.
                         peers.incomplete().for_each(&mut add);
@@ -149,18 +148,12 @@ impl Cluster {
     /// The user for whom a message is to be held here: one that this node claims without having a connection, as `present` tells, and of
     /// whom the message's origin knew no newer claim. A message to several targets is held for nobody: its shards look for each of
     /// them once more.
-    pub(crate) fn travellers(&self, delivery: &Delivery, present: &[bool]) -> Travellers {
-        let mut travellers = Travellers::new();
-        let ([Target::User(user)], [false], [newest]) = (&delivery.to[..], present, &delivery.newest[..])
-        else {
-            return travellers;
-        };
+    pub(crate) fn traveller(&self, delivery: &Delivery, present: &[bool]) -> Option<UserId> {
         let me = self.id.incarnation;
+        let ([Target::User(user)], [false]) = (&delivery.to[..], present) else { return None };
         let holders = self.directory.holders(delivery.hub.name(), user);
-        if *newest == me && holders.iter().any(|holder| holder.node == me) {
-            travellers.push(user.clone());
-        }
-        travellers
+        let is_mine = delivery.newest == Some(me) && holders.iter().any(|holder| holder.node == me);
+        is_mine.then(|| user.clone())
     }
 
     /// Hands on what was held for users who have come to other nodes, and gives up what was held for too long.
@@ -178,7 +171,7 @@ impl Cluster {
                 Due::HandOn(to, mut delivery) => {
                     delivery.handed_on = true;
                     self.counters.handed_on.fetch_add(1, Ordering::Relaxed);
-                    let (nodes, newest) = (Nodes::from_iter([to]), SmallVec::from_iter([to]));
+                    let (nodes, newest) = (Nodes::from_iter([to]), Some(to));
                     let to = Elsewhere { nodes, newest, members: 2, ..Elsewhere::default() };
                     self.forward(&delivery, &to);
                 }
@@ -257,7 +250,7 @@ impl Cluster {
             everyone,
             groups,
             users,
-            newest: to.newest.to_vec(),
+            newest: to.newest.into_iter().collect(),
             handed_on: delivery.handed_on,
             connections,
             except: delivery.except.to_vec(),

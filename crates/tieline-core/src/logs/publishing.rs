@@ -207,7 +207,7 @@ impl Clerk {
             hub: Arc::clone(&delivery.hub),
             message,
             to: SmallVec::from_iter([target]),
-            newest: SmallVec::new(),
+            newest: None,
             handed_on: false,
             except: delivery.except.clone(),
             users: delivery.users.clone(),
@@ -278,7 +278,7 @@ impl Clerk {
             receipt.await_more(route.answers() + 1);
             self.add(receipt, newly_known(&route, away));
         }
-        live.newest.clone_from(&route.elsewhere.newest);
+        live.newest = route.elsewhere.newest;
         let live = Arc::new(live);
         self.node.forward(&live, &route);
         for shard in route.shards {

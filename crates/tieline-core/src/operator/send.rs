@@ -241,7 +241,7 @@ impl Operator {
             hub: Arc::clone(&sender.hub),
             message,
             to: draft.to,
-            newest: SmallVec::new(),
+            newest: None,
             handed_on: false,
             except: draft.except,
             users: draft.users,
@@ -268,7 +268,7 @@ impl Operator {
             }
             ack_id => self.ack(shard, slot, ack_id, Extra::None),
         }
-        delivery.newest.clone_from(&route.elsewhere.newest);
+        delivery.newest = route.elsewhere.newest;
         let delivery = Arc::new(delivery);
         self.node.forward(&delivery, &route);
         for to in route.shards {
@@ -328,19 +328,20 @@ impl Operator {
         }
     }
 
-    /// Users may have left since the message was on its way to this shard: then it is held for them like one that comes later.
+    /// Its user may have left since the message was on its way to this shard: then it is held like one that comes later.
     fn hold_for_who_left(&self, delivery: &Delivery) {
+        let [Target::User(user)] = &delivery.to[..] else { return };
         if delivery.message.position.is_some() || !self.node.transit().is_any() {
             return;
         }
         let Some(cluster) = self.node.cluster() else { return };
-        let absent = |target: &Target| matches!(target, Target::User(user) if delivery.hub.user_connections(user) == 0);
-        let present: SmallVec<[bool; 2]> = delivery.to.iter().map(|target| !absent(target)).collect();
-        let travellers = cluster.travellers(delivery, &present);
-        if let (Some(receipt), false) = (&delivery.receipt, travellers.is_empty()) {
-            receipt.await_more(travellers.len());
+        let Some(traveller) = cluster.traveller(delivery, &[delivery.hub.user_connections(user) > 0]) else {
+            return;
+        };
+        if let Some(receipt) = &delivery.receipt {
+            receipt.await_more(1);
         }
-        self.node.hold(delivery, &travellers);
+        self.node.hold(delivery, Some(&traveller));
     }
 
     fn hand_to_connections(&mut self, shard: &mut Shard<Self>, delivery: &Delivery) -> Outcome {

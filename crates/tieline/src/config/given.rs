@@ -7,7 +7,7 @@ use super::{CONFIG_VARIABLE, Settings};
 use tieline_core::token::Keys;
 
 /// What was given at the start.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Given {
     source: Option<Source>,
     variables: Vec<(String, String)>,

@@ -1,13 +1,10 @@
 //! The registry against real servers: the suite, outages, and entries that somebody else wrote.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tieline_core::registry::{Member, View};
 use tieline_proto::{Incarnation, NodeName};
 use xtask::{Engine, left_out};
 
 use super::*;
-use crate::conformance::outage::Server;
 use crate::conformance::registry::{self as suite, Ground, Opening};
 
 /// A server, and times that end within a test.
@@ -43,34 +40,6 @@ impl Ground for Yard {
     }
 }
 
-/// A private server.
-struct Private(Engine);
-
-impl Private {
-    fn signal(&self, signal: Signal) {
-        let pid = self.0.pid().expect("it runs");
-        kill(Pid::from_raw(pid as i32), signal).unwrap();
-    }
-}
-
-impl Server for Private {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart().unwrap();
-    }
-
-    fn stand_still(&mut self) {
-        self.signal(Signal::SIGSTOP);
-    }
-
-    fn go_on(&mut self) {
-        self.signal(Signal::SIGCONT);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms() {
     let engine = Engine::redis().start().unwrap();
@@ -86,7 +55,7 @@ async fn outlives_its_server() {
         );
         return;
     }
-    let mut server = Private(Engine::redis().start().unwrap());
+    let mut server = Engine::redis().start().unwrap();
     let yard = Yard { url: server.0.url().to_owned() };
     suite::outages(&yard, &mut server).await;
 }

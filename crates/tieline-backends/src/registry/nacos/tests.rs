@@ -1,15 +1,12 @@
 //! The registry against a real server: the suite but for what only a process can do, which is to die; outages; what operators and
 //! programs of other makes see and do; and a wrong password.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tieline_core::registry::View;
 use tokio::task::spawn_blocking;
 use xtask::engine::nacos::command;
 use xtask::{Engine, left_out};
 
 use super::*;
-use crate::conformance::outage::Server;
 use crate::conformance::registry::{self as suite, Ground, Opening};
 use crate::conformance::{PATIENCE, fresh_node};
 
@@ -47,34 +44,6 @@ impl Ground for Yard {
     }
 }
 
-/// A private server.
-struct Private(Engine);
-
-impl Private {
-    fn signal(&self, signal: Signal) {
-        let pid = self.0.pid().expect("it runs");
-        kill(Pid::from_raw(pid as i32), signal).unwrap();
-    }
-}
-
-impl Server for Private {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart().unwrap();
-    }
-
-    fn stand_still(&mut self) {
-        self.signal(Signal::SIGSTOP);
-    }
-
-    fn go_on(&mut self) {
-        self.signal(Signal::SIGCONT);
-    }
-}
-
 /// One server for everything, because it takes long to start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_server() {
@@ -94,7 +63,7 @@ async fn a_real_server() {
         );
         return;
     }
-    suite::outages(&yard, &mut Private(engine)).await;
+    suite::outages(&yard, &mut engine).await;
 }
 
 async fn until(registry: &NacosRegistry, wish: &str, is_met: impl Fn(&View) -> bool) -> SharedView {

@@ -1,7 +1,5 @@
 //! The registry against a real server: the suite, outages, sessions that are over, users, and what somebody else wrote.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tieline_core::registry::{View, words};
 use tieline_proto::{Incarnation, NodeName};
 use tokio::time::timeout;
@@ -9,7 +7,6 @@ use xtask::{Engine, left_out};
 use zookeeper_client::{Acls, Client, CreateMode};
 
 use super::*;
-use crate::conformance::outage::Server;
 use crate::conformance::registry::{self as suite, Ground, Opening};
 use crate::conformance::{PATIENCE, fresh_node};
 
@@ -46,34 +43,6 @@ impl Ground for Yard {
     }
 }
 
-/// A private server.
-struct Private(Engine);
-
-impl Private {
-    fn signal(&self, signal: Signal) {
-        let pid = self.0.pid().expect("it runs");
-        kill(Pid::from_raw(pid as i32), signal).unwrap();
-    }
-}
-
-impl Server for Private {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart().unwrap();
-    }
-
-    fn stand_still(&mut self) {
-        self.signal(Signal::SIGSTOP);
-    }
-
-    fn go_on(&mut self) {
-        self.signal(Signal::SIGCONT);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms() {
     let engine = Engine::zookeeper().start().unwrap();
@@ -89,7 +58,7 @@ async fn outlives_its_server() {
         );
         return;
     }
-    let mut server = Private(Engine::zookeeper().start().unwrap());
+    let mut server = Engine::zookeeper().start().unwrap();
     let yard = Yard { url: server.0.url().to_owned() };
     suite::outages(&yard, &mut server).await;
 }
