@@ -215,7 +215,7 @@ mod tests {
             hub: Arc::clone(hub),
             message: Message::new(Way::User(user()), None, MessageId(u128::from(n)), n, payload),
             to: SmallVec::from_iter([Target::User(user())]),
-            newest: SmallVec::new(),
+            newest: None,
             handed_on: false,
             except: SmallVec::new(),
             users: Vec::new(),

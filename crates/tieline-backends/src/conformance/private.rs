@@ -24,7 +24,9 @@ impl Server for Engine {
     }
 }
 
+/// Every process of it: a server may have several.
 fn signal(engine: &Engine, signal: Signal) {
-    let pid = engine.pid().expect("it runs");
-    kill(Pid::from_raw(pid as i32), signal).unwrap();
+    for pid in engine.pids() {
+        kill(Pid::from_raw(pid as i32), signal).unwrap();
+    }
 }

@@ -36,6 +36,12 @@ pub trait Ground: Send + Sync {
 
     /// How long nobody is dropped after the server came back.
     fn hold(&self) -> Duration;
+
+    /// How much longer a registry that was dropped while the server was away may be seen when the server is back. None, if what
+    /// is dropped says nothing any more, as a process that dies.
+    fn linger(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// Everything that needs a server which lives.
@@ -308,7 +314,7 @@ pub async fn a_server_that_is_killed_drops_nobody(ground: &dyn Ground, server: &
     }
     let back = Instant::now();
     // From here on each view is looked at until it has settled without the one that died.
-    let settled = back + ground.hold() + ground.lease() + LATE;
+    let settled = back + ground.hold() + ground.lease() + ground.linger() + LATE;
     for (me, registry) in seats.iter().map(|seat| (Some(&seat.id), &seat.registry)).chain([(None, &looking)])
     {
         let mut view = registry.view();

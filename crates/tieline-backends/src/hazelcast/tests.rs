@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tieline_core::broker::{Broker, Inbound};
 use tieline_proto::NodeId;
 use xtask::{Engine, left_out};
@@ -56,34 +54,6 @@ impl Fabric for Cluster {
     }
 }
 
-/// A private member.
-struct Private(Engine);
-
-impl outage::Server for Private {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart().unwrap();
-    }
-
-    fn stand_still(&mut self) {
-        self.signal(Signal::SIGSTOP);
-    }
-
-    fn go_on(&mut self) {
-        self.signal(Signal::SIGCONT);
-    }
-}
-
-impl Private {
-    fn signal(&self, signal: Signal) {
-        let pid = self.0.pid().expect("it runs");
-        kill(Pid::from_raw(pid as i32), signal).unwrap();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms() {
     let engine = Engine::hazelcast().start().unwrap();
@@ -95,8 +65,8 @@ async fn conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outlives_a_member_that_is_killed() {
     if is_private("a killed member") {
-        let mut server = Private(Engine::hazelcast().start().unwrap());
-        let cluster = Cluster(settings(server.0.url()));
+        let mut server = Engine::hazelcast().start().unwrap();
+        let cluster = Cluster(settings(server.url()));
         outage::server_killed_and_back(&cluster, &mut server).await;
     }
 }
@@ -104,8 +74,8 @@ async fn outlives_a_member_that_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outlives_a_member_that_stands_still() {
     if is_private("a member that stands still") {
-        let mut server = Private(Engine::hazelcast().start().unwrap());
-        let cluster = Cluster(settings(server.0.url()));
+        let mut server = Engine::hazelcast().start().unwrap();
+        let cluster = Cluster(settings(server.url()));
         outage::server_stands_still(&cluster, &mut server).await;
     }
 }

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tieline_core::broker::{Broker, Inbound, To};
 use tieline_proto::NodeId;
 use tokio::sync::Mutex;
@@ -85,34 +83,6 @@ impl Fabric for Cluster {
     }
 }
 
-/// A private server.
-struct Private(Engine);
-
-impl outage::Server for Private {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart().unwrap();
-    }
-
-    fn stand_still(&mut self) {
-        self.signal(Signal::SIGSTOP);
-    }
-
-    fn go_on(&mut self) {
-        self.signal(Signal::SIGCONT);
-    }
-}
-
-impl Private {
-    fn signal(&self, signal: Signal) {
-        let pid = self.0.pid().expect("it runs");
-        kill(Pid::from_raw(pid as i32), signal).unwrap();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms_and_leaves_nothing_behind() {
     let _turn = TURN.lock().await;
@@ -162,11 +132,10 @@ async fn names_keep_clusters_apart(url: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outlives_a_server_that_is_killed_and_one_that_stands_still() {
     let _turn = TURN.lock().await;
-    if let Some(engine) = private("a server that is killed or stands still") {
-        let mut server = Private(engine);
-        let cluster = Cluster(settings(server.0.url()));
+    if let Some(mut server) = private("a server that is killed or stands still") {
+        let cluster = Cluster(settings(server.url()));
         outage::server_killed_and_back(&cluster, &mut server).await;
-        let cluster = Cluster(settings(server.0.url()));
+        let cluster = Cluster(settings(server.url()));
         outage::server_stands_still(&cluster, &mut server).await;
     }
 }

@@ -75,7 +75,7 @@ async fn the_directory_over_it_passes_its_suite() {
 async fn outlives_a_server_that_is_killed() {
     if is_private("a killed server") {
         let mut server = Engine::redis().start().unwrap();
-        let cluster = Cluster(settings(server.0.url()));
+        let cluster = Cluster(settings(server.url()));
         outage::server_killed_and_back(&cluster, &mut server).await;
     }
 }
@@ -84,7 +84,7 @@ async fn outlives_a_server_that_is_killed() {
 async fn outlives_a_server_that_stands_still() {
     if is_private("a server that stands still") {
         let mut server = Engine::redis().start().unwrap();
-        let cluster = Cluster(settings(server.0.url()));
+        let cluster = Cluster(settings(server.url()));
         outage::server_stands_still(&cluster, &mut server).await;
     }
 }

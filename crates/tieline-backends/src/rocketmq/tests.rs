@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tieline_core::broker::{Broker, Inbound};
 use tieline_proto::NodeId;
 use xtask::{Engine, left_out};
@@ -54,34 +52,6 @@ impl Fabric for Cluster {
     }
 }
 
-/// A private server.
-struct Private(Engine);
-
-impl outage::Server for Private {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart().unwrap();
-    }
-
-    fn stand_still(&mut self) {
-        self.signal(Signal::SIGSTOP);
-    }
-
-    fn go_on(&mut self) {
-        self.signal(Signal::SIGCONT);
-    }
-}
-
-impl Private {
-    fn signal(&self, signal: Signal) {
-        let pid = self.0.pid().expect("it runs");
-        kill(Pid::from_raw(pid as i32), signal).unwrap();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms_and_so_do_registry_and_directory_over_it() {
     let engine = Engine::rocketmq().start().unwrap();
@@ -93,8 +63,8 @@ async fn conforms_and_so_do_registry_and_directory_over_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outlives_a_server_that_stands_still_and_one_that_is_killed() {
     if is_private("a server that stands still or is killed") {
-        let mut server = Private(Engine::rocketmq().start().unwrap());
-        let url = server.0.url().to_owned();
+        let mut server = Engine::rocketmq().start().unwrap();
+        let url = server.url().to_owned();
         outage::server_stands_still(&Cluster(settings(&url)), &mut server).await;
         outage::server_killed_and_back(&Cluster(settings(&url)), &mut server).await;
     }

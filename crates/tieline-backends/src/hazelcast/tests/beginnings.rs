@@ -165,8 +165,8 @@ async fn a_queue_is_bounded_and_forgotten_with_its_session() {
     if !is_private("a full queue") {
         return;
     }
-    let mut server = Private(Engine::hazelcast().start().unwrap());
-    let (broker, recorder) = start(settings(server.0.url())).await.unwrap();
+    let mut server = Engine::hazelcast().start().unwrap();
+    let (broker, recorder) = start(settings(server.url())).await.unwrap();
     let envelope: Arc<[u8]> = vec![7; 1 << 20].into();
     let too_long: Arc<[u8]> = vec![7; MAX_ENVELOPE + 1].into();
     assert_eq!(broker.send(To::All, &too_long), Err(NotTaken::Full));
@@ -190,14 +190,14 @@ async fn it_stops_while_its_member_is_away() {
     if !is_private("a stop in an outage") {
         return;
     }
-    let mut server = Private(Engine::hazelcast().start().unwrap());
-    let (broker, recorder) = start(settings(server.0.url())).await.unwrap();
-    let (standing, _) = start(settings(server.0.url())).await.unwrap();
+    let mut server = Engine::hazelcast().start().unwrap();
+    let (broker, recorder) = start(settings(server.url())).await.unwrap();
+    let (standing, _) = start(settings(server.url())).await.unwrap();
     server.stand_still();
     let began = Instant::now();
     standing.close();
     standing.closed().await;
-    server.kill();
+    server.kill().unwrap();
     recorder.until("the member to be away", |heard| heard.contains(&Heard::Away)).await;
     broker.close();
     broker.closed().await;

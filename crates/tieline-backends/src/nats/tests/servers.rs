@@ -3,7 +3,6 @@
 use std::net::TcpListener;
 
 use super::*;
-use crate::conformance::outage::Server;
 
 fn address(engine: &Engine) -> &str {
     engine.url().strip_prefix("nats://").unwrap()
@@ -15,12 +14,12 @@ async fn the_next_server_is_used_when_one_is_gone() {
         return;
     }
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (mut one, two) = (Private(Engine::nats().start().unwrap()), Engine::nats().start().unwrap());
-    let url = format!("nats://{nobody},{},{}", address(&one.0), address(&two));
+    let (mut one, two) = (Engine::nats().start().unwrap(), Engine::nats().start().unwrap());
+    let url = format!("nats://{nobody},{},{}", address(&one), address(&two));
     let settings = settings(&fresh_cluster(), &url);
     let (a, at_a) = start_with(settings.clone()).await.unwrap();
     let (_b, at_b) = start_with(settings).await.unwrap();
-    one.kill();
+    one.kill().unwrap();
     for recorder in [&at_a, &at_b] {
         recorder.until("the other server is used", |heard| heard.contains(&Heard::Back)).await;
     }

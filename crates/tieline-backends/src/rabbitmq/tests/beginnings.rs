@@ -60,18 +60,18 @@ async fn users_permissions_and_virtual_hosts_are_checked_at_once() {
             other => panic!("{url}: {other}"),
         }
     }
-    stops_while_its_server_is_away(Private(engine)).await;
+    stops_while_its_server_is_away(engine).await;
 }
 
 /// A broker stops in time whatever its server does.
-async fn stops_while_its_server_is_away(mut server: Private) {
-    let (broker, recorder, _) = start_with(settings(server.0.url())).await;
-    let (standing, ..) = start_with(settings(server.0.url())).await;
+async fn stops_while_its_server_is_away(mut server: Engine) {
+    let (broker, recorder, _) = start_with(settings(server.url())).await;
+    let (standing, ..) = start_with(settings(server.url())).await;
     server.stand_still();
     let began = Instant::now();
     standing.close();
     standing.closed().await;
-    server.kill();
+    server.kill().unwrap();
     recorder.until("the server to be away", |heard| heard.contains(&Heard::Away)).await;
     broker.close();
     broker.closed().await;

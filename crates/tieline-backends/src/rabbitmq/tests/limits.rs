@@ -36,7 +36,7 @@ async fn everything_is_bounded_and_what_comes_to_nothing_is_counted() {
     a_server_that_is_short_of_memory_is_away(&engine).await;
     a_connection_is_made_anew(&engine).await;
     a_silent_cut_leaves_no_queue_and_locks_none(&engine).await;
-    a_queue_is_bounded_by_what_is_not_confirmed(Private(engine)).await;
+    a_queue_is_bounded_by_what_is_not_confirmed(engine).await;
 }
 
 fn address(engine: &Engine) -> SocketAddr {
@@ -293,8 +293,8 @@ async fn a_silent_cut_leaves_no_queue_and_locks_none(engine: &Engine) {
     assert_eq!(hears.with(<[_]>::len), 0, "the other node has noticed nothing");
 }
 
-async fn a_queue_is_bounded_by_what_is_not_confirmed(mut server: Private) {
-    let (broker, recorder, _) = start_with(settings(server.0.url())).await;
+async fn a_queue_is_bounded_by_what_is_not_confirmed(mut server: Engine) {
+    let (broker, recorder, _) = start_with(settings(server.url())).await;
     let envelope: Arc<[u8]> = vec![7; 1 << 20].into();
     server.stand_still();
     let taken = (0..200).take_while(|_| broker.send(To::All, &envelope) == Ok(())).count();

@@ -5,8 +5,6 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tieline_core::broker::Broker;
 use tieline_proto::Incarnation;
 use xtask::engine::redis::ask;
@@ -51,40 +49,11 @@ async fn conforms() {
     conformance::directory::suite(|| Cluster(settings(engine.url()))).await;
 }
 
-/// All private servers together.
-struct Private(xtask::Engine);
-
-impl outage::Server for Private {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart().unwrap();
-    }
-
-    fn stand_still(&mut self) {
-        self.signal(Signal::SIGSTOP);
-    }
-
-    fn go_on(&mut self) {
-        self.signal(Signal::SIGCONT);
-    }
-}
-
-impl Private {
-    fn signal(&self, signal: Signal) {
-        for pid in self.0.pids() {
-            kill(Pid::from_raw(pid as i32), signal).unwrap();
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outlives_all_of_its_servers() {
     if are_private("servers that are all killed") {
-        let mut servers = Private(Engine::redis_cluster().start().unwrap());
-        let cluster = Cluster(settings(servers.0.url()));
+        let mut servers = Engine::redis_cluster().start().unwrap();
+        let cluster = Cluster(settings(servers.url()));
         outage::server_killed_and_back(&cluster, &mut servers).await;
     }
 }

@@ -56,7 +56,7 @@ async fn outlives_its_server() {
         return;
     }
     let mut server = Engine::redis().start().unwrap();
-    let yard = Yard { url: server.0.url().to_owned() };
+    let yard = Yard { url: server.url().to_owned() };
     suite::outages(&yard, &mut server).await;
 }
 

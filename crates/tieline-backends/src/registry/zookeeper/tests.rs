@@ -59,7 +59,7 @@ async fn outlives_its_server() {
         return;
     }
     let mut server = Engine::zookeeper().start().unwrap();
-    let yard = Yard { url: server.0.url().to_owned() };
+    let yard = Yard { url: server.url().to_owned() };
     suite::outages(&yard, &mut server).await;
 }
 
