@@ -84,15 +84,17 @@ browser: binary
 chaos-part: binary
 	cargo xtask chaos --binary $(BINARY) --broker mesh --store sqlite --seed 5 --seconds 10
 
-# Clusters that are broken by a seed and judged, a minute and a half for each pair of broker and store. docs/guarantees.md
-# has what came out of longer ones.
-CHAOS_PAIRS := mesh+sqlite redis+sqlite mesh+redis redis+redis
+# Clusters that are broken by a seed and judged, a minute and a half for each pair of broker and store: each broker, and stores
+# with a server. docs/guarantees.md has what came out of longer ones.
+CHAOS_PAIRS := mesh+sqlite redis+sqlite redis-cluster+sqlite sentinel+sqlite nats+sqlite rabbitmq+sqlite rocketmq+sqlite \
+  hazelcast+sqlite mesh+redis redis+redis
 CHAOS_SECONDS := 60
 CHAOS_SEED := 1
+CHAOS_RATE := 60
 chaos: binary
 	set -e; for pair in $(CHAOS_PAIRS); do \
 	  cargo xtask chaos --binary $(BINARY) --broker $${pair%+*} --store $${pair#*+} \
-	    --seed $(CHAOS_SEED) --seconds $(CHAOS_SECONDS); \
+	    --seed $(CHAOS_SEED) --seconds $(CHAOS_SECONDS) --rate $(CHAOS_RATE); \
 	done
 
 # cargo-deny is built once, into target/tools, if it is not installed. Advisories are fetched from the network.

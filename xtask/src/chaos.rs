@@ -119,6 +119,11 @@ pub fn run(words: &[&str]) -> Result<(), Error> {
     };
     let folder = crate::workspace::target().join("chaos").join(std::process::id().to_string());
     println!("{}", options.again());
+    if options.broker.is_several() {
+        println!(
+            "of the broker one master at a time is broken, and no links to it: clients follow the addresses that servers tell"
+        );
+    }
     let history = play(&options, &program, &folder)?;
     let verdict = judge(&history);
     println!("{}", verdict.report(&history));
@@ -156,7 +161,7 @@ fn build(options: &Options) -> Result<PathBuf, Error> {
         _ => {}
     }
     match options.broker {
-        Broker::Mesh | Broker::Server("redis") => {}
+        Broker::Mesh | Broker::Server("redis" | "redis-cluster" | "sentinel") => {}
         Broker::Server(name) => features.push(name),
     }
     let built = node::build(&features).map_err(|error| Error::io("start cargo", error))?;

@@ -260,9 +260,20 @@ impl Engine {
         self.pid_of(0)
     }
 
+    /// How many processes it was started as; none when it was not started here.
+    pub fn members(&self) -> usize {
+        self.own.as_ref().map_or(0, |own| own.children.len())
+    }
+
     /// One of the processes, counted from the first.
     pub fn pid_of(&self, member: usize) -> Option<u32> {
         self.own.as_ref()?.children.get(member)?.as_ref().map(Child::id)
+    }
+
+    /// Whether one of its processes is a Redis server that is a master now, by its own word. Each listens on the port behind that of the
+    /// one before it.
+    pub fn is_master(&self, member: usize) -> bool {
+        self.own.as_ref().is_some_and(|own| redis::is_master(own.port + member as u16))
     }
 
     /// The server's processes and those that they have started, which do its work.
@@ -351,6 +362,20 @@ impl Engine {
         let own = self.own()?;
         let command = commands(kind, &own.folder, own.port).swap_remove(member);
         own.children[member] = Some(Child::spawn(command, &log_of(&own.folder))?);
+        Ok(())
+    }
+
+    /// Waits until the server answers, with all of its processes: after [`Engine::restart_member`].
+    pub fn until_ready(&mut self) -> Result<(), Error> {
+        let kind = self.kind;
+        let own = self.own()?;
+        let deadline = Instant::now() + READY_WITHIN;
+        while !kind.is_ready(own.port) {
+            if Instant::now() > deadline {
+                return Err(not_ready(kind, &log_of(&own.folder), silent()));
+            }
+            thread::sleep(ASK_EVERY);
+        }
         Ok(())
     }
 
@@ -499,13 +524,23 @@ fn start(
                     thread::sleep(ASK_EVERY);
                     continue;
                 }
-                format!("it did not answer for {} s", READY_WITHIN.as_secs())
+                silent()
             }
         };
         drop(children);
-        let text = fs::read_to_string(&log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let tail = lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n");
-        return Err(Error::NotReady { name: kind.name(), reason, log, tail });
+        return Err(not_ready(kind, &log, reason));
     }
+}
+
+/// Why a server is not ready that still runs.
+fn silent() -> String {
+    format!("it did not answer for {} s", READY_WITHIN.as_secs())
+}
+
+/// The error about a server that is not ready, with the end of its log.
+fn not_ready(kind: &dyn Kind, log: &Path, reason: String) -> Error {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n");
+    Error::NotReady { name: kind.name(), reason, log: log.to_path_buf(), tail }
 }

@@ -77,19 +77,32 @@ pub(crate) fn start(command: Command, log: &Path, has_peers: bool) -> Result<Opt
 
 /// The nodes that one knows, itself among them, as `/api/v1/nodes` has it; none when it does not answer.
 pub(crate) fn nodes(node: SocketAddr) -> Vec<Value> {
+    match json(node, "/api/v1/nodes")["nodes"].take() {
+        Value::Array(nodes) => nodes,
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a node says that its broker carries; not when it does not answer.
+pub(crate) fn is_broker_up(node: SocketAddr) -> bool {
+    json(node, "/readyz")["broker_up"] == true
+}
+
+/// What a node answers there; null when it does not.
+fn json(node: SocketAddr, path: &str) -> Value {
+    serde_json::from_str(&text(node, path)).unwrap_or_default()
+}
+
+/// The text that a node answers there; empty when it does not.
+pub(crate) fn text(node: SocketAddr, path: &str) -> String {
     let ask = || {
         let mut stream = TcpStream::connect_timeout(&node, ANSWER_WITHIN)?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-        write!(stream, "GET /api/v1/nodes HTTP/1.1\r\nHost: {node}\r\nConnection: close\r\n\r\n")?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {node}\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         io::Result::Ok(answer)
     };
     let answer = ask().unwrap_or_default();
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let mut answer: Value = serde_json::from_str(body).unwrap_or_default();
-    match answer["nodes"].take() {
-        Value::Array(nodes) => nodes,
-        _ => Vec::new(),
-    }
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
 }

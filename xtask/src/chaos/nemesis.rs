@@ -198,7 +198,9 @@ impl Nemesis {
     }
 
     fn is_struck(&self, party: Party) -> bool {
-        let is_it = |(_, wound): &(Instant, Wound)| matches!(wound, Wound::Dead(of) | Wound::Frozen(of) if *of == party);
+        // Of several servers one at a time: the others are there to take its place.
+        let is_same = |of: Party| of == party || matches!((of, party), (Party::Server(_), Party::Server(_)));
+        let is_it = |(_, wound): &(Instant, Wound)| matches!(wound, Wound::Dead(of) | Wound::Frozen(of) if is_same(*of));
         self.wounds.iter().any(is_it)
     }
 
@@ -211,6 +213,7 @@ impl Nemesis {
                 if self.is_struck(party) {
                     return Ok(());
                 }
+                let Some(party) = cluster.meant(party) else { return Ok(()) };
                 if strike.blow == Blow::Kill {
                     cluster.kill(party)?;
                     Wound::Dead(party)

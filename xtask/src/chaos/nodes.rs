@@ -41,7 +41,7 @@ pub(super) struct Node {
     peers: SocketAddr,
     /// In front of it, for clients, from its first start on.
     door: Option<Proxy>,
-    /// Between it and the broker, or each node of a lower number, which it connects to.
+    /// Between it and the broker, or each node of a lower number, which it connects to. None to a broker of several servers.
     ways: Vec<Proxy>,
     /// Between it and the store.
     store: Option<Proxy>,
@@ -64,6 +64,8 @@ pub(super) enum Party {
     /// The node of this number.
     Node(usize),
     Broker,
+    /// Of a broker of several servers, the one of this number.
+    Server(usize),
     Store,
 }
 
@@ -127,6 +129,7 @@ impl Cluster {
     pub(super) fn add(&mut self) -> Result<Party, Error> {
         let number = self.nodes.len();
         let ways = match &self.broker {
+            Some(_) if self.options.broker.is_several() => Vec::new(),
             Some(broker) => vec![Proxy::before(address_in(broker.url())?)],
             None => self.nodes.iter().map(|node| Proxy::before(node.peers)).collect(),
         };
@@ -173,7 +176,10 @@ impl Cluster {
         command.env("TIELINE_LIMITS_MESSAGE_RATE", "0");
         command.args(["serve", "--node", &node.name, "--shards", "2", "--listen", &node.listen.to_string()]);
         if let Some(server) = &self.broker {
-            let broker = behind(server.url(), &node.ways[0])?;
+            let broker = match node.ways.first() {
+                Some(way) => behind(server.url(), way)?,
+                None => server.url().to_owned(),
+            };
             // Clusters that share a server are kept apart by their names.
             command.args(["--broker", &broker, "--cluster", &format!("chaos-{}", std::process::id())]);
         } else {
@@ -222,15 +228,29 @@ impl Cluster {
 
     /// Everybody who can be killed.
     pub(super) fn parties(&self) -> Vec<Party> {
-        let broker = self.broker.as_ref().map(|_| Party::Broker);
+        let broker = match &self.broker {
+            Some(broker) if self.options.broker.is_several() => {
+                (0..broker.members()).map(Party::Server).collect()
+            }
+            Some(_) => vec![Party::Broker],
+            None => Vec::new(),
+        };
         let store = self.store.as_ref().map(|_| Party::Store);
         (0..self.nodes.len()).map(Party::Node).chain(broker).chain(store).collect()
+    }
+
+    /// Who is meant by a victim: of several servers none but a master, because the others carry nothing. None where there is no master
+    /// at the moment.
+    pub(super) fn meant(&self, party: Party) -> Option<Party> {
+        let (Party::Server(number), Some(broker)) = (party, &self.broker) else { return Some(party) };
+        let mut turn = (0..broker.members()).map(|further| (number + further) % broker.members());
+        turn.find(|number| broker.is_master(*number)).map(Party::Server)
     }
 
     fn engine(&mut self, party: Party) -> Option<&mut Engine> {
         match party {
             Party::Node(_) => None,
-            Party::Broker => self.broker.as_mut(),
+            Party::Broker | Party::Server(_) => self.broker.as_mut(),
             Party::Store => self.store.as_mut(),
         }
     }
@@ -241,18 +261,24 @@ impl Cluster {
             self.look_at(number)?;
             self.nodes[number].child = None;
         } else if let Some(engine) = self.engine(party) {
-            engine.kill()?;
+            match party {
+                Party::Server(number) => engine.kill_member(number)?,
+                _ => engine.kill()?,
+            }
         }
         Ok(())
     }
 
-    /// Starts a killed party again.
+    /// Starts a killed party again. One of several servers may not answer yet.
     pub(super) fn revive(&mut self, party: Party) -> Result<(), Error> {
         if let Party::Node(number) = party {
             return self.restart(number);
         }
         if let Some(engine) = self.engine(party) {
-            engine.restart()?;
+            match party {
+                Party::Server(number) => engine.restart_member(number)?,
+                _ => engine.restart()?,
+            }
         }
         Ok(())
     }
@@ -261,6 +287,9 @@ impl Cluster {
     pub(super) fn signal(&mut self, party: Party, signal: Signal) -> Result<(), Error> {
         let pids: Vec<u32> = match party {
             Party::Node(number) => self.nodes[number].child.iter().map(Child::id).collect(),
+            Party::Server(number) => {
+                self.engine(party).and_then(|engine| engine.pid_of(number)).into_iter().collect()
+            }
             _ => self.engine(party).map(|engine| engine.pids()).unwrap_or_default(),
         };
         for pid in pids {
@@ -286,15 +315,18 @@ impl Cluster {
         Err(Error::Node { name: node.name.clone(), what, log })
     }
 
-    /// Waits until each node reaches all.
+    /// Waits until all servers answer, and each node reaches all by them.
     pub(super) fn wait_until_whole(&mut self) -> Result<(), Error> {
         let deadline = Instant::now() + WHOLE_WITHIN;
+        if let Some(broker) = self.broker.as_mut().filter(|_| self.options.broker.is_several()) {
+            broker.until_ready()?;
+        }
         for number in 0..self.nodes.len() {
             loop {
                 self.look_at(number)?;
                 let node = &self.nodes[number];
                 // A node that was killed may still be remembered as another one: all that matters is that ours are reached.
-                if reached(node.listen) >= self.nodes.len() {
+                if reached(node.listen) >= self.nodes.len() && node::is_broker_up(node.listen) {
                     break;
                 }
                 if Instant::now() > deadline {

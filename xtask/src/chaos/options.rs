@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 /// How `cargo xtask chaos` is called.
 pub const USAGE: &str = "\
-usage: cargo xtask chaos --broker mesh|redis|nats|rabbitmq|hazelcast|rocketmq --store sqlite|memory|postgres|mysql|redis [--seed N] [--seconds S]
+usage: cargo xtask chaos --broker BROKER --store sqlite|memory|postgres|mysql|redis [--seed N] [--seconds S]
            [--nodes 3] [--senders 6] [--receivers 8] [--rate 200] [--live-only] [--calm] [--binary PATH]
+  --broker     mesh, redis, nats, rabbitmq, hazelcast, rocketmq, redis-cluster or sentinel; of the last two one master
+               at a time is broken, and no links to them
   --seed       chooses the messages, the connections and what is broken when (1)
   --seconds    for how long things are broken (30); healing and judging take about 20 more
   --rate       messages a second, of all senders together
@@ -22,7 +24,18 @@ pub(super) enum Broker {
 }
 
 /// The servers that carry messages.
-const SERVERS: &[&str] = &["redis", "nats", "rabbitmq", "hazelcast", "rocketmq"];
+const SERVERS: &[&str] = &["redis", "nats", "rabbitmq", "hazelcast", "rocketmq", "redis-cluster", "sentinel"];
+
+/// Those of them that are several servers and tell clients where each is. No proxy can stand before one, because clients would go
+/// around it.
+const SEVERAL: &[&str] = &["redis-cluster", "sentinel"];
+
+impl Broker {
+    /// Whether it is several servers, of which one at a time is broken, and no links to them.
+    pub(super) fn is_several(self) -> bool {
+        matches!(self, Broker::Server(name) if SEVERAL.contains(&name))
+    }
+}
 
 /// What keeps messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,7 +159,7 @@ fn number(word: &str, value: &str, from: u64, to: u64) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Broker, Options, SERVERS, Store};
+    use super::{Broker, Options, SERVERS, SEVERAL, Store};
 
     #[test]
     fn the_command_that_is_printed_asks_for_the_same_run() {
@@ -155,6 +168,7 @@ mod tests {
             "--broker redis --live-only --rate 50 --senders 2 --receivers 3",
             "--broker redis --store mysql --calm",
             "--broker rabbitmq --live-only --seed 3",
+            "--broker redis-cluster --store sqlite",
             "--broker mesh --store memory --nodes 1",
         ] {
             let options = Options::parse(&line.split(' ').collect::<Vec<_>>()).unwrap();
@@ -180,5 +194,6 @@ mod tests {
         let options = Options::parse(&["--broker", "mesh", "--store", "redis"]).unwrap();
         assert_eq!((options.broker, options.store), (Broker::Mesh, Store::Server("redis".into())));
         assert!(SERVERS.iter().all(|name| crate::engine::kind(name).is_ok()));
+        assert!(SEVERAL.iter().all(|name| SERVERS.contains(name)));
     }
 }

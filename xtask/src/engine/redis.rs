@@ -26,6 +26,11 @@ pub fn ask(url: &str, command: &str) -> io::Result<String> {
     if first.starts_with('$') && first != "$-1" { next() } else { Ok(first) }
 }
 
+/// Whether a master listens on this port, by its own word. What a master answers has three parts.
+pub(super) fn is_master(port: u16) -> bool {
+    ask(&format!("redis://127.0.0.1:{port}"), "ROLE").is_ok_and(|answer| answer == "*3")
+}
+
 impl Kind for Redis {
     fn name(&self) -> &'static str {
         "redis"
