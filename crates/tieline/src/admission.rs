@@ -7,6 +7,7 @@
 //! proxy on this machine makes every caller look local, so a forwarding header shuts it, as does a `Host` that is no local
 //! name (which is also what a page gets that makes its own name resolve to this machine).
 
+mod access;
 mod members;
 mod openness;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod tests;
 use std::net::IpAddr;
 use std::time::Instant;
 
+pub use access::Access;
 pub use members::{MemberOrigins, is_client_url};
 pub use openness::Openness;
 

@@ -36,7 +36,7 @@ use tieline_core::registry::{Registry, SharedView, View};
 use tieline_core::ring::Placement;
 use tieline_proto::ErrorCode;
 use tieline_switchboard::{PipeSettings, Pipes};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub use asked::AskedError;
 pub use forwarding::{Network, NoNetwork};
@@ -45,6 +45,7 @@ pub use prefix::NoPrefix;
 pub use settings::GatewaySettings;
 
 use crate::Failure;
+use crate::admission::Access;
 use crate::cli::ServerUrl;
 use crate::config::{self, Limits};
 use crate::http::{Asked, Edge, EdgeSettings, Head, HttpTally, Judgement, Reception, Refusal};
@@ -53,7 +54,7 @@ use crate::serve::{listen, raise_descriptors, wait};
 use asked::AskedNodes;
 use dialer::Dialer;
 use forwarding::Forwarding;
-use nodes::{Lease, Node, Nodes, Table};
+use nodes::{Lease, Node, Nodes, Said, Table};
 use policy::{Chooser, Wish};
 use relay::NodeClient;
 use routes::Desk;
@@ -157,6 +158,8 @@ struct Gateway {
     dialer: Dialer,
     client: NodeClient,
     tally: GatewayTally,
+    /// Told when the registry shows others than before, which are then checked at once.
+    followed: Notify,
     /// Set when it no longer accepts connections.
     is_stopping: AtomicBool,
 }
@@ -172,7 +175,8 @@ impl Gateway {
                 _ => Placement::None,
             },
             has_warned_of_placement: AtomicBool::new(false),
-            chooser: Chooser::new(settings.policy, settings.bound, settings.tries.get(), seed),
+            chooser: Chooser::new(settings.policy, settings.bound, settings.tries.get(), seed)
+                .guarded(settings.is_guarded()),
             finder: Finder { paths: settings.user_path.clone(), parameters: settings.user_parameter.clone() },
             forwarding: Forwarding {
                 trusted: settings.trusted_proxy.clone(),
@@ -182,13 +186,16 @@ impl Gateway {
             dialer: Dialer { connect: settings.connect_timeout, answer: settings.answer_timeout },
             client: relay::client(settings.connect_timeout),
             tally: GatewayTally::default(),
+            followed: Notify::new(),
             is_stopping: AtomicBool::new(false),
         }
     }
 
     /// Takes over what the registry shows.
     fn follow(&self, view: &View) {
-        self.nodes.follow(view);
+        if self.nodes.follow(view) {
+            self.followed.notify_one();
+        }
         let own = self.placement.name();
         let is_elsewhere =
             |theirs: &&str| !theirs.is_empty() && *theirs != Placement::None.name() && *theirs != own;
@@ -221,10 +228,27 @@ impl Gateway {
         tracing::warn!(node = %node.name(), %error, "A node did not answer a request.");
     }
 
-    /// How many of those that take clients seem well.
+    /// Those that take clients and are given some.
+    fn served<'a>(&self, table: &'a Table) -> impl Iterator<Item = &'a Arc<Node>> {
+        table.takers.iter().map(|(node, _)| node).filter(|node| self.chooser.admits(node))
+    }
+
+    /// How many of those seem well.
     fn well(&self, table: &Table) -> usize {
         let now = Instant::now();
-        table.takers.iter().filter(|(node, _)| node.is_well(now)).count()
+        self.served(table).filter(|node| node.is_well(now)).count()
+    }
+
+    /// What clients of this gateway meet at the least; none where that is not known.
+    fn access(&self, table: &Table) -> Option<Access> {
+        if self.chooser.is_guarded() {
+            return Some(Access::Token);
+        }
+        let said = table.takers.iter().map(|(node, _)| match node.access() {
+            Said::Access(access) => Some(access),
+            Said::Unasked | Said::Nothing => None,
+        });
+        said.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 }
 
@@ -282,6 +306,14 @@ pub async fn serve(
     let gateway = Arc::new(Gateway::new(&settings));
     gateway.follow(&view.borrow());
     tracing::info!(%address, policy = %settings.policy, "The gateway has started.");
+    if settings.is_guarded() {
+        // Nobody is brought to a node that has not said that it wants tokens.
+        checks::all(&gateway).await;
+    } else if settings.is_exposed() {
+        tracing::warn!(
+            "Everybody who can reach this address may connect at nodes that want no token, as any user."
+        );
+    }
 
     let tasks = [
         tokio::spawn(follow(Arc::clone(&gateway), view)),

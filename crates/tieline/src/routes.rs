@@ -14,7 +14,7 @@ use tieline_core::registry::{Registry, SharedView};
 use tieline_core::{Node, unix_ms};
 use tieline_proto::ErrorCode;
 
-use crate::admission::{self, Facts, MemberOrigins, Openness, Standing};
+use crate::admission::{self, Access, Facts, MemberOrigins, Openness, Standing};
 use crate::broker::BrokerUrl;
 use crate::client::bearer;
 use crate::config::Demo;
@@ -94,6 +94,9 @@ struct Health {
     /// Whether the store does what it is asked, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     store_up: Option<bool>,
+    /// What it asks of strangers, for a gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access: Option<Access>,
 }
 
 /// The routes of the listener for clients.
@@ -141,6 +144,7 @@ async fn is_alive(State(station): State<Arc<Station>>) -> Response {
             name_taken: None,
             peers_lost: None,
             store_up: None,
+            access: None,
         },
     )
 }
@@ -170,6 +174,7 @@ async fn is_ready(State(station): State<Arc<Station>>) -> Response {
     let node = station.node.id().to_string();
     let broker = Some(station.broker.name());
     let registry = registry_up.map(|_| station.registry_name);
+    let access = Access::of(!station.node.keys().is_empty(), station.openness.allows_anonymous());
     let health = Health {
         status: word,
         node,
@@ -180,6 +185,7 @@ async fn is_ready(State(station): State<Arc<Station>>) -> Response {
         name_taken,
         peers_lost,
         store_up,
+        access: Some(access),
     };
     health_response(status, health)
 }

@@ -2,16 +2,19 @@
 //!
 //! The registry decides who is on the ring, so that it is the same on every gateway. What this gateway alone learned (a node
 //! that did not answer, a check that failed) takes nobody off the ring: it only puts a node behind all others until it is
-//! well again. Tested below.
+//! well again. One exception is made: where strangers reach the gateway, nodes that want no token of them are given nobody.
+//! Tested below.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tieline_core::registry::{Member, View};
 use tieline_core::ring::{Ring, RingHash};
 use tieline_proto::{Incarnation, NodeId};
+
+use crate::admission::Access;
 
 /// How long a node that did not answer is put behind the others, at first. Each further failure doubles it.
 const FIRST_REST: Duration = Duration::from_secs(1);
@@ -39,6 +42,28 @@ pub(super) struct Node {
     failed_checks: AtomicU32,
     /// It answers checks by saying that it is not ready.
     is_unready: AtomicBool,
+    /// What it said last that it asks of strangers.
+    access: Mutex<Said>,
+}
+
+/// What is known of whom a node lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// It has answered no check yet.
+    Unasked,
+    /// It does not say, as other programs do not.
+    Nothing,
+    /// This.
+    Access(Access),
+}
+
+/// What a node answered to a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Whether it is ready.
+    pub(super) is_ready: bool,
+    /// What it asks of strangers, where it says so.
+    pub(super) access: Option<Access>,
 }
 
 /// What became of attempts to reach a node.
@@ -61,6 +86,7 @@ impl Node {
             trouble: Mutex::default(),
             failed_checks: AtomicU32::default(),
             is_unready: AtomicBool::default(),
+            access: Mutex::new(Said::Unasked),
         }
     }
 
@@ -114,10 +140,24 @@ impl Node {
         }
     }
 
-    /// A check found it ready, not ready, or found nobody.
-    pub(super) fn checked(&self, found: Option<bool>) {
+    /// What it asks of strangers.
+    pub(super) fn access(&self) -> Said {
+        *self.said()
+    }
+
+    /// Whether it said last that it wants a token of everybody.
+    pub(super) fn wants_tokens(&self) -> bool {
+        self.access() == Said::Access(Access::Token)
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.access.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A check found it ready, not ready, or found nobody. Returns whether it says something else of strangers than before.
+    pub(super) fn checked(&self, found: Option<Found>) -> bool {
         let was_well = self.answers_checks();
-        self.is_unready.store(found == Some(false), Ordering::Relaxed);
+        self.is_unready.store(found.is_some_and(|found| !found.is_ready), Ordering::Relaxed);
         match found {
             Some(_) => self.failed_checks.store(0, Ordering::Relaxed),
             None => drop(self.failed_checks.fetch_add(1, Ordering::Relaxed)),
@@ -130,9 +170,12 @@ impl Node {
         if is_well != was_well {
             tracing::info!(node = %self.name(), is_well, "A node has changed, as its checks say.");
         }
+        let Some(Found { access, .. }) = found else { return false };
+        let said = access.map_or(Said::Nothing, Said::Access);
+        std::mem::replace(&mut *self.said(), said) != said
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Trouble> {
+    fn lock(&self) -> MutexGuard<'_, Trouble> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -208,8 +251,9 @@ impl Nodes {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes over what the registry shows. A node that is the same as before keeps what was learned of it.
-    pub(super) fn follow(&self, view: &View) {
+    /// Takes over what the registry shows. A node that is the same as before keeps what was learned of it. Returns whether
+    /// there is one that was not there before.
+    pub(super) fn follow(&self, view: &View) -> bool {
         let before = self.table();
         let known: HashMap<(&NodeId, &str), &Arc<Node>> = before
             .takers
@@ -218,7 +262,7 @@ impl Nodes {
             .chain(&before.others)
             .map(|node| ((&node.id, &*node.authority), node))
             .collect();
-        let (mut takers, mut others, mut unreachable) = (Vec::new(), Vec::new(), 0);
+        let (mut takers, mut others, mut unreachable, mut has_new) = (Vec::new(), Vec::new(), 0, false);
         for member in &view.members {
             let Member { id, registration, .. } = member;
             let Some(authority) = authority(&registration.client_url) else {
@@ -227,7 +271,10 @@ impl Nodes {
             };
             let node = match known.get(&(id, authority)) {
                 Some(node) => Arc::clone(node),
-                None => Arc::new(Node::new(id.clone(), authority.to_owned())),
+                None => {
+                    has_new = true;
+                    Arc::new(Node::new(id.clone(), authority.to_owned()))
+                }
             };
             node.note(registration.connections, registration.capacity);
             if member.takes_clients() {
@@ -245,6 +292,7 @@ impl Nodes {
         let ring = Ring::new(self.hash, takers.iter().map(|(node, weight)| (node.name(), *weight)));
         let table = Table { takers, others, ring, unreachable, is_degraded: view.is_degraded };
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        has_new
     }
 }
 
@@ -278,6 +326,9 @@ pub(super) fn view(nodes: &[(&str, &str, u32, bool)]) -> View {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const READY: Option<Found> = Some(Found { is_ready: true, access: None });
+    const UNREADY: Option<Found> = Some(Found { is_ready: false, access: None });
 
     fn nodes(view: &View) -> Nodes {
         let nodes = Nodes::new(RingHash::Tieline);
@@ -354,19 +405,36 @@ mod tests {
         node.checked(None);
         node.failed(now);
         assert!(!node.is_well(now));
-        node.checked(Some(true));
+        node.checked(READY);
         assert!(node.is_well(now), "a good check after bad ones ends its rest");
-        node.checked(Some(false));
+        node.checked(UNREADY);
         assert!(!node.is_well(now));
-        node.checked(Some(true));
+        node.checked(READY);
         // A good check among good ones does not: whoever tries knows better.
         node.failed(now);
-        node.checked(Some(true));
+        node.checked(READY);
         assert!(!node.is_well(now));
         node.answered();
         node.note(5, 5);
         assert!(!node.is_well(now), "it is full");
         node.note(4, 5);
         assert!(node.is_well(now));
+    }
+
+    #[test]
+    fn what_a_node_asks_of_strangers_is_what_it_said_last() {
+        let table = nodes(&view(&[("a", "ws://127.0.0.1:1", 1, true)])).table();
+        let node = table.taker("a").unwrap();
+        assert_eq!((node.access(), node.wants_tokens()), (Said::Unasked, false));
+        let says = |access| node.checked(Some(Found { is_ready: true, access }));
+        assert!(says(Some(Access::Token)) && node.wants_tokens());
+        assert!(!says(Some(Access::Token)), "nothing has changed");
+        assert!(!node.checked(None) && node.wants_tokens(), "silence says nothing");
+        for access in [Some(Access::Local), Some(Access::Anyone), None] {
+            assert!(says(access) && !node.wants_tokens(), "{access:?}");
+        }
+        // Started again, it is asked anew.
+        let nodes = nodes(&view(&[("a", "ws://127.0.0.1:2", 1, true)]));
+        assert_eq!(nodes.table().taker("a").unwrap().access(), Said::Unasked);
     }
 }

@@ -83,6 +83,8 @@ pub(super) struct Chooser {
     bound: Option<f64>,
     /// Nodes that are tried for one connection.
     tries: usize,
+    /// Only those are chosen that want a token of everybody.
+    is_guarded: bool,
     /// Whose turn it is, and the seed of what is left to chance.
     turn: AtomicU64,
 }
@@ -90,7 +92,22 @@ pub(super) struct Chooser {
 impl Chooser {
     /// `seed` should differ between gateways, which would otherwise begin with the same node.
     pub(super) fn new(policy: Policy, bound: Option<f64>, tries: usize, seed: u64) -> Self {
-        Chooser { policy, bound, tries, turn: AtomicU64::new(seed) }
+        Chooser { policy, bound, tries, is_guarded: false, turn: AtomicU64::new(seed) }
+    }
+
+    /// The same, which chooses only nodes that want a token of everybody, where that is so.
+    pub(super) fn guarded(self, is_guarded: bool) -> Self {
+        Chooser { is_guarded, ..self }
+    }
+
+    /// Whether a node is given clients at all.
+    pub(super) fn admits(&self, node: &Node) -> bool {
+        !self.is_guarded || node.wants_tokens()
+    }
+
+    /// Whether only those are that want a token of everybody.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.is_guarded
     }
 
     /// The nodes to try, in order. Those that are not well come last, where they are all there is.
@@ -111,6 +128,7 @@ impl Chooser {
         {
             order[..=at].rotate_right(1);
         }
+        order.retain(|node| self.admits(node));
         order.sort_by_key(|node| !node.is_well(now));
         order.truncate(self.tries);
         order
@@ -187,8 +205,9 @@ mod tests {
     use tieline_core::registry::View;
     use tieline_core::ring::{Plan, RingHash};
 
-    use super::super::nodes::{Lease, Nodes, view};
+    use super::super::nodes::{Found, Lease, Nodes, view};
     use super::*;
+    use crate::admission::Access;
 
     fn table(nodes: &[(&str, u32)]) -> Arc<Table> {
         let named: Vec<_> =
@@ -250,6 +269,37 @@ mod tests {
         assert!(Arc::ptr_eq(&chosen[2], &owner));
         let two = Chooser::new(Policy::Ring, None, 2, 0);
         assert_eq!(two.choose(&table, &wish(Some("alice")), now).len(), 2);
+    }
+
+    #[test]
+    fn where_strangers_come_only_nodes_are_chosen_that_want_tokens() {
+        let table = table(&[("a", 1), ("b", 1), ("c", 1)]);
+        let say = |name: &str, access| {
+            table.taker(name).unwrap().checked(Some(Found { is_ready: true, access }));
+        };
+        for policy in Policy::ALL {
+            let all = |chooser: Chooser| {
+                let chosen = chooser.choose(&table, &wish(Some("alice")), Instant::now());
+                let mut names = names(&chosen).join("");
+                // Which of them comes first is the policy's business.
+                if names == "cb" {
+                    names = "bc".to_owned();
+                }
+                names
+            };
+            let guarded = || Chooser::new(policy, None, 2, 0).guarded(true);
+            for name in ["a", "b", "c"] {
+                say(name, None);
+            }
+            assert_eq!(all(guarded()), "", "{policy}");
+            say("b", Some(Access::Token));
+            say("a", Some(Access::Anyone));
+            assert_eq!(all(guarded()), "b", "{policy}");
+            say("c", Some(Access::Token));
+            say("a", Some(Access::Local));
+            assert_eq!(all(guarded()), "bc", "{policy}: as many as are tried are none of the others");
+            assert_eq!(all(chooser(policy)).len(), 3, "{policy}");
+        }
     }
 
     #[test]

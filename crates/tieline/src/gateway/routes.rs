@@ -16,6 +16,7 @@ use tieline_switchboard::PipesHandle;
 
 use super::nodes::Lease;
 use super::{Gateway, relay};
+use crate::admission::Access;
 use crate::http::{HttpTally, Refusal};
 use crate::routes::METRICS_TYPE;
 
@@ -52,25 +53,40 @@ struct Health {
     nodes: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     well: Option<usize>,
+    /// Nodes that take clients and are given none, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    /// What clients meet at the least, for a gateway in front of this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access: Option<Access>,
 }
 
+/// Why nodes that take clients are given none.
+const REFUSED: &str = "clients from elsewhere are brought only to nodes that want a token of everybody";
+
 async fn is_alive() -> Response {
-    health(StatusCode::OK, Health { status: "ok", nodes: None, well: None })
+    let alive = Health { status: "ok", nodes: None, well: None, refused: None, reason: None, access: None };
+    health(StatusCode::OK, alive)
 }
 
 async fn is_ready(State(gateway): State<Arc<Gateway>>) -> Response {
     let table = gateway.nodes.table();
-    let (nodes, well) = (table.takers.len(), gateway.well(&table));
+    let (nodes, well) = (gateway.served(&table).count(), gateway.well(&table));
+    let refused = Some(table.takers.len() - nodes).filter(|refused| *refused > 0);
     let (code, status) = if gateway.is_stopping.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping")
     } else if nodes == 0 {
         (StatusCode::SERVICE_UNAVAILABLE, "no nodes")
-    } else if table.is_degraded || well < nodes {
+    } else if table.is_degraded || well < nodes || refused.is_some() {
         (StatusCode::OK, "degraded")
     } else {
         (StatusCode::OK, "ok")
     };
-    health(code, Health { status, nodes: Some(nodes), well: Some(well) })
+    let reason = refused.map(|_| REFUSED);
+    let access = gateway.access(&table);
+    health(code, Health { status, nodes: Some(nodes), well: Some(well), refused, reason, access })
 }
 
 fn health(code: StatusCode, health: Health) -> Response {
@@ -99,7 +115,7 @@ pub(super) const METRICS: [(&str, &str, &str); 14] = [
     (
         "nodes",
         "gauge",
-        "Nodes, by state: `well`, `unwell`, `closed` to new clients, `unreachable` for want of an address.",
+        "Nodes, by state: `well`, `unwell`, `refused` for want of a key, `closed` to new clients, `unreachable` for want of an address.",
     ),
     ("node_connections", "gauge", "WebSockets to each node through this gateway."),
 ];
@@ -107,7 +123,7 @@ pub(super) const METRICS: [(&str, &str, &str); 14] = [
 fn render(desk: &Desk) -> String {
     let Desk { gateway, pipes, http } = desk;
     let (table, counters, tally) = (gateway.nodes.table(), pipes.counters(), &gateway.tally);
-    let well = gateway.well(&table);
+    let (served, well) = (gateway.served(&table).count(), gateway.well(&table));
     let single = [
         counters.pairs,
         counters.kept,
@@ -134,7 +150,8 @@ fn render(desk: &Desk) -> String {
             (None, "nodes") => {
                 for (state, count) in [
                     ("well", well),
-                    ("unwell", table.takers.len() - well),
+                    ("unwell", served - well),
+                    ("refused", table.takers.len() - served),
                     ("closed", table.others.len()),
                     ("unreachable", table.unreachable),
                 ] {

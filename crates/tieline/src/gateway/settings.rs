@@ -11,6 +11,7 @@ use tieline_core::ring::RingHash;
 use super::forwarding::Network;
 use super::policy::Policy;
 use super::prefix::{self, Prefix};
+use crate::admission::is_loopback;
 use crate::config::parse_duration;
 
 /// The shortest duration that makes sense anywhere here.
@@ -64,6 +65,9 @@ pub struct GatewaySettings {
     /// Every connection begins with a header of the PROXY protocol, version 2
     #[arg(long, env = "TIELINE_GATEWAY_PROXY_PROTOCOL")]
     pub proxy_protocol: bool,
+    /// Where clients from elsewhere reach the gateway, bring them also to nodes that want no token of them
+    #[arg(long, env = "TIELINE_GATEWAY_ALLOW_ANONYMOUS")]
+    pub allow_anonymous: bool,
     /// Connections that may be open at once
     #[arg(long, value_name = "N", default_value = "500000", env = "TIELINE_GATEWAY_CONNECTIONS")]
     pub connections: NonZero<usize>,
@@ -105,6 +109,17 @@ impl GatewaySettings {
         Prefix::new(self.strip_prefix.clone(), self.add_prefix.clone())
     }
 
+    /// Whether whoever comes from elsewhere may be brought only to nodes that want a token. So it is where the listener is not this
+    /// machine's alone, or a balancer stands in front of it, unless the operator said otherwise in words.
+    pub(super) fn is_guarded(&self) -> bool {
+        !self.allow_anonymous && self.is_exposed()
+    }
+
+    /// Whether clients from elsewhere reach it.
+    pub(super) fn is_exposed(&self) -> bool {
+        self.proxy_protocol || !is_loopback(self.listen.ip())
+    }
+
     /// Everything that is in effect, a line for each.
     pub fn show(&self) -> String {
         let mut text = String::new();
@@ -124,6 +139,7 @@ impl GatewaySettings {
         let trusted: Vec<_> = self.trusted_proxy.iter().map(Network::to_string).collect();
         line("trusted-proxy", &trusted.join(","));
         line("proxy-protocol", &self.proxy_protocol);
+        line("allow-anonymous", &self.allow_anonymous);
         line("connections", &self.connections);
         line("connect-rate", &self.connect_rate);
         line("connect-burst", &self.connect_burst);

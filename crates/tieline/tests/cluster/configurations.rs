@@ -37,7 +37,7 @@ fn serve() -> Command {
 }
 
 /// Connects with a token of a key; the error is the status of the answer.
-fn connect(node: &Process, key: &str) -> Result<Client, u16> {
+pub(crate) fn connect(node: &Process, key: &str) -> Result<Client, u16> {
     let grant = Grant {
         endpoint: "http://h".into(),
         hub: HubName::new("h").unwrap(),

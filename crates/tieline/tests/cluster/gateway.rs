@@ -1,12 +1,16 @@
 //! A cluster behind a gateway, all of them processes: users stay where they are, and find another node when theirs is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 use xtask::{Engine, left_out};
 
 use crate::client::{Client, assert_ack, to_group, to_user};
+use crate::configurations::connect as with_token;
+use crate::keepers::Folder;
 use crate::processes::{Process, TestCluster, eventually, eventually_within};
 use crate::support::http::call;
 use crate::support::program::tieline;
@@ -15,7 +19,7 @@ use crate::support::program::tieline;
 pub(crate) const OPEN: [&str; 3] = ["--allow-anonymous", "--admin-listen", "127.0.0.1:0"];
 
 /// How soon a server that was started again is found, and what has changed there meanwhile.
-const BACK: Duration = Duration::from_secs(30);
+const BACK: Duration = Duration::from_secs(60);
 
 /// A list of the nodes.
 fn list(cluster: &TestCluster) -> String {
@@ -85,7 +89,7 @@ fn nodes_are_followed_as_they_come_and_go_in_redis() {
     if std::env::var_os("TIELINE_TEST_REDIS").is_some() {
         return left_out("a gateway by Redis", "TIELINE_TEST_REDIS names a server that was not started here");
     }
-    follow(Engine::redis().start().unwrap());
+    follow(&mut Engine::redis().start().unwrap());
 }
 
 #[test]
@@ -99,11 +103,11 @@ fn nodes_are_followed_as_they_come_and_go_in_zookeeper() {
             "TIELINE_TEST_ZOOKEEPER names a server that was not started here",
         );
     }
-    follow(Engine::zookeeper().start().unwrap());
+    follow(&mut Engine::zookeeper().start().unwrap());
 }
 
-/// Nodes and gateway that know of each other by a server alone.
-fn follow(mut server: Engine) {
+/// Nodes and gateway that know of each other by a server alone, which is killed and started again.
+pub(crate) fn follow(server: &mut Engine) {
     let (url, cluster) = (server.url().to_owned(), format!("test-{}-gateway", std::process::id()));
     let node = |name: &str| {
         let mut command = tieline(&["serve", "--node", name, "--shards", "1", "--listen", "127.0.0.1:0"]);
@@ -167,6 +171,79 @@ fn nodes_are_followed_as_one_of_them_tells() {
     gateway.wait_for_log("What nodes told last stays");
     let last = home(&cluster.nodes[2].connect("h", "probe"));
     assert_eq!(home(&gateway.connect("h", "w")), last);
+}
+
+/// Of nodes with a key, without one, and with one that lets everybody in nevertheless, only the first is shown to strangers.
+#[test]
+fn clients_from_elsewhere_are_brought_only_to_nodes_that_want_a_token() {
+    let folder = Folder::new();
+    let file = folder.0.join("open.toml");
+    let write = |text: &str| fs::write(&file, text).unwrap();
+    write("access_key = [\"k\"]\nallow_anonymous = true\n");
+    let node = |name: &str, args: &[&str]| {
+        let mut command = tieline(&["serve", "--node", name, "--shards", "1", "--listen", "127.0.0.1:0"]);
+        command.args(args);
+        Process::spawn(name, command)
+    };
+    let keyed = node("keyed", &["--access-key", "k"]);
+    let nodes = [keyed, node("bare", &[]), node("open", &["--config", file.to_str().unwrap()])];
+    let list = |nodes: &[&Process]| {
+        let node = |node: &&Process| format!("{}=ws://{}", node.name, node.address);
+        format!("static://{}", nodes.iter().map(node).collect::<Vec<_>>().join(","))
+    };
+    let all = list(&nodes.each_ref());
+    let start = |name: &str, list: &str, flags: &[&str]| {
+        let mut command = tieline(&["gateway", "--admin-listen", "127.0.0.1:0", "--policy", "round-robin"]);
+        command.args(["--check-every", "100ms", "--registry", list]).args(flags);
+        Process::spawn(name, command)
+    };
+    let elsewhere = ["--listen", "0.0.0.0:0"];
+    let shown = |gateway: &Process, state: &str| {
+        gateway.metric(&format!("tieline_gateway_nodes{{state=\"{state}\"}}"))
+    };
+    let ready = |gateway: &Process| call(gateway.address, "GET", "/readyz", "", "");
+    let enter = |gateway: &Process| {
+        Client::enter(gateway.address, "h", "user=anybody").map(drop).map_err(|answer| answer.status)
+    };
+
+    let mut gateway = start("gateway", &all, &elsewhere);
+    let states = |gateway: &Process| ["well", "refused", "unwell"].map(|state| shown(gateway, state));
+    eventually("it knows its nodes", || states(&gateway) == [1, 2, 0]);
+    gateway.wait_for_log("it has no access key, and takes programs of its own machine alone");
+    gateway.wait_for_log("it lets everybody in without a token");
+    for _ in 0..6 {
+        assert_eq!(enter(&gateway), Err(401), "an open node was asked");
+        assert_eq!(call(gateway.address, "GET", "/api/hubs/h/users/u", "", "").status, 401);
+    }
+    assert!(with_token(&gateway, "k").is_ok());
+    let health = ready(&gateway).json();
+    assert_eq!(
+        (&health["status"], &health["nodes"], &health["refused"]),
+        (&json!("degraded"), &json!(1), &json!(2))
+    );
+    assert!(health["reason"].as_str().unwrap().contains("want a token"), "{health}");
+
+    // A gateway is as strict as it says to the one in front of it.
+    let inside = start("inside", &all, &["--listen", "127.0.0.1:0"]);
+    eventually("it knows its nodes", || ready(&inside).json()["access"] == "anyone");
+    let outer = start("outer", &list(&[&gateway, &inside]), &elsewhere);
+    eventually("it knows its nodes", || states(&outer) == [1, 1, 0]);
+    assert!(with_token(&outer, "k").is_ok());
+    // With nothing but open nodes nobody is taken.
+    let nowhere = start("nowhere", &list(&[&nodes[1]]), &elsewhere);
+    assert_eq!((ready(&nowhere).status, enter(&nowhere)), (503, Err(503)));
+    // In words it is allowed, as at a node.
+    let mut open = start("open", &list(&[&nodes[2]]), &[&elsewhere[..], &["--allow-anonymous"]].concat());
+    open.wait_for_log("Everybody who can reach this address");
+    eventually("it knows its node", || ready(&open).json()["status"] == "ok");
+    assert_eq!(enter(&open), Ok(()));
+
+    // A node that was closed meanwhile is found by the next check.
+    write("access_key = [\"k\"]\nallow_anonymous = false\n");
+    nodes[2].signal(Signal::SIGHUP);
+    eventually("the node is one of them", || shown(&gateway, "well") == 2);
+    let homes: BTreeSet<String> = (0..2).map(|_| home(&with_token(&gateway, "k").unwrap())).collect();
+    assert_eq!(homes.len(), 2);
 }
 
 #[test]

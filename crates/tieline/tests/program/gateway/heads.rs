@@ -61,8 +61,12 @@ fn a_trusted_proxy_is_believed() {
 #[test]
 fn a_balancer_tells_by_its_own_header_for_whom_it_connects() {
     let header = proxied("203.0.113.7:4711".parse().unwrap());
-    let (_, headers) =
-        given(&["--proxy-protocol", "--trusted-proxy", "127.0.0.0/8"], &header, "/client/alice", CLAIMS);
+    let (_, headers) = given(
+        &["--proxy-protocol", "--allow-anonymous", "--trusted-proxy", "127.0.0.0/8"],
+        &header,
+        "/client/alice",
+        CLAIMS,
+    );
     // The client's address is none that is trusted, though the balancer's is.
     assert!(headers.contains(&"x-forwarded-for: 203.0.113.7".to_owned()), "{headers:?}");
 }
