@@ -26,7 +26,7 @@ mod times;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tieline_proto::NodeId;
 use tokio::sync::{Notify, mpsc};
@@ -198,6 +198,11 @@ impl Cluster {
     /// Whether the broker carries envelopes, as it said last.
     pub fn is_broker_up(&self) -> bool {
         !self.is_away.load(Ordering::Acquire)
+    }
+
+    /// How long a node that cannot be reached is still believed to live.
+    pub(crate) fn lease(&self) -> Duration {
+        self.times.lease
     }
 
     /// Whether others may live that it has not met yet: it knows nobody, and has not been there for a lease.

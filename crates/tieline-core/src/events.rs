@@ -181,6 +181,10 @@ pub trait Events: Send + Sync + 'static {
     /// A user has come or gone. Told by one node, where the nodes see the same; by another one too when that dies soon after, under
     /// the same id.
     fn appeared(&self, appearance: Appearance);
+
+    /// A cluster begins anew, and what was told of presence before, by nodes that nobody has seen die, holds no more: this node
+    /// began at `since`, in Unix milliseconds, and no other that is known was there before. Told by one node, where the nodes see the same.
+    fn began(&self, since: u64);
 }
 
 /// A place on a shard that is kept for a connection. When it is dropped before a connection took it, it is given back, and an

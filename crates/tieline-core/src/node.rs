@@ -10,7 +10,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use tieline_proto::presence::Page;
 use tieline_proto::role::Roles;
-use tieline_proto::{ConnectionId, GroupName, HubName, Incarnation, MessageId, NodeId, NodeName, UserId};
+use tieline_proto::{ConnectionId, GroupName, HubName, MessageId, NodeId, NodeName, UserId};
 use tieline_switchboard::{Address, Counters, Full, Handle, Settings, Station, Switchboard};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
@@ -28,7 +28,7 @@ use crate::presence::{NotTold, Presence, PresenceRules};
 use crate::reconnection::Reconnection;
 use crate::recovery::{CheckpointCounters, Checkpoints, MOVES, Settlers, Underway};
 use crate::registry::{NodeState, Registration};
-use crate::stamp::{Stamper, unix_ms};
+use crate::stamp::{Stamper, incarnation};
 use crate::subprotocol::NUMBERING;
 use crate::tally::Tally;
 use crate::token::Keys;
@@ -162,8 +162,7 @@ impl Node {
         let mut stamper = Stamper::new()?;
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;
-        // Time and chance: distinct from every other start, and growing with each restart of a node.
-        let incarnation = Incarnation(unix_ms() << 20 | (stamper.next() & 0xf_ffff));
+        let incarnation = incarnation(&mut stamper);
         let id = NodeId { name: settings.name, incarnation };
         let node = Arc::new(Node {
             presence: Presence::new(id.clone(), settings.presence),

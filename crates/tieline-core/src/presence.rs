@@ -5,13 +5,15 @@
 //! (`presence/picture.rs`), answers for it by itself, and works out for its own subscribers who has come and gone: a user joins
 //! with the first connection anywhere, and leaves when the last one has been gone for the time of grace. `presence/herald.rs` is the task that tells it: what happens
 //! within a moment goes out in one frame for each room, so the death of a node is one frame and not one for each user. The application is told by one
-//! node, which `presence/duties.rs` finds without asking anybody.
+//! node, which `presence/duties.rs` finds without asking anybody; and, by `presence/beginning.rs`, that all of it begins anew, when all nodes were
+//! lost at once.
 //!
 //! The lock of the picture is held while a statement is entered, so that what is stated has the order of what is entered. Nobody waits
 //! in it, and nothing that takes it is called with it held.
 //!
 //! Tested in `presence/picture/tests.rs`, `cluster/copies/tests.rs`, `tests/sessions/presence.rs`, and with real processes.
 
+mod beginning;
 mod counters;
 mod duties;
 mod herald;

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tieline_proto::MessageId;
+use tieline_proto::{Incarnation, MessageId};
 
 /// Makes message ids for one thread. Their random part comes from a fast generator (xoshiro256++, Blackman and
 /// Vigna 2019), seeded by the system: ids must be distinct, they need not be secret.
@@ -39,6 +39,20 @@ impl Stamper {
         s[3] = s[3].rotate_left(45);
         result
     }
+}
+
+/// Bits of an incarnation that are left to chance.
+const CHANCE_BITS: u32 = 20;
+
+/// The number of a start that happens now, of time and chance: distinct from every other start, and growing with each restart of a
+/// node.
+pub(crate) fn incarnation(stamper: &mut Stamper) -> Incarnation {
+    Incarnation(unix_ms() << CHANCE_BITS | (stamper.next() & ((1 << CHANCE_BITS) - 1)))
+}
+
+/// When a start was, in Unix milliseconds, by the clock of its machine.
+pub(crate) fn started(incarnation: Incarnation) -> u64 {
+    incarnation.0 >> CHANCE_BITS
 }
 
 /// The wall clock in Unix milliseconds; 0 where it stands before 1970.

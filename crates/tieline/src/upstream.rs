@@ -140,6 +140,8 @@ enum Work {
     User(Box<UserEvent>, Arc<Handler>, OwnedSemaphorePermit),
     /// A hub has its first event.
     Lane(Arc<Lane>),
+    /// An event that is no hub's alone. There are as many as endpoints, once.
+    Notice(Box<Notice>),
 }
 
 /// The application as the node sees it.
@@ -300,6 +302,18 @@ impl Events for Upstream {
     fn appeared(&self, appearance: Appearance) {
         self.tell(&appearance.hub, Notice::presence(&appearance));
     }
+
+    fn began(&self, since: u64) {
+        for handler in &self.handlers {
+            let hub = &handler.settings().hub;
+            // Of several that would hear of the same hub the first one does, as of all else.
+            if self.handler(hub, SystemEvent::Presence).is_some_and(|first| Arc::ptr_eq(first, handler)) {
+                self.tally.enter();
+                // When the task has ended nothing is sent any more.
+                let _ = self.work.send(Work::Notice(Box::new(Notice::reset(fresh_id(), hub, since))));
+            }
+        }
+    }
 }
 
 impl UpstreamTask {
@@ -366,6 +380,13 @@ impl Runner {
                 running.spawn(async move {
                     ask(&node, &handler, &tally, *event, max).await;
                     drop(permit);
+                });
+            }
+            Work::Notice(notice) => {
+                let delivery = Arc::clone(&self.delivery);
+                running.spawn(async move {
+                    delivery.deliver(vec![*notice]).await;
+                    delivery.tally.leave();
                 });
             }
             Work::Lane(lane) => {

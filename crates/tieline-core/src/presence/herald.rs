@@ -6,24 +6,26 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tieline_proto::presence::{Event, Turn};
-use tieline_proto::reply;
+use tieline_proto::{NodeId, reply};
 use tieline_switchboard::{Encode, Frames, Full};
 use tieline_websocket::Kind;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::beginning::{Beginning, Verdict};
 use super::duties::Duties;
 use super::picture::{News, Told};
 use crate::command::Command;
 use crate::events::Appearance;
 use crate::hub::Group;
 use crate::node::Node;
+use crate::stamp::{started, unix_ms};
 
 /// How long what happens is gathered, so that it goes out together: a room's subscribers get twenty frames a second at most.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// How often it is looked whether those live who have to tell the application something.
+/// How often it is looked whether those live who have to tell the application something, or were there before.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Events and bytes of one frame at most; what is more goes into further ones.
@@ -78,7 +80,9 @@ impl PresenceTask {
         }
         let stop = Arc::new(Notify::new());
         let duties = Duties::new(node.id().clone());
-        let herald = Herald { node: Arc::clone(node), waiting: Vec::new(), duties };
+        let lease = node.cluster().map_or(Duration::ZERO, |cluster| cluster.lease());
+        let beginning = node.events().map(|_| Beginning::new(node.id().clone(), lease, Instant::now()));
+        let herald = Herald { node: Arc::clone(node), waiting: Vec::new(), duties, beginning };
         let task = tokio::spawn(herald.run(Arc::clone(&stop)));
         Some(PresenceTask { task, stop })
     }
@@ -112,6 +116,8 @@ struct Herald {
     waiting: Vec<Waiting>,
     /// What the application has to be told by this node, or by another.
     duties: Duties,
+    /// Until it is clear whether the application has to be told that everything begins anew, where there is one.
+    beginning: Option<Beginning>,
 }
 
 impl Herald {
@@ -126,8 +132,8 @@ impl Herald {
             self.hand_out();
             self.tell_application(news);
             let until = next.map(|next| next.saturating_duration_since(Instant::now()));
-            // While others have something to tell it is looked whether they live.
-            let until = if self.duties.is_idle() { until } else { Some(until.unwrap_or(LOOK).min(LOOK)) };
+            let has_to_look = self.beginning.is_some() || !self.duties.is_idle();
+            let until = if has_to_look { Some(until.unwrap_or(LOOK).min(LOOK)) } else { until };
             let until = if self.waiting.iter().all(Waiting::is_empty) { until } else { Some(GATHER) };
             let stirred = node.presence().stirred.notified();
             let woken = async {
@@ -174,9 +180,24 @@ impl Herald {
     /// Tells the application what this node has to.
     fn tell_application(&mut self, news: Vec<News>) {
         let Some(events) = self.node.events() else { return };
-        let others = self.node.cluster().map(|cluster| cluster.peers()).unwrap_or_default();
-        let alive = others.into_iter().map(|peer| peer.id).chain([self.node.id().clone()]).collect();
+        let cluster = self.node.cluster();
+        let others = cluster.map(|cluster| cluster.peers()).unwrap_or_default();
+        let mut alive: Vec<NodeId> = others.into_iter().map(|peer| peer.id).collect();
         let now = Instant::now();
+        let is_broker_up = cluster.is_none_or(|cluster| cluster.is_broker_up());
+        if let Some(beginning) = &mut self.beginning {
+            let verdict = beginning.see(&alive, is_broker_up, now, unix_ms());
+            if verdict == Verdict::Here {
+                tracing::info!(
+                    "No other node was there before: presence begins anew, and the application is told."
+                );
+                events.began(started(self.node.id().incarnation));
+            }
+            if verdict != Verdict::Wait {
+                self.beginning = None;
+            }
+        }
+        alive.push(self.node.id().clone());
         self.duties.see(alive, now).into_iter().for_each(|appearance| events.appeared(appearance));
         for News { room, told, .. } in news {
             if !events.hears_presence(&room.hub) {

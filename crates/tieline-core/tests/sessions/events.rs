@@ -68,6 +68,8 @@ impl Events for Ear {
     }
 
     fn appeared(&self, _: Appearance) {}
+
+    fn began(&self, _: u64) {}
 }
 
 /// The test's end of it.

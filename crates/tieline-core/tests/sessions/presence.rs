@@ -327,6 +327,8 @@ impl Events for Ear {
     fn appeared(&self, appearance: Appearance) {
         self.0.lock().unwrap().push(appearance);
     }
+
+    fn began(&self, _: u64) {}
 }
 
 #[test]

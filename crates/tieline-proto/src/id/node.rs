@@ -14,7 +14,7 @@ pub const MAX_NODE_NAME_BYTES: usize = 128;
 /// As text 16 hexadecimal digits: as a JSON number it would lose its last bits in JavaScript.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(
-    /// The number itself; it carries no meaning.
+    /// The number itself: of two starts the later one has the larger.
     pub u64,
 );
 

@@ -38,6 +38,8 @@ pub(super) enum About {
     Message(Queued),
     /// A user, in a hub.
     User(HubName, UserId),
+    /// A hub as a whole, or by `*` all hubs whose events go to the same endpoint.
+    Hub(String),
 }
 
 impl About {
@@ -47,6 +49,7 @@ impl About {
             About::Connection(source) => &source.hub,
             About::Message(queued) => &queued.hub,
             About::User(hub, _) => hub,
+            About::Hub(hub) => hub,
         }
     }
 }
@@ -108,6 +111,11 @@ impl CloudEvent {
                 // There is no connection whose id could be signed.
                 sign(&mut put, keys, &self.id);
                 Some(&**user)
+            }
+            About::Hub(_) => {
+                put("ce-source", &format!("/hubs/{hub}"));
+                sign(&mut put, keys, &self.id);
+                None
             }
         };
         if let Some(user) = user {

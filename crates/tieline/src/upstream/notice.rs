@@ -10,6 +10,7 @@ use serde_json::json;
 use tieline_backends::pause;
 use tieline_core::events::{Appearance, EventSource, Queued};
 use tieline_core::{Subprotocol, unix_ms};
+use tieline_proto::civil;
 use tieline_proto::reply;
 use tieline_proto::{Dialect, GroupName, HubName, MessageId, Position, UserId};
 use tokio::task::JoinSet;
@@ -25,6 +26,9 @@ const MAX_ANSWER: usize = 64 << 10;
 
 /// Bounds of the pause before an event is sent again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// The name of the event that what was told of presence holds no more. It goes to whoever hears of presence.
+const RESET: &str = "presence.reset";
 
 /// An event that waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +60,9 @@ pub(super) struct Notice {
     /// What became of the user's presence, as it is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     presence: Option<String>,
+    /// Where presence begins anew: what was told before, in Unix milliseconds, holds no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<u64>,
     /// Why the connection ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -82,6 +89,7 @@ impl Notice {
             group: None,
             position: None,
             presence: None,
+            since: None,
             reason: reason.map(str::to_owned),
         }
     }
@@ -101,6 +109,7 @@ impl Notice {
             group: queued.group.as_ref().map(ToString::to_string),
             position: Some(queued.position),
             presence: None,
+            since: None,
             reason: None,
         }
     }
@@ -122,6 +131,27 @@ impl Notice {
             message: None,
             position: None,
             presence: Some(String::from_utf8(body).expect("JSON is text")),
+            since: None,
+            reason: None,
+        }
+    }
+
+    /// Of a cluster that begins anew at `since`, for a hub, or by `*` for an endpoint of all hubs.
+    pub(super) fn reset(id: MessageId, hub: &str, since: u64) -> Self {
+        Notice {
+            id: id.to_string(),
+            time_ms: id.unix_ms(),
+            event: SystemEvent::Presence,
+            hub: hub.to_owned(),
+            connection: None,
+            user: None,
+            subprotocol: None,
+            state: None,
+            message: None,
+            group: None,
+            position: None,
+            presence: None,
+            since: Some(since),
             reason: None,
         }
     }
@@ -143,9 +173,29 @@ impl Notice {
 
     /// As it is sent. None for one that was kept by another version and is not understood.
     fn to_event(&self) -> Option<CloudEvent> {
+        let (name, about, body) = match self.since {
+            Some(since) => (RESET, About::Hub(self.hub.clone()), reset_body(since)),
+            None => {
+                let (about, body) = self.content()?;
+                (self.event.name(), about, body)
+            }
+        };
+        Some(CloudEvent {
+            id: self.id.clone(),
+            time_ms: self.time_ms,
+            kind: "sys",
+            name: name.to_owned(),
+            about,
+            content_type: "application/json; charset=utf-8",
+            body: Bytes::from(body),
+        })
+    }
+
+    /// What it is about, and its body.
+    fn content(&self) -> Option<(About, String)> {
         let hub = HubName::new(&self.hub).ok()?;
         let user = self.user.as_deref().map(UserId::new).transpose().ok()?;
-        let (about, body) = match (&self.message, &self.presence) {
+        Some(match (&self.message, &self.presence) {
             (None, Some(body)) => (About::User(hub, user?), body.clone()),
             (Some((message, from)), _) => {
                 let position = self.position?;
@@ -173,17 +223,15 @@ impl Notice {
                 let body = self.reason.as_ref().map_or_else(|| json!({}), |reason| json!({"reason": reason}));
                 (About::Connection(source), body.to_string())
             }
-        };
-        Some(CloudEvent {
-            id: self.id.clone(),
-            time_ms: self.time_ms,
-            kind: "sys",
-            name: self.event.name().to_owned(),
-            about,
-            content_type: "application/json; charset=utf-8",
-            body: Bytes::from(body),
         })
     }
+}
+
+/// What an endpoint is told by that hears of presence.
+fn reset_body(since: u64) -> String {
+    let mut time = Vec::new();
+    civil::push_rfc3339(&mut time, since);
+    json!({"event": "reset", "since": String::from_utf8_lossy(&time)}).to_string()
 }
 
 /// Sends notices.

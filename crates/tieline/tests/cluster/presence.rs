@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tieline_core::unix_ms;
+use tieline_proto::civil::push_rfc3339;
 
 use crate::client::Client;
 use crate::processes::{Process, SECRET, TestCluster, any, eventually_within};
+use crate::support::PATIENCE;
 use crate::support::endpoint::{Endpoint, Post, Reply};
 use crate::support::http::call;
 
@@ -115,11 +118,7 @@ fn of_a_killed_node_those_leave_who_do_not_come_back_elsewhere() {
 fn the_application_hears_once_who_has_left_with_a_killed_node() {
     const USERS: usize = 12;
     let endpoint = Endpoint::start(|_| Reply::status(200));
-    let table = format!(
-        "[[upstream]]\nurl = \"{}\"\nuser_events = []\nsystem_events = [\"presence\"]\n",
-        endpoint.url()
-    );
-    let telling = Telling::with("told", &table);
+    let telling = Telling::with("told", &endpoint_of("*", &endpoint));
     let mut cluster = TestCluster::start_with(3, &[], &telling.variables());
     let mut clients: Vec<Client> =
         (0..USERS).map(|n| cluster.nodes[2].connect("h", &format!("u{n:02}"))).collect();
@@ -131,7 +130,7 @@ fn the_application_hears_once_who_has_left_with_a_killed_node() {
     let users = |turn: &str, node: &str, from: usize| -> BTreeSet<(String, String, String)> {
         (from..USERS).map(|n| (turn.to_owned(), format!("u{n:02}"), node.to_owned())).collect()
     };
-    let came: BTreeSet<_> = (0..USERS).map(|_| event(&endpoint.next())).collect();
+    let came: BTreeSet<_> = (0..USERS).map(|_| event(&endpoint.next_of("presence"))).collect();
     assert_eq!(came, users("join", "n2", 0));
     cluster.kill(2);
     clients.clear();
@@ -141,13 +140,69 @@ fn the_application_hears_once_who_has_left_with_a_killed_node() {
     while left.len() < USERS - back.len() {
         let post = endpoint.next_within(LEASE + GRACE + Duration::from_secs(5));
         // What a node told shortly before it died may be told again.
-        if event(&post).0 == "leave" {
+        if post.event() == "presence" && event(&post).0 == "leave" {
             left.push(event(&post));
         }
     }
     assert_eq!(left.iter().cloned().collect::<BTreeSet<_>>(), users("leave", "n2", 2));
     let late = Instant::now() + GRACE + Duration::from_secs(1);
     while let Some(post) = endpoint.next_until(late) {
-        assert_eq!(event(&post).0, "join", "{:?} was told once more", event(&post));
+        let is_told = post.event() == "presence" && event(&post).0 == "leave";
+        assert!(!is_told, "{:?} was told once more", event(&post));
     }
+}
+
+/// When nobody is left to tell who has gone the application is told to forget what it knows: once, and only then.
+#[test]
+fn the_application_is_told_to_forget_when_all_nodes_were_lost() {
+    let endpoint = Endpoint::start(|_| Reply::status(200));
+    let endpoints: String = ["*", "h", "other", "h"].map(|hub| endpoint_of(hub, &endpoint)).concat();
+    let telling = Telling::with("lost", &endpoints);
+    let began = unix_ms();
+    let mut cluster = TestCluster::start_with(3, &["--config", telling.0.to_str().unwrap()], &[]);
+    // Of endpoints that would hear of the same hub the first one does, and here that is the one of all hubs.
+    let reset = |limit: Duration| {
+        let post = endpoint.next_within(limit);
+        assert_eq!((post.event(), post.header("ce-hub")), ("presence.reset", "*"));
+        assert_eq!(
+            (post.header("ce-source"), &*post.path),
+            ("/hubs/*", "/app/%2A/presence.reset?code=SECRET")
+        );
+        let body = post.json();
+        assert_eq!(body["event"], "reset");
+        body["since"].as_str().unwrap().to_owned()
+    };
+    let text = |unix_ms: u64| {
+        let mut text = Vec::new();
+        push_rfc3339(&mut text, unix_ms);
+        String::from_utf8(text).unwrap()
+    };
+    let nothing_for = |time: Duration| {
+        let until = Instant::now() + time;
+        while let Some(post) = endpoint.next_until(until) {
+            assert_eq!(post.method, "OPTIONS", "{} was told", post.event());
+        }
+    };
+    let first = reset(LEASE + PATIENCE);
+    assert!(first >= text(began) && first < text(unix_ms() - 10_000), "{first}");
+    // Two live on, and would tell who has left.
+    cluster.kill(1);
+    cluster.restart(1);
+    nothing_for(LEASE + Duration::from_secs(3));
+
+    (0..3).for_each(|index| cluster.kill(index));
+    let killed = text(unix_ms());
+    (0..3).for_each(|index| cluster.restart(index));
+    cluster.wait_for_all();
+    let second = reset(LEASE + PATIENCE);
+    assert!(second > killed, "{second} is before {killed}");
+    nothing_for(Duration::from_secs(3));
+}
+
+/// The table of an endpoint that hears of presence in a hub.
+fn endpoint_of(hub: &str, endpoint: &Endpoint) -> String {
+    let url = endpoint.url();
+    format!(
+        "[[upstream]]\nhub = \"{hub}\"\nurl = \"{url}\"\nuser_events = []\nsystem_events = [\"presence\"]\n"
+    )
 }

@@ -11,6 +11,10 @@ const CONFIG: &str = "user_events = []\nsystem_events = [\"presence\"]\n[[group]
 fn an_application_hears_once_of_each_who_comes_and_goes() {
     let endpoint = Endpoint::start(|_| Reply::status(200));
     let server = server(&endpoint, CONFIG);
+    // A node that is alone knows at once that nobody was there before it.
+    let reset = endpoint.next();
+    let kind = "azure.webpubsub.sys.presence.reset";
+    assert_eq!((reset.event(), reset.header("ce-type")), ("presence.reset", kind));
     let (mut socket, connected) = connect(&server, "tieline.v1").unwrap();
     let came = endpoint.next();
     assert_eq!((came.event(), came.header("ce-type")), ("presence", "azure.webpubsub.sys.presence"));
