@@ -4,6 +4,8 @@
 //! of the other. The nodes' processor time comes from it, the server's from the system, before and after. Each round goes over all
 //! brokers in turn, so that a machine that others use as well is unkind to all alike; the table has medians. Not a test: nothing
 //! is judged. Tested in its folder as far as it reads anything; the rest by whoever makes the table.
+//!
+//! `brokers/traffic.rs` counts instead what one message is on its way between the nodes of larger clusters.
 
 use std::fs;
 use std::io;
@@ -18,9 +20,11 @@ use pair::Pair;
 
 mod options;
 mod pair;
+mod traffic;
 
 /// What nodes can be joined by, in the table's order: the keeper's names, and the mesh.
-const NAMES: &[&str] = &["mesh", "redis", "nats", "rabbitmq", "kafka", "rocketmq", "hazelcast"];
+const NAMES: &[&str] =
+    &["mesh", "redis", "redis-cluster", "sentinel", "nats", "rabbitmq", "kafka", "rocketmq", "hazelcast"];
 
 /// Members of the group that messages to many go to.
 const MEMBERS: f64 = 1_000.0;
@@ -45,6 +49,9 @@ pub enum Error {
     /// The program that measures failed.
     #[error("`tieline bench` failed: {0}")]
     Bench(String),
+    /// A client, or the tool that counts bytes.
+    #[error("{0}")]
+    Count(String),
     /// A file or a process.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -73,6 +80,10 @@ pub fn run(words: &[&str]) -> Result<(), Error> {
     // Nodes run in folders of their own.
     options.binary = fs::canonicalize(&options.binary)?;
     let folder = crate::workspace::target().join(format!("brokers-{}", id()));
+    if let Some(counts) = &options.traffic {
+        traffic::run(&options, counts, &folder)?;
+        return Ok(fs::remove_dir_all(&folder)?);
+    }
     let mut names: Vec<&str> = options.names.iter().map(String::as_str).collect();
     names.extend(options.socketio.as_ref().map(|_| "socket.io"));
     let mut results: Vec<Vec<Round>> = vec![Vec::new(); names.len()];
@@ -82,7 +93,7 @@ pub fn run(words: &[&str]) -> Result<(), Error> {
             let folder = folder.join(format!("{name}-{round}"));
             let pair = match &options.socketio {
                 Some(program) if *name == "socket.io" => Pair::socketio(program, &folder)?,
-                _ => Pair::nodes(&options, name, &folder)?,
+                _ => Pair::nodes(&options.binary, name, 2, &[], &folder)?,
             };
             results.push(measure(&options, &pair)?);
         }

@@ -6,11 +6,12 @@ use super::NAMES;
 
 /// How `cargo xtask brokers` is called.
 pub(super) const USAGE: &str = "\
-usage: cargo xtask brokers --binary PATH [--rounds N] [--seconds S] [--socketio FOLDER] [NAME…]
+usage: cargo xtask brokers --binary PATH [--rounds N] [--seconds S] [--socketio FOLDER] [--traffic N,…] [NAME…]
   --binary    the program, which should be optimised and have every engine built in
   --rounds    how often each is measured (3)
   --seconds   length of each measurement (1)
   --socketio  put socket.io with its Redis adapter beside it, from the folder of the comparison
+  --traffic   count instead what messages are on the way between nodes, in clusters of so many, 3 or more
   NAME        brokers, as the keeper of engines calls them, and mesh; without one, all";
 
 /// What is asked for.
@@ -23,6 +24,8 @@ pub(super) struct Options {
     pub(super) seconds: f64,
     /// Where socket.io's server is, if it is compared.
     pub(super) socketio: Option<PathBuf>,
+    /// How many nodes clusters have in which traffic is counted, if it is that.
+    pub(super) traffic: Option<Vec<usize>>,
     /// Brokers, of [`NAMES`].
     pub(super) names: Vec<String>,
 }
@@ -30,8 +33,14 @@ pub(super) struct Options {
 impl Options {
     /// Reads the words behind `brokers`; the error says what is wrong with them.
     pub(super) fn parse(words: &[&str]) -> Result<Options, String> {
-        let mut options =
-            Options { binary: PathBuf::new(), rounds: 3, seconds: 1.0, socketio: None, names: Vec::new() };
+        let mut options = Options {
+            binary: PathBuf::new(),
+            rounds: 3,
+            seconds: 1.0,
+            socketio: None,
+            traffic: None,
+            names: Vec::new(),
+        };
         let mut words = words.iter().copied();
         while let Some(word) = words.next() {
             if !word.starts_with("--") {
@@ -52,6 +61,11 @@ impl Options {
                 "--seconds" => {
                     options.seconds =
                         value.parse().ok().filter(|s| (0.1..60.0).contains(s)).ok_or_else(bad)?
+                }
+                "--traffic" => {
+                    let count = |word: &str| word.parse().ok().filter(|n| (3..=100).contains(n));
+                    let counts: Option<Vec<usize>> = value.split(',').map(count).collect();
+                    options.traffic = Some(counts.ok_or_else(bad)?);
                 }
                 _ => return Err(format!("`{word}` is unknown\n{USAGE}")),
             }
@@ -77,11 +91,13 @@ mod tests {
         assert_eq!((options.rounds, options.seconds), (2, 0.5));
         assert_eq!(options.names, ["nats", "mesh"]);
         assert_eq!(parse("--binary t").unwrap().names, NAMES);
+        assert_eq!(parse("--binary t --traffic 3,50").unwrap().traffic, Some(vec![3, 50]));
         for (line, told) in [
             ("", "--binary is needed"),
             ("--binary t carrier-pigeon", "`carrier-pigeon` is none of mesh"),
             ("--binary t --rounds 0", "`--rounds 0` makes no sense"),
             ("--binary t --seconds nan", "`--seconds nan`"),
+            ("--binary t --traffic 3,2", "`--traffic 3,2` makes no sense"),
             ("--binary", "`--binary` needs a value"),
             ("--binary t --round 1", "`--round` is unknown"),
         ] {

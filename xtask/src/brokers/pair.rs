@@ -1,4 +1,4 @@
-//! [`Pair`]: two servers of clients, joined by a broker, and what is in the middle.
+//! [`Pair`]: servers of clients, two in general, joined by a broker, and what is in the middle.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -8,13 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Error;
-use super::options::Options;
 use crate::engine::child::Child;
 use crate::engine::{self, Engine};
 use crate::node;
 
-/// Time in which two nodes have to find each other.
+/// Time in which nodes have to find each other, and what each of them adds to it on a busy machine.
 const JOINED_WITHIN: Duration = Duration::from_secs(60);
+const JOINED_EACH: Duration = Duration::from_secs(3);
 
 /// Pause between two looks whether they have.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Clock ticks in a second, by which Linux tells programs processor time on every machine.
 const TICKS: f64 = 100.0;
 
-/// Two servers, with a broker between them.
+/// Servers, with a broker between them.
 pub(super) struct Pair {
     /// The server in the middle; none where they link each other.
     middle: Option<Engine>,
@@ -34,36 +34,46 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// Two nodes, joined by the broker of this name.
-    pub(super) fn nodes(options: &Options, name: &str, folder: &Path) -> Result<Pair, Error> {
+    /// So many nodes, joined by the broker of this name, with further words for each.
+    pub(super) fn nodes(
+        binary: &Path,
+        name: &str,
+        count: usize,
+        words: &[&str],
+        folder: &Path,
+    ) -> Result<Pair, Error> {
         fs::create_dir_all(folder)?;
         let middle = if name == "mesh" { None } else { Some(Engine::of(engine::kind(name)?).start()?) };
         let cluster = format!("brokers-{}", id());
         let mut servers: Vec<(Child, SocketAddr)> = Vec::new();
-        let mut seeds = String::new();
-        for node in ["a", "b"] {
-            let mut command = node::command(&options.binary);
+        let mut seeds = Vec::new();
+        for number in 0..count {
+            let node = format!("n{number}");
+            let mut command = node::command(binary);
             command.env("TIELINE_LIMITS_MESSAGE_RATE", "0").current_dir(folder);
-            command.args(["serve", "--node", node, "--shards", "1", "--listen", "127.0.0.1:0"]);
-            command.args(["--cluster", &cluster, "--broker"]);
+            command.args(["serve", "--node", &node, "--shards", "1", "--listen", "127.0.0.1:0"]);
+            command.args(words).args(["--cluster", &cluster, "--broker"]);
             match &middle {
                 Some(middle) => command.arg(middle.url()),
-                None => command.arg(format!("mesh://{seeds}")).args(["--peer-listen", "127.0.0.1:0"]),
+                None => {
+                    command.arg(format!("mesh://{}", seeds.join(","))).args(["--peer-listen", "127.0.0.1:0"])
+                }
             };
             let log = folder.join(format!("{node}.log"));
             let what = || "a node does not start".to_owned();
             let started = node::start(command, &log, middle.is_none())?;
             let started = started.ok_or_else(|| Error::Server { what: what(), log: log.clone() })?;
-            seeds = started.peers.map(|peers| peers.to_string()).unwrap_or_default();
+            // Three are enough to find all others by.
+            seeds.extend(started.peers.map(|peers| peers.to_string()).filter(|_| number < 3));
             servers.push((started.child, started.listen));
         }
-        let deadline = Instant::now() + JOINED_WITHIN;
+        let deadline = Instant::now() + JOINED_WITHIN + JOINED_EACH * count as u32;
         for (_, listen) in &servers {
             let is_alive = |node: &&serde_json::Value| node["state"] == "alive";
             while node::nodes(*listen).iter().filter(is_alive).count() < servers.len() {
                 if Instant::now() > deadline {
-                    let what = "two nodes do not find each other".to_owned();
-                    return Err(Error::Server { what, log: folder.join("a.log") });
+                    let what = "nodes do not find each other".to_owned();
+                    return Err(Error::Server { what, log: folder.join("n0.log") });
                 }
                 thread::sleep(LOOK_EVERY);
             }
@@ -96,12 +106,17 @@ impl Pair {
         Ok(Pair { middle: Some(middle), servers, protocol: "socket.io", path: "/socket.io/" })
     }
 
-    /// Where clients of either server connect.
+    /// Where clients of each server connect.
     pub(super) fn urls(&self) -> Vec<String> {
         self.servers.iter().map(|(_, listen)| format!("ws://{listen}{}", self.path)).collect()
     }
 
-    /// The processes of both servers.
+    /// Where the servers listen for clients.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.servers.iter().map(|(_, listen)| *listen).collect()
+    }
+
+    /// The processes of the servers.
     pub(super) fn pids(&self) -> Vec<u32> {
         self.servers.iter().map(|(child, _)| child.id()).collect()
     }
