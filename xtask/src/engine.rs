@@ -25,9 +25,12 @@ pub mod supervisor;
 mod tests;
 mod zookeeper;
 
+use std::collections::hash_map::RandomState;
 use std::fs;
+use std::hash::BuildHasher;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -469,15 +472,18 @@ fn log_of(folder: &Path) -> PathBuf {
     folder.join("server.log")
 }
 
+/// Where servers listen: below the ports that Linux gives to connections (32768 and above, `ip_local_port_range`). One of those
+/// could be somebody's when a server that was killed is to have its own again.
+const PORTS: Range<u16> = 12_000..31_000;
+
 /// A port that nobody listens on, nor on those so far from it. Somebody may take it before the server does; then another one is tried.
 fn free_port(further: &[i32]) -> Result<u16, Error> {
-    let any = || -> io::Result<u16> { Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port()) };
-    loop {
-        let port = any().map_err(|e| Error::io("find a free port", e))?;
-        if are_free(port, further) {
-            return Ok(port);
-        }
-    }
+    // Whoever else looks for one at this moment begins elsewhere.
+    let seed = RandomState::new().hash_one(process::id());
+    let first = (seed % u64::from(PORTS.end - PORTS.start)) as u16;
+    let mut ports = (PORTS.start + first..PORTS.end).chain(PORTS.start..PORTS.start + first);
+    let found = ports.find(|port| are_free(*port, further));
+    found.ok_or_else(|| Error::io("find a free port", io::ErrorKind::AddrInUse.into()))
 }
 
 fn are_free(port: u16, further: &[i32]) -> bool {
