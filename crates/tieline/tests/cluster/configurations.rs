@@ -1,5 +1,5 @@
 //! Configurations that change while a node runs: a file with SIGHUP, and a document of a real Nacos server, which dies and comes
-//! back; and what is refused.
+//! back (its test is in `nacos.rs`); and what is refused.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use serde_json::json;
 use tieline_core::token::{Grant, Keys};
 use tieline_core::unix_ms;
 use tieline_proto::HubName;
-use xtask::{Engine, left_out};
+use xtask::Engine;
 
 use crate::client::{Client, to_group};
 use crate::keepers::Folder;
@@ -150,16 +150,8 @@ fn an_address_of_nothing_is_told_at_once() {
     }
 }
 
-#[test]
-fn a_document_of_nacos_is_followed_and_outlived() {
-    let what = "configurations on Nacos";
-    if !cfg!(feature = "nacos") {
-        return left_out(what, "this program has no feature `nacos`");
-    }
-    if std::env::var_os("TIELINE_TEST_NACOS").is_some() {
-        return left_out(what, "TIELINE_TEST_NACOS names a server that was not started here");
-    }
-    let mut server = Engine::nacos().start().unwrap();
+/// A document of Nacos is followed, and outlives the server, which is killed and started again.
+pub(crate) fn follow(server: &mut Engine) {
     let url = server.url().to_owned();
     let (_, place) = url.split_once('@').unwrap();
     let publish = |text: &str| {

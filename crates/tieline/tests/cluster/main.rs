@@ -44,6 +44,8 @@ mod members;
 mod messages;
 #[cfg(test)]
 mod moves;
+#[cfg(all(test, feature = "nacos"))]
+mod nacos;
 #[cfg(test)]
 mod names;
 #[cfg(all(test, feature = "nats"))]
