@@ -10,7 +10,7 @@ pub mod directory;
 pub mod heartbeat;
 pub mod outage;
 #[cfg(test)]
-mod private;
+pub mod private;
 pub mod registry;
 mod seat;
 

@@ -38,7 +38,7 @@ mod tests;
 mod topics;
 
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ use tokio::time::timeout;
 pub use address::HazelcastAddress;
 
 use crate::hosts::{self, Host};
-use crate::medium::{Engine, Fault, Medium, Pace, Queue};
+use crate::medium::{Engine, Fault, Medium, Pace, Queue, quoted};
 use connection::Connection;
 use protocol::{Garbage, Refusal};
 use session::Signs;
@@ -57,9 +57,6 @@ use topics::{Came, Names, Sessions};
 
 /// The most bytes of a cluster's name.
 const MAX_CLUSTER: usize = 256;
-
-/// The most characters of a member's refusal that are repeated.
-const MAX_QUOTE: usize = 200;
 
 /// How long connecting to one member may take, where there is another one.
 const MEMBER: Duration = Duration::from_millis(1_500);
@@ -160,7 +157,7 @@ impl From<Refusal<'_>> for Trouble {
         if refusal.is_passing() {
             return Trouble::Inactive;
         }
-        Trouble::Refused(refusal.text().chars().take(MAX_QUOTE).flat_map(char::escape_debug).collect())
+        Trouble::Refused(quoted(&refusal.text()))
     }
 }
 
@@ -210,6 +207,7 @@ impl HazelcastBroker {
             next: AtomicUsize::new(0),
             connections: AtomicU32::new(0),
             sessions: Mutex::default(),
+            foreign: AtomicU64::new(0),
         };
         let begun = Medium::begin(engine, pace, inbound).await;
         begun.map_err(|trouble| HazelcastError::Server { server, trouble })
@@ -229,6 +227,8 @@ pub struct Hazelcast {
     connections: AtomicU32,
     /// The newest session of each origin, through all of our own.
     sessions: Mutex<Sessions>,
+    /// Messages that no node has published.
+    foreign: AtomicU64,
 }
 
 impl Hazelcast {
@@ -260,6 +260,7 @@ impl Hazelcast {
             Came::Other => {}
             Came::Late => tracing::debug!("A member has published late what a node has said before others."),
             Came::Foreign => {
+                self.foreign.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!("Somebody who is no node has published to a topic of the cluster.")
             }
         }
@@ -277,6 +278,10 @@ impl Engine for Hazelcast {
 
     fn server(&self) -> String {
         hosts::listed(&self.settings.address.members)
+    }
+
+    fn strays(&self) -> Vec<(&'static str, u64)> {
+        vec![("foreign", self.foreign.load(Ordering::Relaxed))]
     }
 
     async fn dial(&self, inbound: &dyn Inbound) -> Result<Connection, Trouble> {

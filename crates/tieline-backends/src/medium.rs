@@ -15,7 +15,7 @@
 //! **At its start** a node makes one attempt alone: whatever is wrong then, the address or the password, is likely to stay so,
 //! and whoever starts nodes also starts them again.
 //!
-//! Not here: what a message on the medium looks like (`medium/parts.rs`, or the engine's own way). Tested by the conformance suite over every
+//! Not here: what a message on the medium looks like (`medium/parts.rs`, or the engine's own way). Tested by the conformance suite and `medium/limits.rs`, over every
 //! engine.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +29,8 @@ use crate::life::Life;
 use crate::pause::pause;
 use crate::queue::{self, Words};
 
+#[cfg(test)]
+pub(crate) mod limits;
 #[cfg(any(test, feature = "nats", feature = "rocketmq", feature = "rabbitmq"))]
 pub(crate) mod parts;
 #[cfg(any(feature = "redis", feature = "nats"))]
@@ -83,6 +85,15 @@ pub trait Fault: std::error::Error + Send + Sync + 'static {
 
     /// Nothing came back for too long.
     fn silent() -> Self;
+}
+
+/// The most characters of a server's words that are repeated.
+const MAX_QUOTE: usize = 200;
+
+/// What a server says, for instance when it refuses something, of a length and in characters fit for a log. Secrets that it may repeat are taken
+/// out before.
+pub(crate) fn quoted(text: &str) -> String {
+    text.chars().take(MAX_QUOTE).flat_map(char::escape_debug).collect()
 }
 
 /// What is spoken with one kind of server.

@@ -36,7 +36,7 @@ use tieline_proto::NodeId;
 pub use settings::{NatsAddress, NatsSettings};
 
 use crate::medium::stream::{self, Ended, Signs};
-use crate::medium::{Engine, Fault, Medium, Pace, Queue};
+use crate::medium::{Engine, Fault, Medium, Pace, Queue, quoted};
 use crate::tls::TlsError;
 use connection::{Connection, Dialler};
 use key::BadKey;
@@ -46,9 +46,6 @@ use subjects::Subjects;
 
 /// The most bytes of a cluster's name.
 const MAX_CLUSTER: usize = 256;
-
-/// The most characters of a server's refusal that are repeated.
-const MAX_QUOTE: usize = 200;
 
 /// Why a NATS broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +126,7 @@ impl Trouble {
         if !login.secret().is_empty() {
             text = text.replace(login.secret(), "***");
         }
-        Trouble::Refused(text.chars().take(MAX_QUOTE).flat_map(char::escape_debug).collect())
+        Trouble::Refused(quoted(&text))
     }
 }
 
@@ -211,6 +208,10 @@ impl Engine for Nats {
 
     fn server(&self) -> String {
         self.dialler.address().server()
+    }
+
+    fn strays(&self) -> Vec<(&'static str, u64)> {
+        vec![("foreign", self.dialler.foreign())]
     }
 
     async fn dial(&self, inbound: &dyn Inbound) -> Result<Connection, Trouble> {

@@ -51,7 +51,7 @@ use tieline_proto::NodeId;
 
 pub use settings::{RabbitMqAddress, RabbitMqSettings};
 
-use crate::medium::{Engine, Fault, Medium, Pace, Queue};
+use crate::medium::{Engine, Fault, Medium, Pace, Queue, quoted};
 use crate::tls::TlsError;
 use connection::{Connection, Dialler};
 use frames::Garbage;
@@ -63,9 +63,6 @@ const LONGEST: usize = 8 << 20;
 
 /// The most bytes of a cluster's name.
 const MAX_CLUSTER: usize = 256;
-
-/// The most characters of a server's refusal that are repeated.
-const MAX_QUOTE: usize = 200;
 
 /// Why a RabbitMQ broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -121,17 +118,13 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// What a server says, of a length fit for a log. It names users and what they may not do, and never a password.
-    fn quote(text: &[u8]) -> String {
-        String::from_utf8_lossy(text).chars().take(MAX_QUOTE).flat_map(char::escape_debug).collect()
-    }
-
+    /// A refusal, which names users and what they may not do, and never a password.
     fn refused(text: &[u8]) -> Trouble {
-        Trouble::Refused(Self::quote(text))
+        Trouble::Refused(quoted(&String::from_utf8_lossy(text)))
     }
 
     fn blocked(reason: &[u8]) -> Trouble {
-        Trouble::Blocked(Self::quote(reason))
+        Trouble::Blocked(quoted(&String::from_utf8_lossy(reason)))
     }
 }
 

@@ -49,7 +49,7 @@ pub use several::RedisSeveralAddress;
 
 use crate::inbox::Inbox;
 use crate::medium::stream::{self, Ended, Signs, Stream};
-use crate::medium::{Engine, Fault, Medium, Pace, Queue};
+use crate::medium::{Engine, Fault, Medium, Pace, Queue, quoted};
 use crate::tls::TlsError;
 use channels::Channels;
 use connection::Dialler;
@@ -58,9 +58,6 @@ use settings::Login;
 
 /// The most bytes of a cluster's name.
 const MAX_CLUSTER: usize = 256;
-
-/// The most characters of a server's refusal that are repeated.
-const MAX_QUOTE: usize = 200;
 
 /// Why a Redis broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -154,7 +151,7 @@ impl Trouble {
         if let Some(login) = login.filter(|login| !login.password.is_empty()) {
             text = text.replace(&login.password, "***");
         }
-        Trouble::Refused(text.chars().take(MAX_QUOTE).flat_map(char::escape_debug).collect())
+        Trouble::Refused(quoted(&text))
     }
 }
 
@@ -226,6 +223,10 @@ impl Engine for Redis {
 
     fn server(&self) -> String {
         self.server.clone()
+    }
+
+    fn strays(&self) -> Vec<(&'static str, u64)> {
+        self.channels.strays()
     }
 
     async fn dial(&self, inbound: &dyn Inbound) -> Result<Stream, Trouble> {

@@ -41,7 +41,7 @@ use tieline_proto::{Incarnation, NodeId};
 pub use settings::{RocketMqAddress, RocketMqSettings};
 
 use crate::hosts::{self, Host};
-use crate::medium::{Engine, Fault, Medium, Pace, Queue};
+use crate::medium::{Engine, Fault, Medium, Pace, Queue, quoted};
 use connection::Connection;
 use frames::{Answer, Garbage};
 use names::Names;
@@ -51,9 +51,6 @@ use signature::Signer;
 
 /// The most bytes of a cluster's name.
 const MAX_CLUSTER: usize = 256;
-
-/// The most characters of a server's refusal that are repeated.
-const MAX_QUOTE: usize = 200;
 
 /// Why a RocketMQ broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -142,8 +139,7 @@ impl Trouble {
     /// A refusal, of a length fit for a log. Servers add lines with links to their manual.
     fn refused(answer: &Answer) -> Trouble {
         let text = answer.remark.lines().next().unwrap_or_default().trim_end();
-        let text = text.chars().take(MAX_QUOTE).flat_map(char::escape_debug).collect();
-        Trouble::Refused { code: answer.code, text }
+        Trouble::Refused { code: answer.code, text: quoted(text) }
     }
 
     /// Whether it is that the topic is not there.

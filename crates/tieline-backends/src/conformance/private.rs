@@ -1,8 +1,14 @@
-//! A server that a test has started for itself, as what the suites break.
+//! What the tests of engines have of servers: one of their own as what the suites break, names that nobody else uses on a shared one, and addresses where
+//! somebody else answers, or nobody.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use xtask::Engine;
+use xtask::{Engine, left_out};
 
 use super::outage::Server;
 
@@ -29,4 +35,45 @@ fn signal(engine: &Engine, signal: Signal) {
     for pid in engine.pids() {
         kill(Pid::from_raw(pid as i32), signal).unwrap();
     }
+}
+
+/// Whether servers are started here, and so are ours to configure and to hurt. If not, because this variable names others, it is said what
+/// is left out.
+pub fn is_private(variable: &str, broker: &str, test: &str) -> bool {
+    let is_named = std::env::var_os(variable).is_some();
+    if is_named {
+        left_out(
+            &format!("{broker}: {test}"),
+            &format!("{variable} names servers that were not started here"),
+        );
+    }
+    !is_named
+}
+
+/// A cluster's name that no other test, and no other run on the same server, has.
+pub fn fresh_cluster() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("tests-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A server of something else, which says its words to whoever comes, and waits for the other to leave. It ends with the tests.
+pub fn stranger(says: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            thread::spawn(move || {
+                if stream.write_all(says).is_ok() {
+                    let _ = stream.read_to_end(&mut Vec::new());
+                }
+            });
+        }
+    });
+    server
+}
+
+/// Where nobody listens.
+pub fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

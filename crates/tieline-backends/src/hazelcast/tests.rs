@@ -4,14 +4,14 @@
 //! then, and says so.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tieline_core::broker::{Broker, Inbound};
 use tieline_proto::NodeId;
-use xtask::{Engine, left_out};
+use xtask::Engine;
 
 use super::{HazelcastAddress, HazelcastBroker, HazelcastSettings};
+use crate::conformance::private::{self, fresh_cluster};
 use crate::conformance::{self, Fabric, Joining, outage};
 use crate::medium::Pace;
 
@@ -21,24 +21,14 @@ mod official;
 
 /// The settings of the tests: a cluster of its own, and quick canaries.
 fn settings(url: &str) -> HazelcastSettings {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Another run may use the same members at the same time.
-    let cluster = format!("tests-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let settings = HazelcastSettings::new(&cluster, HazelcastAddress::parse(url).unwrap());
+    let settings = HazelcastSettings::new(&fresh_cluster(), HazelcastAddress::parse(url).unwrap());
     let pace = Pace { canary: Duration::from_millis(500), ..settings.pace };
     HazelcastSettings { pace, ..settings }
 }
 
 /// Whether the members are ours to hurt. If not, that is said.
 fn is_private(test: &str) -> bool {
-    let is_named = std::env::var_os("TIELINE_TEST_HAZELCAST").is_some();
-    if is_named {
-        left_out(
-            &format!("the Hazelcast broker: {test}"),
-            "TIELINE_TEST_HAZELCAST names members that were not started here",
-        );
-    }
-    !is_named
+    private::is_private("TIELINE_TEST_HAZELCAST", "the Hazelcast broker", test)
 }
 
 /// Nodes of one cluster on one member.

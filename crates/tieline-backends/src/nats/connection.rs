@@ -61,6 +61,11 @@ impl Dialler {
         Dialler { address, subjects, name, share, first: AtomicUsize::new(0), tls: OnceLock::new() }
     }
 
+    /// Messages that no node has published, through all connections.
+    pub(super) fn foreign(&self) -> u64 {
+        self.subjects.foreign()
+    }
+
     pub(super) fn address(&self) -> &NatsAddress {
         &self.address
     }

@@ -10,6 +10,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tieline_core::broker::{Inbound, To};
@@ -42,6 +43,8 @@ pub(super) struct Subjects {
     one: String,
     /// The subject to this node.
     own: String,
+    /// Messages that no node has published.
+    foreign: AtomicU64,
 }
 
 impl Subjects {
@@ -49,7 +52,12 @@ impl Subjects {
         let cluster = utf8_percent_encode(cluster, PLAIN);
         let one = format!("tieline.{cluster}.one.");
         let own = format!("{one}{node}");
-        Subjects { node, all: format!("tieline.{cluster}.all"), one, own }
+        Subjects { node, all: format!("tieline.{cluster}.all"), one, own, foreign: AtomicU64::new(0) }
+    }
+
+    /// Messages that no node has published, through all connections.
+    pub(super) fn foreign(&self) -> u64 {
+        self.foreign.load(Ordering::Relaxed)
     }
 
     /// Appends the commands that subscribe to what goes to all and what goes to this node.
@@ -108,12 +116,13 @@ fn channel(subscription: u64) -> Channel {
 
 /// What hears the others over one connection.
 pub(super) struct Ear {
+    subjects: Arc<Subjects>,
     joiner: Joiner,
 }
 
 impl Ear {
-    pub(super) fn new(subjects: &Subjects) -> Self {
-        Ear { joiner: Joiner::new(subjects.node) }
+    pub(super) fn new(subjects: &Arc<Subjects>) -> Self {
+        Ear { subjects: Arc::clone(subjects), joiner: Joiner::new(subjects.node) }
     }
 
     /// Hands up what was read. What the server says of itself goes to `info`. A refusal ends it, and is told without the secret of the login.
@@ -135,6 +144,7 @@ impl Ear {
                     Came::Canary => heard.canary = true,
                     Came::Echo | Came::Part => {}
                     Came::Foreign => {
+                        self.subjects.foreign.fetch_add(1, Ordering::Relaxed);
                         tracing::debug!("Somebody who is no node has published to a subject of the cluster.")
                     }
                 },

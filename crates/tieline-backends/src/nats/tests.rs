@@ -6,15 +6,15 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tieline_core::broker::{Broker, Inbound, To};
 use tieline_proto::NodeId;
+use xtask::Engine;
 use xtask::engine::nats::Nats;
-use xtask::{Engine, left_out};
 
 use super::{NatsAddress, NatsBroker, NatsError, NatsSettings, Trouble};
+use crate::conformance::private::{self, fresh_cluster};
 use crate::conformance::{self, Fabric, Heard, Joining, Recorder, fresh_node, outage};
 use crate::medium::Pace;
 
@@ -25,12 +25,6 @@ mod servers;
 /// How long a start may take that cannot succeed.
 const SOON: Duration = Duration::from_secs(5);
 
-/// A cluster's name that no other test, and no other run on the same server, has.
-fn fresh_cluster() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("tests-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
 /// The settings of the tests: quick canaries.
 fn settings(cluster: &str, url: &str) -> NatsSettings {
     let pace = Pace { canary: Duration::from_millis(300), ..Pace::default() };
@@ -39,12 +33,7 @@ fn settings(cluster: &str, url: &str) -> NatsSettings {
 
 /// Whether servers are ours to configure and to hurt. If not, that is said.
 fn is_private(test: &str) -> bool {
-    let is_named = std::env::var_os("TIELINE_TEST_NATS").is_some();
-    if is_named {
-        let why = "TIELINE_TEST_NATS names a server that was not started here";
-        left_out(&format!("the NATS broker: {test}"), why);
-    }
-    !is_named
+    private::is_private("TIELINE_TEST_NATS", "the NATS broker", test)
 }
 
 /// A server whose configuration has these lines.

@@ -4,17 +4,17 @@
 //! for the suite; what kills or alarms a server, or asks it questions, is left out then, and says so.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tieline_core::broker::{Broker, Inbound, To};
 use tieline_proto::NodeId;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
+use xtask::Engine;
 use xtask::engine::rabbitmq::control;
-use xtask::{Engine, left_out};
 
 use super::{RabbitMqAddress, RabbitMqBroker, RabbitMqSettings};
+use crate::conformance::private::{self, fresh_cluster};
 use crate::conformance::{self, Fabric, Joining, PATIENCE, Recorder, fresh_node, outage};
 use crate::medium::Pace;
 
@@ -24,12 +24,6 @@ mod limits;
 /// Whose turn it is: one server at a time, for each is heavy, and how soon things happen is part of what is tested.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// A name that no other run uses at the same time on the same server.
-fn fresh_cluster() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("tests-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
 /// The settings of the tests: a cluster of its own, and quick canaries.
 fn settings(url: &str) -> RabbitMqSettings {
     let settings = RabbitMqSettings::new(&fresh_cluster(), RabbitMqAddress::parse(url).unwrap());
@@ -38,14 +32,8 @@ fn settings(url: &str) -> RabbitMqSettings {
 
 /// A server that is ours to hurt; if there is none, that is said.
 fn private(test: &str) -> Option<Engine> {
-    if std::env::var_os("TIELINE_TEST_RABBITMQ").is_some() {
-        left_out(
-            &format!("the RabbitMQ broker: {test}"),
-            "TIELINE_TEST_RABBITMQ names a server that was not started here",
-        );
-        return None;
-    }
-    Some(Engine::rabbitmq().start().unwrap())
+    let is_private = private::is_private("TIELINE_TEST_RABBITMQ", "the RabbitMQ broker", test);
+    is_private.then(|| Engine::rabbitmq().start().unwrap())
 }
 
 async fn start_with(settings: RabbitMqSettings) -> (RabbitMqBroker, Arc<Recorder>, NodeId) {

@@ -13,6 +13,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tieline_core::broker::{Inbound, To};
@@ -63,6 +64,8 @@ pub(super) struct Channels {
     own: String,
     /// The channel beside `all` for this node's canaries.
     watch: String,
+    /// Messages that no node has published.
+    foreign: AtomicU64,
 }
 
 impl Channels {
@@ -70,7 +73,13 @@ impl Channels {
         let cluster = utf8_percent_encode(cluster, PLAIN);
         let (all, one) = (format!("tieline:{cluster}:all"), format!("tieline:{cluster}:one:"));
         let watch = format!("tieline:{cluster}:watch:{node}:{{{all}}}");
-        Channels { kind, origin: node.0.to_be_bytes(), own: format!("{one}{node}"), all, one, watch }
+        let (origin, own) = (node.0.to_be_bytes(), format!("{one}{node}"));
+        Channels { kind, origin, own, all, one, watch, foreign: AtomicU64::new(0) }
+    }
+
+    /// What came to nothing, for [`Engine::strays`](crate::medium::Engine::strays).
+    pub(super) fn strays(&self) -> Vec<(&'static str, u64)> {
+        vec![("foreign", self.foreign.load(Ordering::Relaxed))]
     }
 
     /// The channel to all nodes.
@@ -146,6 +155,7 @@ impl Channels {
                     Came::Canary => heard.canary = true,
                     Came::Echo => {}
                     Came::Foreign => {
+                        self.foreign.fetch_add(1, Ordering::Relaxed);
                         tracing::debug!("Somebody who is no node has published to a channel of the cluster.")
                     }
                 },

@@ -195,6 +195,10 @@ impl Engine for Shards {
         self.address.server()
     }
 
+    fn strays(&self) -> Vec<(&'static str, u64)> {
+        self.channels.strays()
+    }
+
     async fn dial(&self, inbound: &dyn Inbound) -> Result<Lanes, Trouble> {
         let map = self.map().await?;
         let mut lanes = Vec::new();

@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt;
 use super::Trouble;
 use super::connection::Dialler;
 use super::resp::{self, Answer};
+use crate::medium::quoted;
 use crate::medium::stream::Stream;
 
 /// Room for commands that is kept while there are none.
@@ -153,8 +154,5 @@ impl Link {
 
 /// A text of the server, of a length and with characters fit for a log.
 pub(super) fn shown(text: &[u8]) -> String {
-    match Trouble::refused(text, None) {
-        Trouble::Refused(text) => text,
-        other => other.to_string(),
-    }
+    quoted(&String::from_utf8_lossy(text))
 }

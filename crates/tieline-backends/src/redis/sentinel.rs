@@ -131,6 +131,10 @@ impl Engine for Sentinels {
         self.address.server()
     }
 
+    fn strays(&self) -> Vec<(&'static str, u64)> {
+        self.channels.strays()
+    }
+
     async fn dial(&self, inbound: &dyn Inbound) -> Result<Stream, Trouble> {
         let master = self.find().await?;
         let dialler = Arc::new(self.dialler.to(&master)?);

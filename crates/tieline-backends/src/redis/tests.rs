@@ -4,14 +4,14 @@
 //! one with passwords or TLS, is left out then, and says so.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tieline_core::broker::{Broker, Inbound};
 use tieline_proto::NodeId;
-use xtask::{Engine, left_out};
+use xtask::Engine;
 
 use super::{RedisAddress, RedisBroker, RedisSettings};
+use crate::conformance::private::{self, fresh_cluster};
 use crate::conformance::{self, Fabric, Joining, outage};
 use crate::medium::Pace;
 
@@ -19,25 +19,15 @@ mod beginnings;
 
 /// The settings of the tests: a cluster of its own, and quick canaries.
 fn settings(url: &str) -> RedisSettings {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Another run may use the same server at the same time.
-    let cluster = format!("tests-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     RedisSettings {
         pace: Pace { canary: Duration::from_millis(300), ..Pace::default() },
-        ..RedisSettings::new(&cluster, RedisAddress::parse(url).unwrap())
+        ..RedisSettings::new(&fresh_cluster(), RedisAddress::parse(url).unwrap())
     }
 }
 
 /// Whether the server is ours to hurt. If not, that is said.
 fn is_private(test: &str) -> bool {
-    let is_named = std::env::var_os("TIELINE_TEST_REDIS").is_some();
-    if is_named {
-        left_out(
-            &format!("the Redis broker: {test}"),
-            "TIELINE_TEST_REDIS names a server that was not started here",
-        );
-    }
-    !is_named
+    private::is_private("TIELINE_TEST_REDIS", "the Redis broker", test)
 }
 
 /// Nodes of one cluster on one server.

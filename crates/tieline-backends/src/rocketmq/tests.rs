@@ -4,39 +4,29 @@
 //! suite; what kills a server is left out then, and says so.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tieline_core::broker::{Broker, Inbound};
 use tieline_proto::NodeId;
-use xtask::{Engine, left_out};
+use xtask::Engine;
 
 use super::{RocketMqAddress, RocketMqBroker, RocketMqSettings};
+use crate::conformance::private::{self, fresh_cluster};
 use crate::conformance::{self, Fabric, Joining, outage};
-use crate::medium::Pace;
+use crate::medium::{Pace, limits};
 
 mod beginnings;
 mod ways;
 
 /// The settings of the tests: a cluster of its own, and quick canaries.
 fn settings(url: &str) -> RocketMqSettings {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Another run may use the same server at the same time.
-    let cluster = format!("tests-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let settings = RocketMqSettings::new(&cluster, RocketMqAddress::parse(url).unwrap());
+    let settings = RocketMqSettings::new(&fresh_cluster(), RocketMqAddress::parse(url).unwrap());
     RocketMqSettings { pace: Pace { canary: Duration::from_millis(300), ..settings.pace }, ..settings }
 }
 
 /// Whether the server is ours to hurt. If not, that is said.
 fn is_private(test: &str) -> bool {
-    let is_named = std::env::var_os("TIELINE_TEST_ROCKETMQ").is_some();
-    if is_named {
-        left_out(
-            &format!("the RocketMQ broker: {test}"),
-            "TIELINE_TEST_ROCKETMQ names a server that was not started here",
-        );
-    }
-    !is_named
+    private::is_private("TIELINE_TEST_ROCKETMQ", "the RocketMQ broker", test)
 }
 
 /// Nodes of one cluster on one server.
@@ -67,5 +57,9 @@ async fn outlives_a_server_that_stands_still_and_one_that_is_killed() {
         let url = server.url().to_owned();
         outage::server_stands_still(&Cluster(settings(&url)), &mut server).await;
         outage::server_killed_and_back(&Cluster(settings(&url)), &mut server).await;
+        let settings = settings(&url);
+        let begin = async || beginnings::start(settings.clone()).await.unwrap();
+        limits::a_queue_is_bounded_and_forgotten(&mut server, begin, limits::QUEUE_AND_SOCKETS).await;
+        limits::it_stops_while_its_server_is_away(&mut server, begin).await;
     }
 }

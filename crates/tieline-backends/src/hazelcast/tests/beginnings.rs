@@ -2,18 +2,16 @@
 //! queue that is full, with what others publish to its topics, and at its end.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::thread;
 use std::time::Instant;
 
-use tieline_core::broker::{NotTaken, To};
+use tieline_core::broker::To;
 
 use super::super::topics::{ALL, Names};
 use super::super::{HazelcastError, Trouble, protocol};
 use super::*;
-use crate::conformance::outage::{RETURN, Server};
+use crate::conformance::private::{nobody, stranger};
 use crate::conformance::{Heard, Recorder, fresh_node};
-use crate::medium::MAX_ENVELOPE;
+use crate::medium::limits;
 
 /// How long a start may take that cannot succeed.
 const SOON: Duration = Duration::from_secs(5);
@@ -33,26 +31,6 @@ async fn trouble(url: &str) -> Trouble {
     assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
     let HazelcastError::Server { trouble, .. } = error else { panic!("{error}") };
     trouble
-}
-
-/// A server that reads a while, says something, and waits for the other to leave.
-fn stranger(says: &'static [u8]) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let _ = stream.read(&mut [0; 1024]);
-            stream.write_all(says).unwrap();
-            thread::spawn(move || stream.read_to_end(&mut Vec::new()));
-        }
-    });
-    server
-}
-
-/// Where nobody listens.
-fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// The address behind the scheme, without the cluster's name.
@@ -157,50 +135,16 @@ async fn what_others_publish_to_its_topics_is_ignored() {
     one.send(To::All, &Arc::from(&b"behind"[..])).unwrap();
     assert_eq!(heard.until_envelopes(2).await, [&b"too short"[..], b"behind"]);
     heard.with(|heard| assert!(!heard.contains(&Heard::Away)));
-    drop(other);
+    assert_eq!(other.stats().strays, [("foreign", 5)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_queue_is_bounded_and_forgotten_with_its_session() {
-    if !is_private("a full queue") {
-        return;
+async fn a_queue_is_bounded_and_it_stops_while_its_member_is_away() {
+    if is_private("a full queue, and a stop in an outage") {
+        let mut server = Engine::hazelcast().start().unwrap();
+        let settings = settings(server.url());
+        let begin = async || start(settings.clone()).await.unwrap();
+        limits::a_queue_is_bounded_and_forgotten(&mut server, begin, limits::QUEUE_AND_SOCKETS).await;
+        limits::it_stops_while_its_server_is_away(&mut server, begin).await;
     }
-    let mut server = Engine::hazelcast().start().unwrap();
-    let (broker, recorder) = start(settings(server.url())).await.unwrap();
-    let envelope: Arc<[u8]> = vec![7; 1 << 20].into();
-    let too_long: Arc<[u8]> = vec![7; MAX_ENVELOPE + 1].into();
-    assert_eq!(broker.send(To::All, &too_long), Err(NotTaken::Full));
-    server.stand_still();
-    let taken = (0..200).take_while(|_| broker.send(To::All, &envelope) == Ok(())).count();
-    // 16 MiB in the queue, and what sockets hold.
-    assert!((15..100).contains(&taken), "{taken} MiB were taken");
-    assert!(broker.overflows() >= 2);
-    recorder.until("the member to be away", |heard| heard.contains(&Heard::Away)).await;
-    assert_eq!(broker.send(To::All, &envelope), Err(NotTaken::Unreachable));
-    server.go_on();
-    let back = recorder.until("the member to be back", |heard| heard.contains(&Heard::Back));
-    tokio::time::timeout(RETURN, back).await.expect("it is back soon");
-    for _ in 0..15 {
-        assert_eq!(broker.send(To::All, &envelope), Ok(()), "there is room again");
-    }
-}
-
-#[tokio::test]
-async fn it_stops_while_its_member_is_away() {
-    if !is_private("a stop in an outage") {
-        return;
-    }
-    let mut server = Engine::hazelcast().start().unwrap();
-    let (broker, recorder) = start(settings(server.url())).await.unwrap();
-    let (standing, _) = start(settings(server.url())).await.unwrap();
-    server.stand_still();
-    let began = Instant::now();
-    standing.close();
-    standing.closed().await;
-    server.kill().unwrap();
-    recorder.until("the member to be away", |heard| heard.contains(&Heard::Away)).await;
-    broker.close();
-    broker.closed().await;
-    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
-    assert_eq!(broker.send(To::All, &Arc::from(&b"x"[..])), Err(NotTaken::Unreachable));
 }

@@ -1,7 +1,7 @@
 //! Two members of one Hazelcast cluster: nodes on both, and what becomes of them when one dies. And what is left on a member of
 //! nodes that are gone.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tieline_core::broker::To;

@@ -1,17 +1,12 @@
 //! How it begins, and how it does not: users, permissions, virtual hosts, addresses where nobody or somebody else answers. And how it
 //! stops.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::thread;
 use std::time::Instant;
-
-use tieline_core::broker::NotTaken;
 
 use super::super::{RabbitMqError, Trouble};
 use super::*;
-use crate::conformance::Heard;
-use crate::conformance::outage::Server;
+use crate::conformance::private::{nobody, stranger};
+use crate::medium::limits;
 
 /// How long a start may take that cannot succeed.
 const SOON: Duration = Duration::from_secs(5);
@@ -60,46 +55,18 @@ async fn users_permissions_and_virtual_hosts_are_checked_at_once() {
             other => panic!("{url}: {other}"),
         }
     }
-    stops_while_its_server_is_away(engine).await;
-}
-
-/// A broker stops in time whatever its server does.
-async fn stops_while_its_server_is_away(mut server: Engine) {
-    let (broker, recorder, _) = start_with(settings(server.url())).await;
-    let (standing, ..) = start_with(settings(server.url())).await;
-    server.stand_still();
-    let began = Instant::now();
-    standing.close();
-    standing.closed().await;
-    server.kill().unwrap();
-    recorder.until("the server to be away", |heard| heard.contains(&Heard::Away)).await;
-    broker.close();
-    broker.closed().await;
-    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
-    assert_eq!(broker.send(To::All, &Arc::from(&b"x"[..])), Err(NotTaken::Unreachable));
-}
-
-/// A server that reads a while, says something, and waits for the other to leave.
-fn stranger(says: &'static [u8]) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let _ = stream.read(&mut [0; 1024]);
-        stream.write_all(says).unwrap();
-        if says.is_empty() {
-            thread::park();
-        } else {
-            let _ = stream.read_to_end(&mut Vec::new());
-        }
-    });
-    server.to_string()
+    let mut server = engine;
+    let settings = settings(server.url());
+    let start = async || {
+        let (broker, recorder, _) = start_with(settings.clone()).await;
+        (broker, recorder)
+    };
+    limits::it_stops_while_its_server_is_away(&mut server, start).await;
 }
 
 #[tokio::test]
 async fn what_is_no_rabbitmq_is_told() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert!(matches!(trouble(&format!("amqp://u:hush@{nobody}")).await, Trouble::Connect(_)));
+    assert!(matches!(trouble(&format!("amqp://u:hush@{}", nobody())).await, Trouble::Connect(_)));
     assert!(matches!(trouble("amqp://no-such-host.invalid").await, Trouble::Connect(_) | Trouble::Silent));
     // A server of HTTP, one that wants TLS, and one of another version of this protocol.
     for says in

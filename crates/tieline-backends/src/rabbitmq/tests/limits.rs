@@ -3,7 +3,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex as StdMutex};
 use std::thread;
 use std::time::Instant;
 
@@ -16,8 +17,9 @@ use super::super::messages::{Messages, Said};
 use super::super::names::Names;
 use super::*;
 use crate::conformance::Heard;
-use crate::conformance::outage::{RETURN, Server};
+use crate::conformance::outage::RETURN;
 use crate::inbox::Inbox;
+use crate::medium::limits;
 use crate::tls;
 
 /// Two leases: what is left of a node that is gone must be gone by then.
@@ -145,50 +147,66 @@ async fn a_message_for_nobody_is_counted_and_nothing_else(engine: &Engine) {
 /// Passes connections on to a server, until those that there are fall silent. New ones pass.
 struct Gate {
     address: SocketAddr,
+    doors: Arc<Doors>,
+}
+
+/// Which connections pass.
+#[derive(Default)]
+struct Doors {
     /// Connections of a lower number pass nothing.
-    open_from: Arc<AtomicUsize>,
-    passed: Arc<AtomicUsize>,
+    open_from: StdMutex<usize>,
+    /// Told when they may pass again.
+    opened: Condvar,
+    /// Connections so far.
+    passed: AtomicUsize,
+}
+
+impl Doors {
+    /// Waits until this connection may pass.
+    fn wait(&self, number: usize) {
+        let open_from = self.open_from.lock().unwrap();
+        drop(self.opened.wait_while(open_from, |open_from| number < *open_from).unwrap());
+    }
 }
 
 impl Gate {
     fn before(server: SocketAddr) -> Gate {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (open_from, passed) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
-        let (is_open, count) = (Arc::clone(&open_from), Arc::clone(&passed));
+        let doors = Arc::<Doors>::default();
+        let all = Arc::clone(&doors);
         // It ends with the process of the tests.
         thread::spawn(move || {
             for client in listener.incoming() {
                 let (client, server) = (client.unwrap(), TcpStream::connect(server).unwrap());
-                let number = count.fetch_add(1, Ordering::Relaxed);
+                let number = all.passed.fetch_add(1, Ordering::Relaxed);
                 let ways = [(&client, &server), (&server, &client)];
                 for (from, to) in ways.map(|(from, to)| (from.try_clone().unwrap(), to.try_clone().unwrap()))
                 {
-                    let is_open = Arc::clone(&is_open);
-                    thread::spawn(move || carry(from, to, number, &is_open));
+                    let doors = Arc::clone(&all);
+                    thread::spawn(move || carry(from, to, number, &doors));
                 }
             }
         });
-        Gate { address, open_from, passed }
+        Gate { address, doors }
     }
 
     /// Nothing passes any more over the connections that there are.
     fn shut(&self) {
-        self.open_from.store(self.passed.load(Ordering::Relaxed), Ordering::Relaxed);
+        *self.doors.open_from.lock().unwrap() = self.doors.passed.load(Ordering::Relaxed);
     }
 
     /// All pass what they have.
     fn open(&self) {
-        self.open_from.store(0, Ordering::Relaxed);
+        *self.doors.open_from.lock().unwrap() = 0;
+        self.doors.opened.notify_all();
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, number: usize, open_from: &AtomicUsize) {
+fn carry(mut from: TcpStream, mut to: TcpStream, number: usize, doors: &Doors) {
     let mut chunk = vec![0; 16 << 10];
     loop {
-        while number < open_from.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(5));
-        }
+        doors.wait(number);
         let read = from.read(&mut chunk).unwrap_or(0);
         if read == 0 || to.write_all(&chunk[..read]).is_err() {
             let _ = to.shutdown(std::net::Shutdown::Both);
@@ -294,20 +312,11 @@ async fn a_silent_cut_leaves_no_queue_and_locks_none(engine: &Engine) {
 }
 
 async fn a_queue_is_bounded_by_what_is_not_confirmed(mut server: Engine) {
-    let (broker, recorder, _) = start_with(settings(server.url())).await;
-    let envelope: Arc<[u8]> = vec![7; 1 << 20].into();
-    server.stand_still();
-    let taken = (0..200).take_while(|_| broker.send(To::All, &envelope) == Ok(())).count();
+    let settings = settings(server.url());
+    let start = async || {
+        let (broker, recorder, _) = start_with(settings.clone()).await;
+        (broker, recorder)
+    };
     // What sockets hold is not confirmed either.
-    assert_eq!(taken, 15, "16 MiB, and what each costs beside its bytes");
-    assert!(broker.overflows() >= 1 && broker.stats().queued_bytes > 15 << 20);
-    recorder.until("the server to be away", |heard| heard.contains(&Heard::Away)).await;
-    assert_eq!(broker.send(To::All, &envelope), Err(NotTaken::Unreachable));
-    assert_eq!(broker.stats().queued_bytes, 0, "what waited is forgotten");
-    server.go_on();
-    let back = recorder.until("the server to be back", |heard| heard.contains(&Heard::Back));
-    timeout(RETURN, back).await.expect("it is back soon");
-    for _ in 0..15 {
-        assert_eq!(broker.send(To::All, &envelope), Ok(()), "there is room again");
-    }
+    limits::a_queue_is_bounded_and_forgotten(&mut server, start, limits::QUEUE).await;
 }

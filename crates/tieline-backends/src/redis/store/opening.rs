@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tieline_core::store::StoreId;
 
+use super::super::Trouble;
 use super::super::connection::Dialler;
 use super::super::link::{Link, shown};
 use super::super::resp::Answer;
-use super::super::{MAX_QUOTE, Trouble};
 use super::settings::RedisStoreSettings;
 
 /// How the keys of a store are laid out; raised with every change that older programs would not understand.
@@ -149,7 +149,7 @@ fn fit(hello: &Answer<'_>) -> Result<(), Unfit> {
 
 fn text(answer: &Answer<'_>) -> Option<String> {
     match answer {
-        Answer::Text(text) => Some(String::from_utf8_lossy(text).chars().take(MAX_QUOTE).collect()),
+        Answer::Text(text) => Some(shown(text)),
         _ => None,
     }
 }

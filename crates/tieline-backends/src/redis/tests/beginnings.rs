@@ -1,19 +1,16 @@
 //! How it begins, and how it does not: users, databases, addresses where nobody or somebody else answers. And what a session
 //! does with a queue that is full, with a connection that is cut, and at its end.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::thread;
 use std::time::Instant;
 
-use tieline_core::broker::{NotTaken, To};
+use tieline_core::broker::To;
 use xtask::engine::redis::ask;
 
 use super::super::{RedisError, Trouble};
 use super::*;
-use crate::conformance::outage::{RETURN, Server};
+use crate::conformance::private::{nobody, stranger};
 use crate::conformance::{Heard, Recorder, fresh_node};
-use crate::medium::MAX_ENVELOPE;
+use crate::medium::limits;
 
 /// How long a start may take that cannot succeed.
 const SOON: Duration = Duration::from_secs(5);
@@ -71,27 +68,9 @@ async fn users_passwords_and_databases_are_checked_at_once() {
     }
 }
 
-/// A server that reads a while, says something, and waits for the other to leave.
-fn stranger(says: &'static [u8]) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let _ = stream.read(&mut [0; 1024]);
-        stream.write_all(says).unwrap();
-        if !says.is_empty() {
-            let _ = stream.read_to_end(&mut Vec::new());
-        } else {
-            thread::park();
-        }
-    });
-    server.to_string()
-}
-
 #[tokio::test]
 async fn what_is_no_redis_is_told() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert!(matches!(trouble(&format!("redis://{nobody}")).await, Trouble::Connect(_)));
+    assert!(matches!(trouble(&format!("redis://{}", nobody())).await, Trouble::Connect(_)));
     assert!(matches!(trouble("redis://no-such-host.invalid").await, Trouble::Connect(_) | Trouble::Silent));
     let http = stranger(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     assert!(matches!(trouble(&format!("redis://{http}")).await, Trouble::Garbage));
@@ -126,46 +105,43 @@ async fn a_cut_connection_is_made_anew() {
 }
 
 #[tokio::test]
-async fn a_queue_is_bounded_and_forgotten_with_its_session() {
-    if !is_private("a full queue") {
-        return;
+async fn what_strangers_publish_is_counted_and_done_with() {
+    let engine = Engine::redis().start().unwrap();
+    let settings = settings(engine.url());
+    let cluster = settings.cluster.clone();
+    let (node, recorder) = (fresh_node("n"), Recorder::new());
+    let inbound = Arc::clone(&recorder) as Arc<dyn Inbound>;
+    let broker = RedisBroker::start(settings.clone(), &node, inbound).await.unwrap();
+    let (other, _) = start_with(settings).await.unwrap();
+    let own = format!("tieline:{cluster}:one:{}", node.incarnation);
+    for channel in [&format!("tieline:{cluster}:all"), &own] {
+        for payload in ["\"\"", "short", "seven77"] {
+            let heard = ask(engine.url(), &format!("PUBLISH {channel} {payload}")).unwrap();
+            assert!(heard.starts_with(':') && heard != ":0", "{heard}");
+        }
     }
-    let mut server = Engine::redis().start().unwrap();
-    let (broker, recorder) = start(server.url()).await.unwrap();
-    let envelope: Arc<[u8]> = vec![7; 1 << 20].into();
-    let too_long: Arc<[u8]> = vec![7; MAX_ENVELOPE + 1].into();
-    assert_eq!(broker.send(To::All, &too_long), Err(NotTaken::Full));
-    server.stand_still();
-    let taken = (0..200).take_while(|_| broker.send(To::All, &envelope) == Ok(())).count();
-    // 16 MiB in the queue, and what sockets hold.
-    assert!((15..100).contains(&taken), "{taken} MiB were taken");
-    assert!(broker.overflows() >= 2);
-    recorder.until("the server to be away", |heard| heard.contains(&Heard::Away)).await;
-    assert_eq!(broker.send(To::All, &envelope), Err(NotTaken::Unreachable));
-    server.go_on();
-    let back = recorder.until("the server to be back", |heard| heard.contains(&Heard::Back));
-    tokio::time::timeout(RETURN, back).await.expect("it is back soon");
-    for _ in 0..15 {
-        assert_eq!(broker.send(To::All, &envelope), Ok(()), "there is room again");
+    assert_eq!(other.send(To::One(node.incarnation), &Arc::from(&b"a node's"[..])), Ok(()));
+    assert_eq!(recorder.until_envelopes(1).await, [b"a node's"]);
+    assert_eq!(recorder.heard().len(), 1, "it was away");
+    assert_eq!(broker.stats().strays, [("foreign", 6)]);
+}
+
+#[tokio::test]
+async fn a_queue_is_bounded_and_forgotten_with_its_session() {
+    if is_private("a full queue") {
+        let mut server = Engine::redis().start().unwrap();
+        let settings = settings(server.url());
+        let start = async || start_with(settings.clone()).await.unwrap();
+        limits::a_queue_is_bounded_and_forgotten(&mut server, start, limits::QUEUE_AND_SOCKETS).await;
     }
 }
 
 #[tokio::test]
 async fn it_stops_while_its_server_is_away() {
-    if !is_private("a stop in an outage") {
-        return;
+    if is_private("a stop in an outage") {
+        let mut server = Engine::redis().start().unwrap();
+        let settings = settings(server.url());
+        let start = async || start_with(settings.clone()).await.unwrap();
+        limits::it_stops_while_its_server_is_away(&mut server, start).await;
     }
-    let mut server = Engine::redis().start().unwrap();
-    let (broker, recorder) = start(server.url()).await.unwrap();
-    let (standing, _) = start(server.url()).await.unwrap();
-    server.stand_still();
-    let began = Instant::now();
-    standing.close();
-    standing.closed().await;
-    server.kill().unwrap();
-    recorder.until("the server to be away", |heard| heard.contains(&Heard::Away)).await;
-    broker.close();
-    broker.closed().await;
-    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
-    assert_eq!(broker.send(To::All, &Arc::from(&b"x"[..])), Err(NotTaken::Unreachable));
 }

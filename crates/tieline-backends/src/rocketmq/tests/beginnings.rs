@@ -1,9 +1,6 @@
 //! How it begins, and how it does not: keys, addresses where nobody or somebody else answers, names that no topic may have. And what
 //! somebody else sends to the cluster's topic, and what is left on the server.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::thread;
 use std::time::Instant;
 
 use tieline_core::broker::To;
@@ -14,6 +11,7 @@ use super::super::names::Names;
 use super::super::signature::{Fields, Signer};
 use super::super::{RocketMqError, Trouble, messages, questions};
 use super::*;
+use crate::conformance::private::{nobody, stranger};
 use crate::conformance::{Recorder, fresh_node};
 
 /// How long a start may take that cannot succeed.
@@ -38,26 +36,9 @@ async fn trouble(url: &str) -> Trouble {
     trouble
 }
 
-/// A server that reads a while, says something, and waits for the other to leave.
-fn stranger(says: &'static [u8]) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let _ = stream.read(&mut [0; 1024]);
-        stream.write_all(says).unwrap();
-        if !says.is_empty() {
-            let _ = stream.read_to_end(&mut Vec::new());
-        } else {
-            thread::park();
-        }
-    });
-    server.to_string()
-}
-
 #[tokio::test]
 async fn what_is_no_rocketmq_is_told() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     assert!(matches!(trouble(&format!("rocketmq://{nobody}")).await, Trouble::Connect { .. }));
     let unknown = trouble("rocketmq://no-such-host.invalid").await;
     assert!(matches!(unknown, Trouble::Connect { .. } | Trouble::Silent), "{unknown}");
