@@ -475,6 +475,13 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn directories_by_the_ring() {
+        directory::suite_of(&directory::Ringed, MemoryExchange::links).await;
+        directory::suite_of(&directory::Ringed, MemoryExchange::medium).await;
+        directory::suite_of(&directory::Ringed, MemoryExchange::crossing).await;
+    }
+
+    #[tokio::test]
     async fn a_medium_within_one_process() {
         broker(MemoryExchange::medium).await;
         broker(MemoryExchange::crossing).await;

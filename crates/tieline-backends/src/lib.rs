@@ -82,6 +82,7 @@ pub use pause::pause;
 pub use rabbitmq::{RabbitMqAddress, RabbitMqBroker, RabbitMqError, RabbitMqSettings};
 #[cfg(feature = "redis")]
 pub use redis::cluster::RedisClusterBroker;
+pub use redis::directory::{RedisDirectory, RedisDirectorySettings};
 #[cfg(feature = "redis")]
 pub use redis::registry::{RedisRegistry, RedisRegistrySettings};
 #[cfg(feature = "redis")]

@@ -28,6 +28,7 @@
 mod channels;
 pub mod cluster;
 mod connection;
+pub mod directory;
 mod link;
 pub mod registry;
 mod resp;

@@ -33,7 +33,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::broker::{Broker, BrokerStats, Inbound};
-use crate::directory::{Directory, Replicated};
+use crate::directory::{Asked, Choice, Directory, Replicated, Ringed};
 use crate::latency::Latency;
 use crate::node::Node;
 use crate::registry::{Heartbeat, Registry};
@@ -65,6 +65,10 @@ pub struct Cluster {
     started: Instant,
     engines: OnceLock<Engines>,
     directory: Arc<dyn Directory>,
+    /// Whether it does by the members.
+    goes_by_members: bool,
+    /// The same, where it asks.
+    asked: Option<Arc<Asked>>,
     /// Held while an envelope is handed to the broker, so that numbers leave in order.
     numbers: Mutex<Numbers>,
     seen: Mutex<Seen>,
@@ -103,6 +107,8 @@ pub struct ClusterSettings {
     pub registry: Option<Arc<dyn Registry>>,
     /// How messages go to the others.
     pub routing: Routing,
+    /// Which nodes hold a user. The same for all members.
+    pub directory: Choice,
 }
 
 /// What the cluster stands on, once it is there.
@@ -138,10 +144,21 @@ impl Cluster {
         settings: ClusterSettings,
         connect: impl FnOnce(Arc<dyn Inbound>) -> F,
     ) -> Result<(Arc<Cluster>, ClusterTask), E> {
-        let ClusterSettings { times, registry, routing } = settings;
+        let ClusterSettings { times, registry, routing, directory } = settings;
         let (words, heard) = mpsc::channel(WORDS);
         let statements = Arc::<Statements>::default();
-        let users = Arc::new(Replicated::new(node.id().incarnation, Arc::clone(&statements)));
+        let (directory, asked): (Arc<dyn Directory>, _) = match directory {
+            Choice::Replicated => {
+                (Arc::new(Replicated::new(node.id().incarnation, Arc::clone(&statements))), None)
+            }
+            Choice::Asked(asked) => {
+                asked.state_by(Arc::clone(&statements));
+                (Arc::clone(&asked) as Arc<dyn Directory>, Some(asked))
+            }
+            Choice::Ringed(hash) => {
+                (Arc::new(Ringed::new(node.id().clone(), hash, Arc::clone(&statements))), None)
+            }
+        };
         node.logins().state_by(Arc::clone(&statements));
         node.presence().state_by(Arc::clone(&statements));
         let cluster = Arc::new(Cluster {
@@ -150,7 +167,9 @@ impl Cluster {
             times,
             started: Instant::now(),
             engines: OnceLock::new(),
-            directory: Arc::clone(&users) as Arc<dyn Directory>,
+            goes_by_members: directory.goes_by_members(),
+            directory,
+            asked,
             numbers: Mutex::default(),
             seen: Mutex::default(),
             order: Mutex::default(),
@@ -175,7 +194,7 @@ impl Cluster {
         cluster.engines.set(engines).ok().expect("a cluster is started once");
         node.set_cluster(Arc::clone(&cluster));
         let stop = Arc::new(Notify::new());
-        let attendant = Attendant::new(Arc::clone(&cluster), Arc::clone(&node), heartbeat, users);
+        let attendant = Attendant::new(Arc::clone(&cluster), Arc::clone(&node), heartbeat);
         let task = tokio::spawn(attendant.run(heard, Arc::clone(&stop)));
         Ok((cluster, ClusterTask { task, stop }))
     }
@@ -243,6 +262,21 @@ impl Cluster {
     /// Which nodes hold a user.
     pub fn directory(&self) -> &Arc<dyn Directory> {
         &self.directory
+    }
+
+    /// The directory, where it asks a table on a server.
+    pub fn asked(&self) -> Option<&Arc<Asked>> {
+        self.asked.as_ref()
+    }
+
+    /// Users that this node states to all others.
+    pub fn stated_users(&self) -> usize {
+        self.statements.users()
+    }
+
+    /// Whether another member has another directory, so that neither finds the other's users by its own.
+    pub fn has_other_directories(&self) -> bool {
+        self.peer_view().apart().next().is_some()
     }
 
     fn broker(&self) -> &Arc<dyn Broker> {

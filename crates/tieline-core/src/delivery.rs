@@ -34,7 +34,7 @@ pub struct Delivery {
     /// Whom to.
     pub to: SmallVec<[Target; 1]>,
     /// Where that is one user and nobody else, the node with the newest claim, as the origin knew when it sent the message: that one
-    /// holds it for a user who is on the way.
+    /// holds it for a user who is on the way. Where it did not know, whoever claims the user does.
     pub newest: Option<Incarnation>,
     /// Whether it was held for a user on the way: only connections that came since, and have it not, get it.
     pub handed_on: bool,
@@ -59,6 +59,8 @@ pub struct Receipt {
     unreachable: AtomicU64,
     /// Users for whom a log keeps it.
     queued: AtomicU64,
+    /// Users of whom it was not known whether anybody holds them.
+    doubtful: AtomicU64,
     /// Whether the answer was given, by the last who answered or because the time was up.
     done: AtomicBool,
     reply_to: ReplyTo,
@@ -85,6 +87,8 @@ pub struct Outcome {
     pub unreachable: u64,
     /// Users without a connection, for whom a log keeps it until they come back.
     pub queued: u64,
+    /// Named users of whom it was not known whether anybody holds them: they are unknown where nobody was reached.
+    pub doubtful: u64,
 }
 
 impl Outcome {
@@ -128,6 +132,7 @@ impl Receipt {
             unknown: AtomicU64::new(known.unknown),
             unreachable: AtomicU64::new(known.unreachable),
             queued: AtomicU64::new(known.queued),
+            doubtful: AtomicU64::new(known.doubtful),
             done: AtomicBool::new(false),
             reply_to,
         })
@@ -139,15 +144,20 @@ impl Receipt {
         self.unknown.fetch_add(outcome.unknown, Ordering::Relaxed);
         self.unreachable.fetch_add(outcome.unreachable, Ordering::Relaxed);
         self.queued.fetch_add(outcome.queued, Ordering::Relaxed);
+        self.doubtful.fetch_add(outcome.doubtful, Ordering::Relaxed);
         if self.missing.fetch_sub(1, Ordering::AcqRel) > 1 {
             return None;
         }
-        let outcome = Outcome {
+        let mut outcome = Outcome {
             delivered: self.delivered.load(Ordering::Relaxed),
             unknown: self.unknown.load(Ordering::Relaxed),
             unreachable: self.unreachable.load(Ordering::Relaxed),
             queued: self.queued.load(Ordering::Relaxed),
+            doubtful: self.doubtful.load(Ordering::Relaxed),
         };
+        if (outcome.delivered, outcome.unknown, outcome.unreachable) == (0, 0, 0) {
+            outcome.unknown = std::mem::take(&mut outcome.doubtful);
+        }
         self.finish(Some(outcome))
     }
 

@@ -14,7 +14,7 @@ use tieline_proto::envelope::Held;
 use tieline_proto::{HubName, Incarnation, UserId};
 
 use crate::cluster::Statements;
-use crate::directory::{Claimed, Claims, Standing};
+use crate::directory::{Claim, Claimed, Claims, Standing, Until};
 use crate::logs::matches;
 
 /// How many connections a user may have in a hub, in the whole cluster.
@@ -104,17 +104,17 @@ impl Logins {
         let number = |newest: Option<&crate::directory::Holder>| {
             newest.map_or(1, |newest| newest.claim.saturating_add(1))
         };
-        let state = |number| match self.statements.get() {
+        let state = |number, _: Claim<'_>| match self.statements.get() {
             Some(statements) => statements.claim(hub, place.held(), number),
             None => 0,
         };
-        let (number, stated) = self.claims.claim(hub, place, number, state);
-        Claimed { number, stated }
+        let (number, read) = self.claims.claim(hub, place, number, state);
+        Claimed { number, until: Until { read, settled: 0 } }
     }
 
     /// It has ended.
     pub(crate) fn release(&self, hub: &HubName, login: &Login) {
-        self.claims.release(hub, &login.place, login.number, |newest| {
+        self.claims.release(hub, &login.place, login.number, |newest, _| {
             if let Some(statements) = self.statements.get() {
                 statements.restate(hub, login.place.held(), newest);
             }

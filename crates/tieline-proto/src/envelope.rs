@@ -172,6 +172,14 @@ pub struct Beat {
     /// Whether it gives its clients away and takes no new ones.
     #[serde(default)]
     pub draining: bool,
+    /// What it calls its directory: only those that call theirs the same find each other's users by it.
+    #[serde(default = "replicated")]
+    pub directory: Box<str>,
+}
+
+/// The directory of a node that says nothing of it.
+fn replicated() -> Box<str> {
+    "replicated".into()
 }
 
 /// The weight of a node that says nothing of it.
@@ -218,6 +226,11 @@ pub enum Rare {
     Drain,
     /// The number of the last envelope that the origin said to the receiver alone.
     Tail(u64),
+    /// What the receiver remembers of where these users are is old; all that it remembers, where none is named. It answers that it
+    /// has forgotten what has a number other than 0.
+    Stale(Vec<(u64, HubName, UserId)>),
+    /// The origin has forgotten what it was told is stale, under these numbers.
+    Forgotten(Vec<u64>),
     /// The origin stops.
     Goodbye,
 }

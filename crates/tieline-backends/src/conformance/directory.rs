@@ -1,19 +1,38 @@
-//! What every directory must do, on the one that stands over any broker: claims are known to all, in one order everywhere,
-//! a release takes back its own claim alone, and a dead node holds nobody.
+//! What every directory must do, over any broker: whoever is told that the others know of its claim is found by them, claims have
+//! one order everywhere, a release takes back its own claim alone, and a dead node holds nobody.
+//!
+//! A directory may not know who holds a user, and then says who may: it is right when the truth is covered, and nobody is named who
+//! holds nothing.
 
-use tieline_core::directory::Claimed;
+use std::sync::atomic::Ordering;
+
+use tieline_core::directory::{Beside, Claimed};
 use tieline_proto::{HubName, Incarnation, UserId};
 
 use super::Fabric;
-use super::seat::{LONG, SHORT, Seat, eventually, leave_all, sit, sit_together};
+use super::dice::Dice;
+use super::outage::Server;
+use super::seat::{LONG, SHORT, Seat, eventually, leave_all, sit_together_with, sit_with};
 
-/// The whole suite. Each part joins nodes of its own to the fabric that `new` makes.
+pub use super::seat::{Directories, DirectoryEngine, Opened, Replicated, Ringed};
+
+/// The whole suite, for the directory that is there if nothing else is chosen. Each part joins nodes of its own to the fabric that
+/// `new` makes.
 pub async fn suite<F: Fabric>(new: impl Fn() -> F) {
-    a_claim_is_known_until_it_is_released(&new()).await;
-    claims_of_many_have_one_order(&new()).await;
-    a_release_names_its_claim(&new()).await;
-    a_dead_node_holds_nobody(&new()).await;
-    who_comes_late_knows_all(&new()).await;
+    suite_of(&Replicated, new).await;
+}
+
+/// The whole suite, for any directories.
+pub async fn suite_of<F: Fabric>(directories: &dyn Directories, new: impl Fn() -> F) {
+    a_claim_is_known_until_it_is_released(&new(), directories).await;
+    claims_of_many_have_one_order(&new(), directories).await;
+    a_release_names_its_claim(&new(), directories).await;
+    a_dead_node_holds_nobody(&new(), directories).await;
+    who_comes_late_knows_all(&new(), directories).await;
+    for seed in 0..3 {
+        who_is_told_is_found(&new(), directories, seed).await;
+        nobody_is_lost_while_members_come_and_go(&new(), directories, seed).await;
+    }
 }
 
 fn hub() -> HubName {
@@ -28,35 +47,61 @@ fn claim(seat: &Seat, number: usize) -> Claimed {
     seat.directory().claim(&hub(), &user(number))
 }
 
+fn release(seat: &Seat, number: usize, claim: u64) {
+    seat.directory().release(&hub(), &user(number), claim);
+}
+
+/// The nodes that a seat knows to hold a user, newest first.
 fn holders(seat: &Seat, number: usize) -> Vec<Incarnation> {
-    seat.directory().holders(&hub(), &user(number)).iter().map(|holder| holder.node).collect()
+    seat.directory().find(&hub(), &user(number)).holders.iter().map(|holder| holder.node).collect()
+}
+
+/// Whether a seat knows that these hold a user, newest first, and nobody else: those that may are no mistake.
+fn is_held_by(seat: &Seat, number: usize, wanted: &[Incarnation]) -> bool {
+    let found = seat.directory().find(&hub(), &user(number));
+    let known: Vec<Incarnation> = found.holders.iter().map(|holder| holder.node).collect();
+    match found.beside {
+        Beside::Nobody => known == wanted,
+        Beside::One(node) => known == wanted || [known, vec![node]].concat() == wanted,
+        Beside::Anybody => false,
+    }
 }
 
 /// Waits until all of them know these holders of a user, newest first.
 async fn until_held(seats: &[Seat], number: usize, wanted: &[Incarnation]) {
     for seat in seats {
         let wish = format!("user {number} to be held by {wanted:?} at {}", seat.id);
-        eventually(&wish, || holders(seat, number) == wanted).await;
+        eventually(&wish, || is_held_by(seat, number, wanted)).await;
     }
 }
 
+/// Whether a message to a user, sent at a seat now, goes to a node.
+fn covers(seat: &Seat, number: usize, node: Incarnation) -> bool {
+    let found = seat.directory().find(&hub(), &user(number));
+    found.holders.iter().any(|holder| holder.node == node)
+        || found.beside == Beside::Anybody
+        || found.beside == Beside::One(node)
+        || seat.cluster().peers().iter().any(|peer| peer.id.incarnation == node && peer.is_apart)
+}
+
 /// From the claim on the node itself, and soon all others, know it; after the release nobody does. Hubs do not touch.
-pub async fn a_claim_is_known_until_it_is_released(fabric: &dyn Fabric) {
-    let seats = sit_together(fabric, &["a", "b", "c"], LONG).await;
+pub async fn a_claim_is_known_until_it_is_released(fabric: &dyn Fabric, directories: &dyn Directories) {
+    let seats = sit_together_with(fabric, directories, &["a", "b", "c"], LONG).await;
     let Claimed { number, .. } = claim(&seats[0], 0);
     assert_eq!(holders(&seats[0], 0), [seats[0].incarnation()]);
+    assert!(seats[0].directory().is_claimed(&hub(), &user(0)) && !seats[1].directory().is_claimed(&hub(), &user(0)));
     until_held(&seats, 0, &[seats[0].incarnation()]).await;
     let other = HubName::new("other").expect("names of tests keep the rule");
-    assert!(seats[1].directory().holders(&other, &user(0)).is_empty());
-    seats[0].directory().release(&hub(), &user(0), number);
+    assert!(seats[1].directory().find(&other, &user(0)).holders.is_empty());
+    release(&seats[0], 0, number);
     until_held(&seats, 0, &[]).await;
     leave_all(seats).await;
 }
 
 /// Whatever the nodes knew of each other when they claimed, in the end all have the same order.
-pub async fn claims_of_many_have_one_order(fabric: &dyn Fabric) {
+pub async fn claims_of_many_have_one_order(fabric: &dyn Fabric, directories: &dyn Directories) {
     const USERS: usize = 200;
-    let seats = sit_together(fabric, &["a", "b", "c"], LONG).await;
+    let seats = sit_together_with(fabric, directories, &["a", "b", "c"], LONG).await;
     for number in 0..USERS {
         for turn in 0..seats.len() {
             claim(&seats[(number + turn) % seats.len()], number);
@@ -64,24 +109,24 @@ pub async fn claims_of_many_have_one_order(fabric: &dyn Fabric) {
     }
     for number in 0..USERS {
         eventually("one order everywhere", || {
-            let first = seats[0].directory().holders(&hub(), &user(number));
+            let first = seats[0].directory().find(&hub(), &user(number)).holders;
             let is_whole = first.len() == seats.len();
-            is_whole && seats.iter().all(|seat| seat.directory().holders(&hub(), &user(number)) == first)
+            is_whole && seats.iter().all(|seat| seat.directory().find(&hub(), &user(number)).holders == first)
         })
         .await;
     }
     // One that knows of all others is the newest everywhere.
     claim(&seats[1], 0);
     eventually("the newest claim to be first", || {
-        seats.iter().all(|seat| holders(seat, 0)[0] == seats[1].incarnation())
+        seats.iter().all(|seat| holders(seat, 0).first() == Some(&seats[1].incarnation()))
     })
     .await;
     leave_all(seats).await;
 }
 
 /// An older connection's end does not end the claim of a newer one, here or elsewhere.
-pub async fn a_release_names_its_claim(fabric: &dyn Fabric) {
-    let seats = sit_together(fabric, &["a", "b"], LONG).await;
+pub async fn a_release_names_its_claim(fabric: &dyn Fabric, directories: &dyn Directories) {
+    let seats = sit_together_with(fabric, directories, &["a", "b"], LONG).await;
     let [a, b] = [seats[0].incarnation(), seats[1].incarnation()];
     let first = claim(&seats[0], 0).number;
     until_held(&seats, 0, &[a]).await;
@@ -90,18 +135,18 @@ pub async fn a_release_names_its_claim(fabric: &dyn Fabric) {
     let third = claim(&seats[0], 0).number;
     until_held(&seats, 0, &[a, b]).await;
     assert!(first < second && second < third);
-    seats[0].directory().release(&hub(), &user(0), first);
-    seats[1].directory().release(&hub(), &user(0), third);
-    seats[1].directory().release(&hub(), &user(0), second);
+    release(&seats[0], 0, first);
+    release(&seats[1], 0, third);
+    release(&seats[1], 0, second);
     until_held(&seats, 0, &[a]).await;
-    seats[0].directory().release(&hub(), &user(0), third);
+    release(&seats[0], 0, third);
     until_held(&seats, 0, &[]).await;
     leave_all(seats).await;
 }
 
 /// What a dead node claimed is gone with its lease; what others claim to the same users is not.
-pub async fn a_dead_node_holds_nobody(fabric: &dyn Fabric) {
-    let mut seats = sit_together(fabric, &["a", "b", "c"], SHORT).await;
+pub async fn a_dead_node_holds_nobody(fabric: &dyn Fabric, directories: &dyn Directories) {
+    let mut seats = sit_together_with(fabric, directories, &["a", "b", "c"], SHORT).await;
     let dead = seats.pop().expect("three sat down");
     claim(&dead, 0);
     claim(&dead, 1);
@@ -115,14 +160,166 @@ pub async fn a_dead_node_holds_nobody(fabric: &dyn Fabric) {
 }
 
 /// Who comes late reads what was claimed before.
-pub async fn who_comes_late_knows_all(fabric: &dyn Fabric) {
-    let mut seats = sit_together(fabric, &["a", "b"], LONG).await;
+pub async fn who_comes_late_knows_all(fabric: &dyn Fabric, directories: &dyn Directories) {
+    let mut seats = sit_together_with(fabric, directories, &["a", "b"], LONG).await;
     for number in 0..100 {
         claim(&seats[number % 2], number);
     }
-    seats.push(sit(fabric, "late", LONG).await);
+    seats.push(sit_with(fabric, directories, "late", LONG).await);
     for number in 0..100 {
         until_held(&seats, number, &[seats[number % 2].incarnation()]).await;
     }
     leave_all(seats).await;
+}
+
+/// Claims and releases in any order: once a node has waited for the others, each of them sends to it whom it claims, and goes on doing
+/// so; in the end all know the same.
+pub async fn who_is_told_is_found(fabric: &dyn Fabric, directories: &dyn Directories, seed: u64) {
+    const USERS: u64 = 5;
+    let seats = sit_together_with(fabric, directories, &["a", "b", "c"], LONG).await;
+    let mut dice = Dice(seed);
+    let mut live: Vec<(usize, usize, u64)> = Vec::new();
+    for turn in 0..200 {
+        let at = dice.below(seats.len() as u64) as usize;
+        let number = dice.below(USERS) as usize;
+        // What others remember must not be believed for longer than it is true.
+        seats.iter().for_each(|seat| drop(holders(seat, number)));
+        if dice.below(2) == 0 && !live.is_empty() {
+            let (at, number, claim) = live.swap_remove(dice.below(live.len() as u64) as usize);
+            release(&seats[at], number, claim);
+            continue;
+        }
+        live.push((at, number, claim(&seats[at], number).number));
+        seats[at].cluster().all_read().await;
+        for seat in seats.iter().filter(|seat| seat.id != seats[at].id) {
+            assert!(
+                covers(seat, number, seats[at].incarnation()),
+                "seed {seed}, turn {turn}: {} does not send to {} whom it claims",
+                seat.id,
+                seats[at].id
+            );
+        }
+    }
+    for seat in &seats {
+        assert_eq!(seat.cluster().counters().unread.load(Ordering::Relaxed), 0, "seed {seed}");
+    }
+    until_true(&seats, &live).await;
+    leave_all(seats).await;
+}
+
+/// Waits until all seats know exactly the holders that these claims make.
+async fn until_true(seats: &[Seat], live: &[(usize, usize, u64)]) {
+    for number in 0..=live.iter().map(|(_, number, _)| *number).max().unwrap_or(0) {
+        let mut wanted: Vec<Incarnation> = live
+            .iter()
+            .filter(|(_, of, _)| *of == number)
+            .filter_map(|(at, ..)| seats.get(*at))
+            .map(Seat::incarnation)
+            .collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let is_true = |seat: &Seat| {
+            let mut known = holders(seat, number);
+            known.sort_unstable();
+            is_held_by(seat, number, &holders(seat, number)) && known == wanted
+                || wanted.len() == 1 && is_held_by(seat, number, &wanted)
+        };
+        eventually("everybody to know the truth", || seats.iter().all(is_true)).await;
+    }
+}
+
+/// Nodes come and go while users are claimed: at no moment does a node that all see fail to send to another that holds a user.
+pub async fn nobody_is_lost_while_members_come_and_go(
+    fabric: &dyn Fabric,
+    directories: &dyn Directories,
+    seed: u64,
+) {
+    const USERS: usize = 30;
+    let mut seats = sit_together_with(fabric, directories, &["a", "b"], LONG).await;
+    let stay = seats.len();
+    for number in 0..USERS {
+        claim(&seats[number % stay], number);
+    }
+    for seat in &seats {
+        seat.cluster().all_read().await;
+    }
+    let mut dice = Dice(seed);
+    let check = |seats: &[Seat]| {
+        for number in 0..USERS {
+            let holder = seats[number % stay].incarnation();
+            for seat in seats[..stay].iter().filter(|seat| seat.incarnation() != holder) {
+                assert!(covers(seat, number, holder), "seed {seed}: {} has lost user {number}", seat.id);
+            }
+        }
+    };
+    for turn in 0..4 {
+        if dice.below(2) == 0 || seats.len() == stay {
+            seats.push(sit_with(fabric, directories, &format!("guest-{turn}"), LONG).await);
+        } else {
+            seats.swap_remove(stay).leave().await;
+        }
+        let count = seats.len() - 1;
+        while !seats.iter().all(|seat| seat.cluster().peers().len() == count) {
+            check(&seats);
+            tokio::task::yield_now().await;
+        }
+        check(&seats);
+    }
+    let live: Vec<(usize, usize, u64)> = (0..USERS).map(|number| (number % stay, number, 0)).collect();
+    until_true(&seats, &live).await;
+    leave_all(seats).await;
+}
+
+/// The server of the directories is killed and comes back, and stands still: meanwhile whoever claims is found as well, and afterwards
+/// all know the same. The broker of the fabric is another one.
+pub async fn outlives_its_server(fabric: &dyn Fabric, directories: &dyn Directories, server: &mut dyn Server) {
+    let seats = sit_together_with(fabric, directories, &["a", "b", "c"], LONG).await;
+    let is_up = |wanted: bool| {
+        let seats = &seats;
+        async move {
+            let is_so = |seat: &Seat| seat.cluster().asked().is_some_and(|asked| asked.is_up() == wanted);
+            eventually("the directory to notice", || seats.iter().all(is_so)).await;
+        }
+    };
+    let mut live = Vec::new();
+    let mut number = 0;
+    let mut claim_all = async |live: &mut Vec<(usize, usize, u64)>| {
+        for at in 0..seats.len() {
+            for of in [number, 0] {
+                live.push((at, of, claim(&seats[at], of).number));
+                seats[at].cluster().all_read().await;
+                for seat in seats.iter().filter(|seat| seat.id != seats[at].id) {
+                    assert!(covers(seat, of, seats[at].incarnation()), "{} and user {of}", seat.id);
+                }
+            }
+            number += 1;
+        }
+    };
+    claim_all(&mut live).await;
+    for is_killed in [true, false] {
+        if is_killed { server.kill() } else { server.stand_still() }
+        claim_all(&mut live).await;
+        is_up(false).await;
+        claim_all(&mut live).await;
+        let (at, of, number) = live.swap_remove(0);
+        release(&seats[at], of, number);
+        if is_killed { server.restart() } else { server.go_on() }
+        claim_all(&mut live).await;
+        is_up(true).await;
+        claim_all(&mut live).await;
+        until_true(&seats, &live).await;
+        // Nothing is stated to all any more.
+        until_quiet(&seats).await;
+    }
+    for seat in &seats {
+        assert_eq!(seat.cluster().counters().unread.load(Ordering::Relaxed), 0);
+    }
+    leave_all(seats).await;
+}
+
+/// Waits until no user is stated to all nodes: the table has them.
+async fn until_quiet(seats: &[Seat]) {
+    for seat in seats {
+        eventually("all to be settled", || seat.cluster().stated_users() == 0).await;
+    }
 }

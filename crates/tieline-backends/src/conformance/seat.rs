@@ -1,11 +1,12 @@
 //! A member of a cluster over any broker, without clients: what the suites of registries and directories look at.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tieline_core::broker::Broker;
-use tieline_core::directory::Directory;
+use tieline_core::directory::{Choice, Directory};
 use tieline_core::registry::{Member, Registration, Registry, SharedView};
 use tieline_core::token::Keys;
 use tieline_core::{
@@ -33,10 +34,61 @@ pub(super) struct Seat {
     broker: Arc<dyn Broker>,
     task: ClusterTask,
     switchboard: Switchboard<Operator>,
+    /// What serves its directory.
+    engine: Option<Box<dyn DirectoryEngine>>,
+}
+
+/// The directory of a node, and what serves it.
+pub struct Opened {
+    /// The directory.
+    pub choice: Choice,
+    /// What serves it, if anything has to.
+    pub engine: Option<Box<dyn DirectoryEngine>>,
+}
+
+/// What serves the directory of one node. Dropped, it says nothing more.
+pub trait DirectoryEngine: Send {
+    /// Says goodbye and ends.
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// Something that opens directories of one kind for the nodes of one cluster.
+pub trait Directories: Send + Sync {
+    /// Opens that of a node, whose lease is this long.
+    fn open(&self, me: NodeId, lease: Duration) -> Pin<Box<dyn Future<Output = Opened> + Send + '_>>;
+}
+
+/// The directory that nodes have if nothing else is chosen.
+pub struct Replicated;
+
+impl Directories for Replicated {
+    fn open(&self, _: NodeId, _: Duration) -> Pin<Box<dyn Future<Output = Opened> + Send + '_>> {
+        Box::pin(std::future::ready(Opened { choice: Choice::Replicated, engine: None }))
+    }
+}
+
+/// The directory by the ring.
+pub struct Ringed;
+
+impl Directories for Ringed {
+    fn open(&self, _: NodeId, _: Duration) -> Pin<Box<dyn Future<Output = Opened> + Send + '_>> {
+        let choice = Choice::Ringed(tieline_core::ring::RingHash::default());
+        Box::pin(std::future::ready(Opened { choice, engine: None }))
+    }
 }
 
 /// Takes a seat at a fabric, under a name.
 pub(super) async fn sit(fabric: &dyn Fabric, name: &str, lease: Duration) -> Seat {
+    sit_with(fabric, &Replicated, name, lease).await
+}
+
+/// The same, with another directory.
+pub(super) async fn sit_with(
+    fabric: &dyn Fabric,
+    directories: &dyn Directories,
+    name: &str,
+    lease: Duration,
+) -> Seat {
     let settings = NodeSettings {
         name: NodeName::new(name).expect("names of tests keep the rule"),
         shards: 1,
@@ -50,7 +102,8 @@ pub(super) async fn sit(fabric: &dyn Fabric, name: &str, lease: Duration) -> Sea
     let id = node.id().clone();
     let times = ClusterTimes { beat: BEAT, lease, ..ClusterTimes::default() };
     node.describe(Registration { client_url: url(name), ..Registration::default() });
-    let settings = ClusterSettings { times, ..ClusterSettings::default() };
+    let Opened { choice, engine } = directories.open(id.clone(), lease).await;
+    let settings = ClusterSettings { times, directory: choice, ..ClusterSettings::default() };
     let mut joined = None;
     let connect = async |inbound| {
         let broker = fabric.join(id.clone(), inbound).await;
@@ -59,14 +112,24 @@ pub(super) async fn sit(fabric: &dyn Fabric, name: &str, lease: Duration) -> Sea
     };
     let Ok((cluster, task)) = Cluster::start(node, settings, connect).await;
     let broker = joined.expect("a cluster that started has its broker");
-    Seat { id, cluster, broker, task, switchboard }
+    Seat { id, cluster, broker, task, switchboard, engine }
 }
 
 /// Takes seats under these names, each of which sees all others.
 pub(super) async fn sit_together(fabric: &dyn Fabric, names: &[&str], lease: Duration) -> Vec<Seat> {
+    sit_together_with(fabric, &Replicated, names, lease).await
+}
+
+/// The same, with other directories.
+pub(super) async fn sit_together_with(
+    fabric: &dyn Fabric,
+    directories: &dyn Directories,
+    names: &[&str],
+    lease: Duration,
+) -> Vec<Seat> {
     let mut seats: Vec<Seat> = Vec::new();
     for name in names {
-        seats.push(sit(fabric, name, lease).await);
+        seats.push(sit_with(fabric, directories, name, lease).await);
     }
     let refs: Vec<&Seat> = seats.iter().collect();
     all_see_each_other(&refs).await;
@@ -89,6 +152,10 @@ pub(super) fn url(name: &str) -> String {
 impl Seat {
     pub(super) fn registry(&self) -> &Arc<dyn Registry> {
         self.cluster.registry()
+    }
+
+    pub(super) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
     }
 
     pub(super) fn directory(&self) -> &Arc<dyn Directory> {
@@ -122,14 +189,22 @@ impl Seat {
 
     /// Says goodbye and stops.
     pub(super) async fn leave(self) {
+        if let Some(engine) = &self.engine {
+            engine.close().await;
+        }
+        self.end().await;
+    }
+
+    async fn end(self) {
         self.task.stop().await;
         self.switchboard.stop(1001, "The suite is over.").expect("no shard failed");
     }
 
     /// Is gone without a word.
-    pub(super) async fn die(self) {
+    pub(super) async fn die(mut self) {
+        self.engine = None;
         self.broker.close();
-        self.leave().await;
+        self.end().await;
     }
 }
 

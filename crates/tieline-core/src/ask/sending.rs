@@ -93,6 +93,9 @@ impl Node {
             let key = key.unwrap_or_else(|| id.into());
             return keep(logs, delivery, key, wants).await;
         }
+        if let Some(cluster) = self.cluster() {
+            cluster.seek(&delivery).await;
+        }
         let route = self.route(&delivery);
         if route.is_nowhere() {
             self.forward(&delivery, &route);

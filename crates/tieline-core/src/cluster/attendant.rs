@@ -19,7 +19,7 @@ use super::roster::{Roster, Stated};
 use super::{Cluster, lock};
 use crate::broker::To;
 use crate::command::{Command, Then};
-use crate::directory::Replicated;
+use crate::directory::{Fellow, Until};
 use crate::node::Node;
 use crate::registry::{
     Due, Heartbeat, MAX_WEIGHT, Met, Neighbour, Neighbours, NodeState, Registration, Registry, Sign, Standing,
@@ -59,12 +59,12 @@ pub(super) enum Word {
     Wish(Incarnation, u64, String),
     Gap(Incarnation),
     Goodbye(Incarnation),
-    Wait(u64, Address, Then),
+    Wait(Until, Address, Then),
 }
 
-/// A connection that waits for the others to have read a version.
+/// A connection that waits for the others to know of it.
 struct Wait {
-    version: u64,
+    until: Until,
     since: Instant,
     address: Address,
     then: Then,
@@ -81,8 +81,6 @@ pub(super) struct Attendant {
     /// Who is there as far as deliveries go, and what feeds it: the cluster follows what it says by `members` alone.
     heartbeat: Arc<Heartbeat>,
     members: watch::Receiver<Neighbours>,
-    /// The directory, as what it is fed by.
-    users: Arc<Replicated>,
     /// What the members state.
     copies: HashMap<Incarnation, Copy>,
     /// Connections that wait, the longest first.
@@ -106,7 +104,6 @@ impl Attendant {
         cluster: Arc<Cluster>,
         node: Arc<Node>,
         heartbeat: Arc<Heartbeat>,
-        users: Arc<Replicated>,
     ) -> Self {
         Attendant {
             reports_peers: cluster.broker().reports_peers(),
@@ -115,7 +112,6 @@ impl Attendant {
             is_away: false,
             members: heartbeat.neighbours(),
             heartbeat,
-            users,
             copies: HashMap::new(),
             waits: Vec::new(),
             to_confirm: HashSet::new(),
@@ -152,6 +148,7 @@ impl Attendant {
             self.node.end_displaced();
             self.compare_stores();
             self.say_due();
+            self.tell_stale();
             self.tell_changes();
             self.confirm();
             self.show_peers();
@@ -184,7 +181,7 @@ impl Attendant {
                 part.iter().for_each(|(_, what, _)| self.doubt(what));
                 let tables = Tables {
                     interest: &self.cluster.interest,
-                    users: &self.users,
+                    users: self.cluster.directory.as_ref(),
                     logins: self.node.logins(),
                     presence: self.node.presence(),
                 };
@@ -209,8 +206,8 @@ impl Attendant {
                 return;
             }
             Word::Gap(node) => return self.gap(node),
-            Word::Wait(version, address, then) => {
-                return self.waits.push(Wait { version, since: Instant::now(), address, then });
+            Word::Wait(until, address, then) => {
+                return self.waits.push(Wait { until, since: Instant::now(), address, then });
             }
         }
         self.follow_members();
@@ -293,6 +290,7 @@ impl Attendant {
         }
         if let Some(copy) = self.copies.get_mut(&node) {
             copy.store = Some(beat.store);
+            copy.announced = Some((beat.version, beat.directory));
             self.stores_changed = true;
             let taken = copy.compare(beat.version, beat.digest);
             self.peers_changed = true;
@@ -315,7 +313,7 @@ impl Attendant {
         let Some(copy) = self.copies.get_mut(&node) else { return };
         let tables = Tables {
             interest: &self.cluster.interest,
-            users: &self.users,
+            users: self.cluster.directory.as_ref(),
             logins: self.node.logins(),
             presence: self.node.presence(),
         };
@@ -390,6 +388,9 @@ impl Attendant {
         self.heartbeat.tick(now);
         self.cluster.has_namesake.store(self.heartbeat.has_namesake(now), Ordering::Relaxed);
         self.cluster.end_waits(&self.node);
+        if let Some(asked) = self.cluster.asked() {
+            asked.tick(now);
+        }
         self.cluster.look_after_travellers(&self.node, now);
         for settled in self.cluster.receipts.give_up(times.receipt) {
             self.node.settle(settled);
@@ -441,6 +442,7 @@ impl Attendant {
             program: sign.registration.version,
             placement: sign.registration.placement,
             draining: sign.registration.state == NodeState::Draining,
+            directory: self.cluster.directory.name(),
             last_to_all: lock(&self.cluster.numbers).last(To::All),
             version,
             digest,
@@ -503,12 +505,51 @@ impl Attendant {
     }
 
     fn show_peers(&mut self) {
-        if std::mem::take(&mut self.peers_changed) {
-            let complete = |node| self.copies.get(&node).is_some_and(|copy| copy.is_complete);
-            let peer = |member: &Neighbour| Peer::new(member, complete(member.id.incarnation));
-            let peers = self.members.borrow().iter().map(peer).collect();
+        if !std::mem::take(&mut self.peers_changed) {
+            return;
+        }
+        let members = self.members.borrow().clone();
+        let directory = Arc::clone(&self.cluster.directory);
+        let mut show = |own: &str| {
+            let peer = |member: &Neighbour| {
+                let copy = self.copies.get(&member.id.incarnation);
+                let complete = copy.is_some_and(|copy| copy.is_complete);
+                // One that has not said what its directory is has no users yet that others should know of, but for a ring, which is
+                // another one as soon as it is there.
+                let is_apart = match copy.and_then(Copy::directory) {
+                    Some(name) => name != own,
+                    None => directory.goes_by_members(),
+                };
+                Peer::new(member, complete, is_apart)
+            };
+            let peers = members.iter().map(peer).collect();
             let mut shown = self.cluster.peers.write().unwrap_or_else(PoisonError::into_inner);
             *shown = Arc::new(Peers::new(peers));
+        };
+        let fellows: Vec<Fellow> = members.iter().map(|member| self.fellow(member)).collect();
+        if directory.meet(&fellows, self.node.registration().weight, &mut show) {
+            // Who goes by another ring from now on says so at once.
+            self.say_beat(To::All, false);
+        }
+    }
+
+    /// A member, as the directory has to know it.
+    fn fellow(&self, member: &Neighbour) -> Fellow {
+        let node = member.id.incarnation;
+        Fellow {
+            name: member.id.name.as_str().into(),
+            node,
+            weight: member.registration.weight,
+            directory: self.copies.get(&node).and_then(Copy::directory).map(Into::into),
+        }
+    }
+
+    /// Tells other nodes that what they remember of users is old.
+    fn tell_stale(&self) {
+        let Some(asked) = self.cluster.asked() else { return };
+        for (node, word) in asked.words() {
+            // One that cannot be told is told later, or is not a member any more.
+            let _ = self.cluster.say(node.map_or(To::All, To::One), &word.into());
         }
     }
 
@@ -524,7 +565,7 @@ impl Attendant {
         let read = self.cluster.statements.was_read(read);
         let limit = self.cluster.times.read;
         for wait in std::mem::take(&mut self.waits) {
-            let is_read = wait.version <= read;
+            let is_read = self.cluster.is_known(wait.until, read);
             if !is_read && wait.since.elapsed() < limit {
                 self.waits.push(wait);
                 continue;
@@ -539,7 +580,7 @@ impl Attendant {
                 // Its shard has no room now: tried again with the next turn.
                 Err(refused) => {
                     let (then, _) = *refused;
-                    self.waits.push(Wait { version: wait.version, since, address, then });
+                    self.waits.push(Wait { until: wait.until, since, address, then });
                 }
             }
         }

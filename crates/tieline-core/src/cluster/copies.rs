@@ -7,7 +7,7 @@ use tieline_proto::{HubName, Incarnation};
 
 use super::interest::Interest;
 use super::roster::{Roster, Stated};
-use crate::directory::Replicated;
+use crate::directory::Directory;
 use crate::logins::Logins;
 use crate::presence::Presence;
 
@@ -41,13 +41,15 @@ pub(super) struct Copy {
     pub(super) gap_notice: Option<Instant>,
     /// The id of its store, if it has one; nothing before its first beat.
     pub(super) store: Option<Option<String>>,
+    /// What it calls its directory, and the version of its roster when it said so.
+    pub(super) announced: Option<(u64, Box<str>)>,
 }
 
 /// The tables that follow from all copies.
 #[derive(Clone, Copy)]
 pub(super) struct Tables<'a> {
     pub(super) interest: &'a Interest,
-    pub(super) users: &'a Replicated,
+    pub(super) users: &'a dyn Directory,
     pub(super) logins: &'a Logins,
     pub(super) presence: &'a Presence,
 }
@@ -87,6 +89,12 @@ impl Copy {
         }
         self.is_complete = self.roster.version() == version && self.roster.digest() == digest;
         if self.is_complete { Taken::Followed } else { Taken::Lacking }
+    }
+
+    /// What it calls its directory, where all is known that it had stated when it said so.
+    pub(super) fn directory(&self) -> Option<&str> {
+        let (version, name) = self.announced.as_ref()?;
+        (self.is_complete && self.roster.version() >= *version).then_some(name)
     }
 
     /// Whether it is time to ask for the whole; taken as asked.

@@ -23,10 +23,12 @@ pub struct Peer {
     pub is_vouched: bool,
     /// Whether all that it holds is known here.
     pub complete: bool,
+    /// Whether it has another directory: its users are not in this node's.
+    pub is_apart: bool,
 }
 
 impl Peer {
-    pub(crate) fn new(member: &Neighbour, complete: bool) -> Self {
+    pub(crate) fn new(member: &Neighbour, complete: bool, is_apart: bool) -> Self {
         let lost = match member.standing {
             Standing::Reached => None,
             Standing::Lost(since) | Standing::Vouched(since) => Some(since),
@@ -39,6 +41,7 @@ impl Peer {
             lost,
             is_vouched: matches!(member.standing, Standing::Vouched(_)),
             complete,
+            is_apart,
         }
     }
 
@@ -50,35 +53,44 @@ impl Peer {
 
 /// The nodes whose lease runs, this one not among them.
 #[derive(Debug, Default)]
-pub(crate) struct Peers(Vec<Peer>);
+pub(crate) struct Peers {
+    all: Vec<Peer>,
+    has_apart: bool,
+}
 
 impl Peers {
     pub(crate) fn new(peers: Vec<Peer>) -> Self {
-        Peers(peers)
+        Peers { has_apart: peers.iter().any(|peer| peer.is_apart), all: peers }
     }
 
     pub(crate) fn all(&self) -> &[Peer] {
-        &self.0
+        &self.all
     }
 
     /// Whether nobody else is there.
     pub(crate) fn is_alone(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// Whether all that the others hold is known.
     pub(crate) fn complete(&self) -> bool {
-        self.0.iter().all(|peer| peer.complete)
+        self.all.iter().all(|peer| peer.complete)
     }
 
     /// Those of which it is not.
     pub(crate) fn incomplete(&self) -> impl Iterator<Item = Incarnation> {
-        self.0.iter().filter(|peer| !peer.complete).map(|peer| peer.id.incarnation)
+        self.all.iter().filter(|peer| !peer.complete).map(|peer| peer.id.incarnation)
+    }
+
+    /// Those that have another directory.
+    pub(crate) fn apart(&self) -> impl Iterator<Item = Incarnation> {
+        let some: &[Peer] = if self.has_apart { &self.all } else { &[] };
+        some.iter().filter(|peer| peer.is_apart).map(|peer| peer.id.incarnation)
     }
 
     /// The node of this incarnation.
     pub(crate) fn get(&self, node: Incarnation) -> Option<&Peer> {
-        self.0.iter().find(|peer| peer.id.incarnation == node)
+        self.all.iter().find(|peer| peer.id.incarnation == node)
     }
 
     pub(crate) fn is_reached(&self, node: Incarnation) -> bool {

@@ -203,6 +203,18 @@ impl Cluster {
             Rare::Replaced(hub, id, user) => node.end_replaced(hub, id, user),
             Rare::Drain => node.request_drain(),
             Rare::Tail(number) => self.note_tail(origin, Channel::One, number),
+            Rare::Stale(stale) => {
+                if let Some(asked) = self.asked()
+                    && let Some(answer) = asked.hear_stale(&stale)
+                {
+                    let _ = self.say(To::One(origin), &answer.into());
+                }
+            }
+            Rare::Forgotten(numbers) => {
+                if let Some(asked) = self.asked() {
+                    asked.hear_forgotten(origin, &numbers);
+                }
+            }
             Rare::Goodbye => self.tell(Word::Goodbye(origin)),
         }
     }

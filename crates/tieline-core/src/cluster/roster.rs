@@ -51,6 +51,11 @@ impl Roster {
         self.entries.iter().map(|((hub, what), details)| (hub.clone(), what.clone(), details.claim))
     }
 
+    /// How many users are held.
+    pub(crate) fn users(&self) -> usize {
+        self.entries.keys().filter(|(_, what)| matches!(what, Held::User(_))).count()
+    }
+
     /// Whether the entry is held.
     pub(crate) fn holds(&self, hub: &HubName, what: &Held) -> bool {
         self.entries.contains_key(&(hub.clone(), what.clone()))

@@ -1,5 +1,6 @@
 //! Sending: where a message has to go, and handing it to the broker, on the thread of whoever sends.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -7,9 +8,12 @@ use tieline_proto::envelope::{Envelope, Header, Message, Rare};
 use tieline_proto::{ConnectionId, HubName, Incarnation, UserId};
 
 use super::numbers::Afters;
+use super::peers::Peers;
 use super::{Cluster, Nodes, Peer, Routing, lock};
 use crate::broker::{NotTaken, To};
 use crate::delivery::{Delivery, Outcome, Target};
+use crate::directory::asked::PATIENCE;
+use crate::directory::{Beside, Whereabouts};
 use crate::node::{Elsewhere, Node};
 use crate::transit::Due;
 
@@ -41,23 +45,29 @@ impl Cluster {
     /// Whether a user or a group may be held by another node, so that a message to it has to be kept.
     pub(crate) fn may_hold_user(&self, hub: &HubName, user: &str) -> bool {
         let peers = self.peer_view();
-        !peers.is_alone()
-            && (self.is_broadcast() || !peers.complete() || self.elsewhere(hub, user).next().is_some())
+        !peers.is_alone() && (self.is_broadcast() || !peers.complete() || self.is_elsewhere(peers, hub, user))
     }
 
     /// Whether no other node holds a user. Nobody knows where what a node holds is not known whole.
     pub(crate) fn is_held_by_nobody_else(&self, hub: &HubName, user: &str) -> bool {
-        self.peer_view().complete() && self.elsewhere(hub, user).next().is_none()
+        let peers = self.peer_view();
+        peers.is_alone() || peers.complete() && !self.is_elsewhere(peers, hub, user)
     }
 
-    /// The other nodes that hold a user.
-    fn elsewhere(&self, hub: &HubName, user: &str) -> impl Iterator<Item = Incarnation> {
+    /// Whether other nodes hold a user, or may.
+    fn is_elsewhere(&self, peers: Arc<Peers>, hub: &HubName, user: &str) -> bool {
         let me = self.id.incarnation;
-        self.directory
-            .holders(hub, user)
-            .into_iter()
-            .map(|holder| holder.node)
-            .filter(move |node| *node != me)
+        let found = self.directory.find(hub, user);
+        let peers = self.peers_after(peers);
+        found.beside != Beside::Nobody
+            || found.holders.iter().any(|holder| holder.node != me)
+            || peers.apart().next().is_some()
+    }
+
+    /// The peers as everybody sees them after something was found in a directory: one that goes by the members is shown those of another
+    /// mind first.
+    fn peers_after(&self, before: Arc<Peers>) -> Arc<Peers> {
+        if self.goes_by_members { self.peer_view() } else { before }
     }
 
     /// As [`Cluster::may_hold_user`], for a group.
@@ -91,9 +101,9 @@ impl Cluster {
     /// `present` telling of each whether this node holds it.
     /// Where somebody `may_travel`, it tells for whom the message is to be held here.
     pub(crate) fn route(&self, delivery: &Delivery, may_travel: bool, present: &[bool]) -> Elsewhere {
-        let peers = self.peer_view();
+        let mut peers = self.peer_view();
         let mut nodes = Nodes::new();
-        let (mut unknown, me) = (0, self.id.incarnation);
+        let (mut unknown, mut doubtful, me) = (0, 0, self.id.incarnation);
         let (mut newest, mut held) = (None, None);
         let may_travel = may_travel && delivery.to.len() == 1 && delivery.message.position.is_none();
         let hub = delivery.hub.name();
@@ -110,13 +120,28 @@ impl Cluster {
                     peers.incomplete().for_each(&mut add);
                 }
                 Target::User(user) => {
-                    let holders = self.directory.holders(hub, user);
+                    let Whereabouts { holders, beside } = self.directory.find(hub, user);
+                    peers = self.peers_after(peers);
                     holders.iter().filter(|holder| holder.node != me).for_each(|holder| add(holder.node));
-                    let first = holders.first().map(|holder| holder.node);
+                    peers.apart().for_each(&mut add);
+                    match beside {
+                        Beside::Nobody => {}
+                        Beside::One(node) => add(node),
+                        Beside::Anybody => peers.all().iter().for_each(|peer| add(peer.id.incarnation)),
+                    }
+                    let is_certain = beside == Beside::Nobody && peers.apart().next().is_none();
+                    let first = holders.first().map(|holder| holder.node).filter(|_| is_certain);
                     newest = first.filter(|_| delivery.to.len() == 1);
-                    if may_travel && first == Some(me) && !is_here {
+                    if !is_certain && !is_here && holders.is_empty() && delivery.to.len() == 1 {
+                        doubtful = 1;
+                    }
+                    let is_mine = match is_certain {
+                        true => first == Some(me),
+                        false => holders.iter().any(|holder| holder.node == me),
+                    };
+                    if may_travel && is_mine && !is_here {
                         held = Some(user.clone());
-                    } else if !is_here && holders.iter().all(|holder| holder.node == me) {
+                    } else if !is_here && is_certain && holders.iter().all(|holder| holder.node == me) {
                         // Not found only where the view is complete; otherwise the others are asked.
                         peers.incomplete().for_each(&mut add);
                         unknown += u64::from(peers.complete());
@@ -142,17 +167,18 @@ impl Cluster {
             let reached = peers.all().iter().filter(|peer| peer.is_reached());
             nodes = reached.map(|peer| peer.id.incarnation).collect();
         }
-        Elsewhere { nodes, members: peers.all().len(), unreachable, unknown, newest, held }
+        Elsewhere { nodes, members: peers.all().len(), unreachable, unknown, doubtful, newest, held }
     }
 
     /// The user for whom a message is to be held here: one that this node claims without having a connection, as `present` tells, and of
-    /// whom the message's origin knew no newer claim. A message to several targets is held for nobody: its shards look for each of
+    /// whom the message's origin knew no newer claim. Where the origin did not know who has the newest, each that claims holds it, and who
+    /// is given it twice knows it by its id. A message to several targets is held for nobody: its shards look for each of
     /// them once more.
     pub(crate) fn traveller(&self, delivery: &Delivery, present: &[bool]) -> Option<UserId> {
         let me = self.id.incarnation;
         let ([Target::User(user)], [false]) = (&delivery.to[..], present) else { return None };
-        let holders = self.directory.holders(delivery.hub.name(), user);
-        let is_mine = delivery.newest == Some(me) && holders.iter().any(|holder| holder.node == me);
+        let may_be_mine = delivery.newest.is_none_or(|newest| newest == me);
+        let is_mine = may_be_mine && self.directory.is_claimed(delivery.hub.name(), user);
         is_mine.then(|| user.clone())
     }
 
@@ -163,7 +189,7 @@ impl Cluster {
         }
         let me = self.id.incarnation;
         let newest = |hub: &HubName, user: &UserId| {
-            let newest = self.directory.holders(hub, user).first().map(|newest| newest.node);
+            let newest = self.directory.find(hub, user).holders.first().map(|newest| newest.node);
             newest.filter(|node| *node != me)
         };
         for due in node.transit().due(now, newest) {
@@ -181,6 +207,31 @@ impl Cluster {
                 }
                 Due::Release(hub, user, claim) => self.release_user(&hub, &user, claim),
             }
+        }
+    }
+
+    /// Waits until it is known where a message's users are, at most [`PATIENCE`]: who waits can tell exactly what becomes of it. Without
+    /// that the message would go to all nodes.
+    pub(crate) async fn seek(&self, delivery: &Delivery) {
+        let Some(asked) = self.asked.as_ref().filter(|_| !self.is_alone()) else { return };
+        let hub = delivery.hub.name();
+        // All are asked for, not only those up to the first that is not known.
+        let is_sought = || {
+            let users = delivery.to.iter().filter_map(|target| match target {
+                Target::User(user) => Some(user),
+                _ => None,
+            });
+            users.filter(|user| asked.is_sought(hub, user)).count() > 0
+        };
+        let mut answers = asked.answers();
+        // What is not known by then goes to all.
+        drop(tokio::time::timeout(PATIENCE, answers.wait_for(|_| !is_sought())).await);
+    }
+
+    /// Has it looked up where a user is, who will be sent to.
+    pub(crate) fn seek_early(&self, hub: &HubName, user: &UserId) {
+        if let Some(asked) = &self.asked {
+            asked.is_sought(hub, user);
         }
     }
 

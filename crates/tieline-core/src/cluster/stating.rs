@@ -13,7 +13,7 @@ use super::attendant::Word;
 use super::roster::Roster;
 use super::{Cluster, lock};
 use crate::command::Then;
-use crate::directory::Claimed;
+use crate::directory::{Claimed, Until};
 
 /// What this node states to the others. Entered by the shards, told by the cluster's task.
 #[derive(Default)]
@@ -21,7 +21,8 @@ pub(crate) struct Statements {
     own: Mutex<Own>,
     /// Wakes the task: there is something to tell, or the broker went or came.
     pub(super) changed: Notify,
-    /// The version that every node which is reached has read, for those that wait for it outside the shards.
+    /// The version that every node which is reached has read, for those that wait outside the shards. Touched too when the
+    /// directory has settled something.
     read: watch::Sender<u64>,
 }
 
@@ -39,15 +40,15 @@ struct Own {
 pub(crate) enum Known {
     /// They do, or there are none.
     Yes,
-    /// They will when they have read this version.
-    At(u64),
+    /// They will then.
+    At(Until),
 }
 
 impl Known {
     /// When both are known.
     pub(crate) fn and(self, other: Known) -> Known {
         match (self, other) {
-            (Known::At(one), Known::At(other)) => Known::At(one.max(other)),
+            (Known::At(one), Known::At(other)) => Known::At(one.and(other)),
             (Known::Yes, known) | (known, Known::Yes) => known,
         }
     }
@@ -122,16 +123,26 @@ impl Statements {
         own.read = version.unwrap_or(own.roster.version());
         let read = own.read;
         drop(own);
-        self.read.send_if_modified(|shown| std::mem::replace(shown, read) != read);
+        self.read.send_replace(read);
         read
+    }
+
+    /// Users that are stated.
+    pub(super) fn users(&self) -> usize {
+        lock(&self.own).roster.users()
+    }
+
+    /// Wakes the task.
+    pub(crate) fn wake(&self) {
+        self.changed.notify_one();
     }
 }
 
 impl Cluster {
     /// A connection of this node belongs to a user from now on. Returns when the others know, and the claim's number.
     pub(crate) fn hold_user(&self, hub: &HubName, user: &UserId) -> (Known, u64) {
-        let Claimed { number, stated } = self.directory.claim(hub, user);
-        (self.known_at(stated), number)
+        let Claimed { number, until } = self.directory.claim(hub, user);
+        (self.known_at(until), number)
     }
 
     /// It does no longer.
@@ -141,7 +152,7 @@ impl Cluster {
 
     /// A connection of this node is in a group from now on. Returns when the others know.
     pub(crate) fn hold_group(&self, hub: &HubName, group: GroupName) -> Known {
-        self.known_at(self.statements.hold(hub, group))
+        self.known_at(Until { read: self.statements.hold(hub, group), settled: 0 })
     }
 
     /// It is no longer.
@@ -159,18 +170,23 @@ impl Cluster {
         self.statements.release_connection(hub, id);
     }
 
-    /// When the others have read a version of what this node states.
-    pub(crate) fn known_at(&self, version: u64) -> Known {
-        if version == 0 || self.peer_view().is_alone() { Known::Yes } else { Known::At(version) }
+    /// When the others know what this node has claimed or stated.
+    pub(crate) fn known_at(&self, until: Until) -> Known {
+        if until == Until::default() || self.peer_view().is_alone() { Known::Yes } else { Known::At(until) }
     }
 
-    /// Tells the connection's shard to go on when the others have read a version, or the time is up.
+    /// Whether they do, given the version of this node's statements that they have read.
+    pub(super) fn is_known(&self, until: Until, read: u64) -> bool {
+        until.read <= read && self.asked.as_ref().is_none_or(|asked| asked.is_settled(until.settled, read))
+    }
+
+    /// Tells the connection's shard to go on when the others know, or the time is up.
     ///
     /// # Errors
     /// What is to be done, when the task is too far behind to wait: then it is done without the promise, and
     /// counted.
-    pub(crate) fn when_read(&self, version: u64, address: Address, then: Then) -> Result<(), Then> {
-        match self.words.try_send(Word::Wait(version, address, then)) {
+    pub(crate) fn when_read(&self, until: Until, address: Address, then: Then) -> Result<(), Then> {
+        match self.words.try_send(Word::Wait(until, address, then)) {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.counters.unread.fetch_add(1, Ordering::Relaxed);
@@ -184,14 +200,17 @@ impl Cluster {
 
     /// Waits until the nodes that are reached have read all that this one has stated so far, or the time is up, which
     /// is counted.
-    pub(crate) async fn all_read(&self) {
+    pub async fn all_read(&self) {
         let version = self.statements.version();
         if self.is_alone() {
             return;
         }
         let since = Instant::now();
+        let last = self.asked.as_ref().map_or(0, |asked| asked.last_number());
         let mut read = self.statements.read.subscribe();
-        let all = read.wait_for(|read| *read >= version);
+        let all = read.wait_for(|read| {
+            *read >= version && self.asked.as_ref().is_none_or(|asked| asked.are_settled(last, *read))
+        });
         if tokio::time::timeout(self.times.read, all).await.is_err() {
             self.counters.unread.fetch_add(1, Ordering::Relaxed);
         }

@@ -77,6 +77,10 @@ impl Clerk {
         for target in &delivery.to {
             let Some(retention) = self.logs.retention(target) else { continue };
             let Some(log) = log_of(hub, target) else { continue };
+            if let (Target::User(user), Some(cluster)) = (target, self.node.cluster()) {
+                // It is looked up while the store works.
+                cluster.seek_early(hub, user);
+            }
             let body: Arc<[u8]> = match (target, &delivery.message.way) {
                 // By several ways: each log says its own.
                 (Target::Group(group), Way::Server) => {
@@ -214,8 +218,11 @@ impl Clerk {
             filter: delivery.filter.clone(),
             receipt: receipt.cloned(),
         };
+        if let Some(cluster) = self.node.cluster() {
+            cluster.seek(&part).await;
+        }
         let route = self.node.route(&part);
-        let mut known = newly_known(&route, away);
+        let mut known = Outcome { doubtful: 0, ..newly_known(&route, away) };
         if let (Target::User(user), true) = (&part.to[0], known.unknown > 0) {
             self.tell_queued(&part, user);
             known = Outcome { unknown: 0, queued: 1, ..known };
@@ -273,6 +280,9 @@ impl Clerk {
         away: &mut Nodes,
     ) {
         let mut live = Delivery { to, receipt: receipt.cloned(), ..delivery };
+        if let Some(cluster) = self.node.cluster() {
+            cluster.seek(&live).await;
+        }
         let route = self.node.route(&live);
         if let Some(receipt) = receipt {
             receipt.await_more(route.answers() + 1);

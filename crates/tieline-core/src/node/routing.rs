@@ -38,12 +38,14 @@ pub(crate) struct Elsewhere {
     pub(crate) members: usize,
     /// Those that there is no way to.
     pub(crate) unreachable: Nodes,
-    /// Where the only target is a user, the node with the newest claim.
+    /// Where the only target is a user, the node with the newest claim, if that is known.
     pub(crate) newest: Option<Incarnation>,
     /// The user who is on the way to this node or from it, and the only target: the message is held.
     pub(crate) held: Option<UserId>,
     /// Named users and connections that nobody holds, as far as is known.
     pub(crate) unknown: u64,
+    /// A named user, the only target, of whom it is not known whether anybody holds it.
+    pub(crate) doubtful: u64,
 }
 
 impl Route {
@@ -54,7 +56,8 @@ impl Route {
     /// What can be told before anybody has answered.
     pub(crate) fn known(&self) -> Outcome {
         let unreachable = self.elsewhere.unreachable.len() as u64;
-        Outcome { unknown: self.elsewhere.unknown, unreachable, ..Outcome::default() }
+        let Elsewhere { unknown, doubtful, .. } = self.elsewhere;
+        Outcome { unknown, unreachable, doubtful, ..Outcome::default() }
     }
 
     pub(crate) fn is_nowhere(&self) -> bool {

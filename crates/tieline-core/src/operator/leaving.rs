@@ -14,6 +14,7 @@ use tieline_websocket::Kind;
 
 use super::Operator;
 use crate::command::Command;
+use crate::directory::Beside;
 use crate::hub::Hub;
 use crate::node::{Node, Overloaded};
 use crate::session::Session;
@@ -131,8 +132,8 @@ impl Operator {
         hub: &Arc<Hub>,
         user: &UserId,
     ) {
-        let holders = self.node.cluster().map(|cluster| cluster.directory().holders(hub.name(), user));
-        if holders.is_some_and(|holders| holders.len() > 1) {
+        let found = self.node.cluster().map(|cluster| cluster.directory().find(hub.name(), user));
+        if found.is_some_and(|found| found.holders.len() > 1 || found.beside != Beside::Nobody) {
             self.fresh.add(address, unix_ms());
         }
         for delivery in self.node.transit().take(hub.name(), user) {
@@ -143,9 +144,7 @@ impl Operator {
 
     /// A login has ended before its user was connected: what was held for it is for nobody, unless another claim of this node stands.
     pub(super) fn did_not_arrive(&self, hub: &HubName, user: &UserId) {
-        let me = self.node.id().incarnation;
-        let holders = self.node.cluster().map(|cluster| cluster.directory().holders(hub, user));
-        if !holders.is_some_and(|holders| holders.iter().any(|holder| holder.node == me)) {
+        if !self.node.cluster().is_some_and(|cluster| cluster.directory().is_claimed(hub, user)) {
             self.node.transit().take(hub, user).iter().for_each(|delivery| self.node.lose(delivery));
         }
         self.node.transit().end_login();

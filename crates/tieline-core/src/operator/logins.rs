@@ -28,8 +28,8 @@ impl Operator {
         let Some(place) = user.and_then(|user| logins.place(hub, user, device)) else {
             return (Known::Yes, None);
         };
-        let Claimed { number, stated } = logins.claim(hub, &place);
-        let known = self.node.cluster().map_or(Known::Yes, |cluster| cluster.known_at(stated));
+        let Claimed { number, until } = logins.claim(hub, &place);
+        let known = self.node.cluster().map_or(Known::Yes, |cluster| cluster.known_at(until));
         (known, Some(Box::new(Login { place, number })))
     }
 

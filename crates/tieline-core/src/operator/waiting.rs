@@ -63,11 +63,11 @@ impl Operator {
     pub(super) fn when_known(&mut self, shard: &mut Shard<Self>, slot: Slot, known: Known, then: Then) {
         let address = shard.address(slot);
         let then = match (known, self.node.cluster()) {
-            (Known::At(version), Some(cluster)) => {
+            (Known::At(until), Some(cluster)) => {
                 if self.holds(shard, slot, &then) {
                     shard.park(slot);
                 }
-                match cluster.when_read(version, address, then) {
+                match cluster.when_read(until, address, then) {
                     Ok(()) => return,
                     Err(then) => then,
                 }

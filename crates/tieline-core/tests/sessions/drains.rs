@@ -254,7 +254,8 @@ fn who_does_not_go_is_closed_and_who_does_not_come_is_unknown_in_the_end() {
             .cluster()
             .unwrap()
             .directory()
-            .holders(houses[0].node.hubs().all()[0].name(), "gone")
+            .find(houses[0].node.hubs().all()[0].name(), "gone")
+            .holders
             .is_empty()
     });
     sender.send(json!({"type": "sendToUser", "user": "gone", "data": 2, "ackId": 2}));

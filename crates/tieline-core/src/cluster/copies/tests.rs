@@ -9,7 +9,7 @@ use tieline_proto::{GroupName, UserId};
 
 use super::*;
 use crate::cluster::Statements;
-use crate::directory::{Claimed, Directory, Holder, Standing};
+use crate::directory::{Claimed, Directory, Holder, Replicated, Standing};
 use crate::logins::{HubRule, Login, Logins, PerUser};
 use crate::presence::{Presence, PresenceRules};
 
@@ -150,7 +150,7 @@ impl Side {
     }
 
     fn order(&self, n: usize) -> Vec<Holder> {
-        self.users.holders(&hub(), &user(n)).to_vec()
+        self.users.find(&hub(), &user(n)).holders.to_vec()
     }
 }
 
