@@ -274,9 +274,10 @@ impl Cluster {
         self.statements.users()
     }
 
-    /// Whether another member has another directory, so that neither finds the other's users by its own.
+    /// Whether another member has a directory of another kind, so that neither finds the other's users by its own: messages to users
+    /// go to it all the same.
     pub fn has_other_directories(&self) -> bool {
-        self.peer_view().apart().next().is_some()
+        self.peer_view().all().iter().any(|peer| peer.has_other_directory)
     }
 
     fn broker(&self) -> &Arc<dyn Broker> {

@@ -123,7 +123,8 @@ pub struct Fellow {
 /// others by itself, also after losses and outages. Nodes that [call](Directory::name) their directories differently cannot know of
 /// each other's users: what is for a user goes to those as well.
 pub trait Directory: Send + Sync + 'static {
-    /// What it is called between nodes. Those find each other's users that call theirs the same.
+    /// What it is called between nodes: its kind, and behind a blank what else has to be the same. Those find each other's users that
+    /// call theirs the same.
     fn name(&self) -> Box<str>;
 
     /// A connection of this node belongs to the user from now on.

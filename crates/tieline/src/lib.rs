@@ -12,6 +12,7 @@ pub mod client;
 pub mod config;
 pub mod demo;
 pub mod dev;
+pub mod directory;
 pub mod drain;
 pub mod echo;
 pub mod gateway;

@@ -7,7 +7,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tieline_backends::MeshBroker;
+use tieline_backends::{MeshBroker, RedisDirectory, RedisError};
+use tieline_core::directory::Choice;
 use tieline_core::registry::{Registration, Registry};
 use tieline_core::ring::Placement;
 use tieline_core::{Cluster, ClusterSettings, ClusterTask, Node};
@@ -16,6 +17,7 @@ use tieline_proto::Incarnation;
 use crate::admission::MemberOrigins;
 use crate::broker::{BrokerStartError, BrokerUrl, Started};
 use crate::config::{Rebalance, Settings};
+use crate::directory::DirectoryUrl;
 use crate::rebalance::{RebalanceSettings, RebalanceTally, Rebalancer};
 use crate::registry::RegistryOpenError;
 use addresses::Surroundings;
@@ -40,6 +42,14 @@ pub enum MembershipError {
     /// The registry cannot be used.
     #[error("the registry: {0}")]
     Registry(#[from] RegistryOpenError),
+    /// The directory cannot be used.
+    #[error("the directory: {0}")]
+    Directory(RedisError),
+    /// A node alone has no use for it.
+    #[error(
+        "`--directory {0}` says where the users of a cluster are, and this node is in none: name a `--broker` too, or leave it out"
+    )]
+    DirectoryAlone(DirectoryUrl),
     /// What others would be told of this node leads nowhere.
     #[error(transparent)]
     Address(#[from] AddressError),
@@ -57,6 +67,8 @@ pub struct Membership {
     /// None where the node is alone, and only registered.
     cluster: Option<(Arc<Cluster>, ClusterTask)>,
     mesh: Option<Arc<MeshBroker>>,
+    /// What serves the directory, where it is on a server.
+    directory: Option<RedisDirectory>,
     /// What places connections; the beats themselves where no other registry is named.
     registry: Arc<dyn Registry>,
     /// Whether that is a registry of its own, which somebody has to tell of this node.
@@ -108,10 +120,15 @@ impl Membership {
             agreement::check(server.placement.name(), &registry.view().borrow())?;
         }
         node.describe(registration.clone());
+        if server.broker == BrokerUrl::Memory && server.directory != DirectoryUrl::Replicated {
+            return Err(MembershipError::DirectoryAlone(server.directory.clone()));
+        }
+        let opening = server.directory.open(&server.cluster, node.id().incarnation);
+        let (choice, directory) = opening.await.map_err(MembershipError::Directory)?;
         let (cluster, started) = match &server.broker {
             BrokerUrl::Memory if registry.is_none() => return Ok(None),
             BrokerUrl::Memory => (None, None),
-            broker => join(broker, settings, node, registry.clone()).await?,
+            broker => join(broker, settings, node, registry.clone(), choice).await?,
         };
         let (mesh, peers) = started.map_or((None, None), |started| (started.mesh, started.peers));
         if let Some(bound) = peers {
@@ -152,6 +169,7 @@ impl Membership {
             node,
             cluster,
             mesh,
+            directory,
             registry,
             is_apart,
             members,
@@ -197,6 +215,9 @@ impl Membership {
         if let Some((_, task)) = self.cluster {
             task.stop().await;
         }
+        if let Some(directory) = self.directory {
+            directory.close().await;
+        }
     }
 }
 
@@ -209,6 +230,7 @@ async fn join(
     settings: &Settings,
     node: &Arc<Node>,
     registry: Option<Arc<dyn Registry>>,
+    directory: Choice,
 ) -> Result<Joined, MembershipError> {
     let mut kept = None;
     let place = &mut kept;
@@ -218,7 +240,7 @@ async fn join(
         Ok::<_, MembershipError>(Arc::clone(&started.broker))
     };
     let routing = settings.server.routing.into();
-    let cluster_settings = ClusterSettings { routing, registry, ..ClusterSettings::default() };
+    let cluster_settings = ClusterSettings { routing, registry, directory, ..ClusterSettings::default() };
     let cluster = Cluster::start(Arc::clone(node), cluster_settings, connect).await?;
     Ok((Some(cluster), kept))
 }

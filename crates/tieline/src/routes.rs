@@ -85,6 +85,12 @@ struct Health {
     /// Whether the registry can be reached now.
     #[serde(skip_serializing_if = "Option::is_none")]
     registry_up: Option<bool>,
+    /// Whether the server of the directory can be reached, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directory_up: Option<bool>,
+    /// There when another member has another directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directory_differs: Option<bool>,
     /// There when another node that lives has this one's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     name_taken: Option<bool>,
@@ -141,6 +147,8 @@ async fn is_alive(State(station): State<Arc<Station>>) -> Response {
             broker_up: None,
             registry: None,
             registry_up: None,
+            directory_up: None,
+            directory_differs: None,
             name_taken: None,
             peers_lost: None,
             store_up: None,
@@ -155,11 +163,15 @@ async fn is_ready(State(station): State<Arc<Station>>) -> Response {
     let broker_up = cluster.map(|cluster| cluster.is_broker_up());
     let registry_up = station.view().map(|view| !view.is_degraded);
     let name_taken = cluster.is_some_and(|cluster| cluster.has_namesake()).then_some(true);
+    let directory_up = cluster.and_then(|cluster| cluster.asked()).map(|asked| asked.is_up());
+    let directory_differs = cluster.is_some_and(|cluster| cluster.has_other_directories()).then_some(true);
     let store_up = station.node.logs().and_then(|logs| logs.is_store_up());
     let is_degraded = peers_lost.is_some_and(|lost| lost > 0)
         || broker_up == Some(false)
         || registry_up == Some(false)
         || store_up == Some(false)
+        || directory_up == Some(false)
+        || directory_differs.is_some()
         || name_taken.is_some();
     let (status, word) = if station.is_stopping.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping")
@@ -182,6 +194,8 @@ async fn is_ready(State(station): State<Arc<Station>>) -> Response {
         broker_up,
         registry,
         registry_up,
+        directory_up,
+        directory_differs,
         name_taken,
         peers_lost,
         store_up,

@@ -5,14 +5,16 @@
 //! holds nothing.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tieline_core::directory::{Beside, Claimed};
+use tieline_core::ring::{Ring, RingHash};
 use tieline_proto::{HubName, Incarnation, UserId};
 
 use super::Fabric;
 use super::dice::Dice;
 use super::outage::Server;
-use super::seat::{LONG, SHORT, Seat, eventually, leave_all, sit_together_with, sit_with};
+use super::seat::{LONG, SHORT, Seat, eventually, leave_all, sit_at, sit_together_with, sit_with};
 
 pub use super::seat::{Directories, DirectoryEngine, Opened, Replicated, Ringed};
 
@@ -89,7 +91,10 @@ pub async fn a_claim_is_known_until_it_is_released(fabric: &dyn Fabric, director
     let seats = sit_together_with(fabric, directories, &["a", "b", "c"], LONG).await;
     let Claimed { number, .. } = claim(&seats[0], 0);
     assert_eq!(holders(&seats[0], 0), [seats[0].incarnation()]);
-    assert!(seats[0].directory().is_claimed(&hub(), &user(0)) && !seats[1].directory().is_claimed(&hub(), &user(0)));
+    assert!(
+        seats[0].directory().is_claimed(&hub(), &user(0))
+            && !seats[1].directory().is_claimed(&hub(), &user(0))
+    );
     until_held(&seats, 0, &[seats[0].incarnation()]).await;
     let other = HubName::new("other").expect("names of tests keep the rule");
     assert!(seats[1].directory().find(&other, &user(0)).holders.is_empty());
@@ -272,7 +277,11 @@ pub async fn nobody_is_lost_while_members_come_and_go(
 
 /// The server of the directories is killed and comes back, and stands still: meanwhile whoever claims is found as well, and afterwards
 /// all know the same. The broker of the fabric is another one.
-pub async fn outlives_its_server(fabric: &dyn Fabric, directories: &dyn Directories, server: &mut dyn Server) {
+pub async fn outlives_its_server(
+    fabric: &dyn Fabric,
+    directories: &dyn Directories,
+    server: &mut dyn Server,
+) {
     let seats = sit_together_with(fabric, directories, &["a", "b", "c"], LONG).await;
     let is_up = |wanted: bool| {
         let seats = &seats;
@@ -297,13 +306,21 @@ pub async fn outlives_its_server(fabric: &dyn Fabric, directories: &dyn Director
     };
     claim_all(&mut live).await;
     for is_killed in [true, false] {
-        if is_killed { server.kill() } else { server.stand_still() }
+        if is_killed {
+            server.kill()
+        } else {
+            server.stand_still()
+        }
         claim_all(&mut live).await;
         is_up(false).await;
         claim_all(&mut live).await;
         let (at, of, number) = live.swap_remove(0);
         release(&seats[at], of, number);
-        if is_killed { server.restart() } else { server.go_on() }
+        if is_killed {
+            server.restart()
+        } else {
+            server.go_on()
+        }
         claim_all(&mut live).await;
         is_up(true).await;
         claim_all(&mut live).await;
@@ -322,4 +339,105 @@ async fn until_quiet(seats: &[Seat]) {
     for seat in seats {
         eventually("all to be settled", || seat.cluster().stated_users() == 0).await;
     }
+}
+
+/// What logins cost a cluster, as it was counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// Bytes that the process has grown by for each user and node.
+    pub bytes: f64,
+    /// Envelopes that arrived for each login, of logins that wait for each other.
+    pub envelopes_alone: f64,
+    /// The same, of logins that come all at once.
+    pub envelopes_at_once: f64,
+    /// Requests to the table for each login; none where there is no table.
+    pub requests: f64,
+    /// Envelopes that arrived for each login of a user whom every other node has just sent to.
+    pub envelopes_if_sent_to: f64,
+}
+
+/// Counts what logins cost a cluster of so many nodes. `is_placed` tells whether a user comes to the node that it belongs to, as a gateway
+/// by the ring has it; otherwise it comes to any.
+pub async fn cost(fabric: &dyn Fabric, directories: &dyn Directories, nodes: usize, is_placed: bool) -> Cost {
+    const USERS: usize = 10_000;
+    const ALONE: usize = 300;
+    // Logins that come at once.
+    const BURST: usize = 100;
+    // Nothing is said but what is counted.
+    let quiet = (Duration::from_secs(60), LONG);
+    let mut seats = Vec::new();
+    for n in 0..nodes {
+        seats.push(sit_at(fabric, directories, &format!("n{n}"), quiet).await);
+    }
+    let is_whole = |seat: &Seat| {
+        let peers = seat.cluster().peers();
+        peers.len() == nodes - 1 && peers.iter().all(|peer| peer.complete && !peer.is_apart)
+    };
+    eventually("all to know each other", || seats.iter().all(is_whole)).await;
+    let names: Vec<String> = (0..nodes).map(|n| format!("n{n}")).collect();
+    let ring = Ring::new(RingHash::default(), names.iter().map(|name| (name.as_str(), 1)));
+    let place = |number: usize| match is_placed {
+        true => names.iter().position(|name| Some(name.as_str()) == ring.owner(user(number).as_str())),
+        false => Some(number % nodes),
+    };
+    let place = |number: usize| &seats[place(number).expect("a ring of nodes has owners")];
+    let arrived = || {
+        let of = |seat: &Seat| seat.cluster().counters().received.load(Ordering::Relaxed);
+        seats.iter().map(of).sum::<u64>() as f64
+    };
+    let asked = || {
+        let of = |seat: &Seat| {
+            let asked = seat.cluster().asked();
+            asked.map_or(0, |asked| asked.counters().requests.load(Ordering::Relaxed))
+        };
+        seats.iter().map(of).sum::<u64>() as f64
+    };
+    let settled = async || {
+        for seat in &seats {
+            seat.cluster().all_read().await;
+        }
+    };
+    settled().await;
+    let (envelopes, requests) = (arrived(), asked());
+    for number in 0..ALONE {
+        claim(place(number), number);
+        place(number).cluster().all_read().await;
+    }
+    let (envelopes_alone, requests) =
+        ((arrived() - envelopes) / ALONE as f64, (asked() - requests) / ALONE as f64);
+    let (envelopes, before) = (arrived(), resident());
+    for first in (ALONE..USERS).step_by(BURST) {
+        for number in first..USERS.min(first + BURST) {
+            claim(place(number), number);
+        }
+        settled().await;
+    }
+    let count = (USERS - ALONE) as f64;
+    let envelopes_at_once = (arrived() - envelopes) / count;
+    let bytes = (resident() - before) / count / nodes as f64;
+    let sent_to: Vec<usize> = (USERS..USERS + ALONE).collect();
+    for number in &sent_to {
+        for seat in &seats {
+            eventually("the user to be looked up", || {
+                seat.directory().find(&hub(), &user(*number)).beside != Beside::Anybody
+            })
+            .await;
+        }
+    }
+    let envelopes = arrived();
+    for number in &sent_to {
+        claim(place(*number), *number);
+        place(*number).cluster().all_read().await;
+    }
+    let envelopes_if_sent_to = (arrived() - envelopes) / ALONE as f64;
+    leave_all(seats).await;
+    Cost { bytes, envelopes_alone, envelopes_at_once, requests, envelopes_if_sent_to }
+}
+
+/// Bytes of this process that are in memory.
+fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("it is measured on Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel tells it");
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().expect("it is a number");
+    kib * 1024.0
 }

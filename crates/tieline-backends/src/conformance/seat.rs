@@ -89,6 +89,16 @@ pub(super) async fn sit_with(
     name: &str,
     lease: Duration,
 ) -> Seat {
+    sit_at(fabric, directories, name, (BEAT, lease)).await
+}
+
+/// The same, with another time between two beats.
+pub(super) async fn sit_at(
+    fabric: &dyn Fabric,
+    directories: &dyn Directories,
+    name: &str,
+    (beat, lease): (Duration, Duration),
+) -> Seat {
     let settings = NodeSettings {
         name: NodeName::new(name).expect("names of tests keep the rule"),
         shards: 1,
@@ -100,7 +110,7 @@ pub(super) async fn sit_with(
     };
     let (node, switchboard) = Node::start(settings).expect("a node starts");
     let id = node.id().clone();
-    let times = ClusterTimes { beat: BEAT, lease, ..ClusterTimes::default() };
+    let times = ClusterTimes { beat, lease, ..ClusterTimes::default() };
     node.describe(Registration { client_url: url(name), ..Registration::default() });
     let Opened { choice, engine } = directories.open(id.clone(), lease).await;
     let settings = ClusterSettings { times, directory: choice, ..ClusterSettings::default() };

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tieline_core::directory::Asked;
 use tieline_core::directory::asked::{Answer, Request};
 use tieline_proto::Incarnation;
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::connection::Dialler;
 use super::link::{Link, Script, Words};
@@ -173,7 +173,10 @@ impl Task {
             let trouble = match self.session(&mut link).await {
                 Ok(End::Left) => break,
                 Ok(End::Forgotten) => {
-                    tracing::warn!(server, "The directory's server has lost this node's users, which are put there again.");
+                    tracing::warn!(
+                        server,
+                        "The directory's server has lost this node's users, which are put there again."
+                    );
                     self.asked.away();
                     match self.enter(&mut link).await {
                         Ok(()) => continue,
@@ -196,18 +199,13 @@ impl Task {
 
     /// Asks what is wanted until the node leaves or the connection fails.
     async fn session(&mut self, link: &mut Link) -> Result<End, Trouble> {
-        let mut stays: Interval = interval(self.settings.refresh);
-        stays.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let asked = Arc::clone(&self.asked);
         let life = Arc::clone(&self.life);
+        let mut stays_until = Instant::now() + self.settings.refresh;
         loop {
             tokio::select! {
                 () = asked.wanted() => {}
-                _ = stays.tick() => {
-                    if !self.act(link, "stay").await? {
-                        return Ok(End::Forgotten);
-                    }
-                }
+                () = sleep_until(stays_until) => {}
                 () = life.stopping() => {
                     if self.says_goodbye.load(Ordering::Acquire) {
                         self.act(link, "leave").await?;
@@ -216,6 +214,13 @@ impl Task {
                 }
             }
             loop {
+                // Also while there is always more to ask.
+                if Instant::now() >= stays_until {
+                    if !self.act(link, "stay").await? {
+                        return Ok(End::Forgotten);
+                    }
+                    stays_until = Instant::now() + self.settings.refresh;
+                }
                 let requests = asked.take(AT_ONCE);
                 if requests.is_empty() {
                     break;

@@ -100,11 +100,7 @@ pub(super) struct Attendant {
 }
 
 impl Attendant {
-    pub(super) fn new(
-        cluster: Arc<Cluster>,
-        node: Arc<Node>,
-        heartbeat: Arc<Heartbeat>,
-    ) -> Self {
+    pub(super) fn new(cluster: Arc<Cluster>, node: Arc<Node>, heartbeat: Arc<Heartbeat>) -> Self {
         Attendant {
             reports_peers: cluster.broker().reports_peers(),
             cluster,
@@ -520,7 +516,9 @@ impl Attendant {
                     Some(name) => name != own,
                     None => directory.goes_by_members(),
                 };
-                Peer::new(member, complete, is_apart)
+                let kind = |name: &str| name.split(' ').next().map(str::to_owned);
+                let is_other = copy.and_then(Copy::directory).is_some_and(|name| kind(name) != kind(own));
+                Peer::new(member, complete, [is_apart, is_other])
             };
             let peers = members.iter().map(peer).collect();
             let mut shown = self.cluster.peers.write().unwrap_or_else(PoisonError::into_inner);

@@ -25,10 +25,16 @@ pub struct Peer {
     pub complete: bool,
     /// Whether it has another directory: its users are not in this node's.
     pub is_apart: bool,
+    /// Whether that is of another kind, which somebody has to mend.
+    pub has_other_directory: bool,
 }
 
 impl Peer {
-    pub(crate) fn new(member: &Neighbour, complete: bool, is_apart: bool) -> Self {
+    pub(crate) fn new(
+        member: &Neighbour,
+        complete: bool,
+        [is_apart, has_other_directory]: [bool; 2],
+    ) -> Self {
         let lost = match member.standing {
             Standing::Reached => None,
             Standing::Lost(since) | Standing::Vouched(since) => Some(since),
@@ -42,6 +48,7 @@ impl Peer {
             is_vouched: matches!(member.standing, Standing::Vouched(_)),
             complete,
             is_apart,
+            has_other_directory,
         }
     }
 

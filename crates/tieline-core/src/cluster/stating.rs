@@ -105,13 +105,13 @@ impl Statements {
     }
 
     /// The changes that were not told, and the version they lead to.
-    pub(super) fn take_untold(&self) -> (u64, Vec<Change>) {
+    pub(crate) fn take_untold(&self) -> (u64, Vec<Change>) {
         let mut own = lock(&self.own);
         (own.roster.version(), std::mem::take(&mut own.untold))
     }
 
     /// Looks at the roster, if all of it was told.
-    pub(super) fn when_told<T>(&self, look: impl FnOnce(&Roster) -> T) -> Option<T> {
+    pub(crate) fn when_told<T>(&self, look: impl FnOnce(&Roster) -> T) -> Option<T> {
         let own = lock(&self.own);
         own.untold.is_empty().then(|| look(&own.roster))
     }

@@ -251,8 +251,7 @@ impl Asked {
                 }
                 let fellows = self.fellows();
                 let is_quiet = |node: &Incarnation| answer.nodes.contains(&(*node, 0));
-                let remembers =
-                    |(node, remembers): &(Incarnation, u64)| (*remembers != 0).then_some(*node);
+                let remembers = |(node, remembers): &(Incarnation, u64)| (*remembers != 0).then_some(*node);
                 let mut to_tell: Vec<Incarnation> = answer.nodes.iter().filter_map(remembers).collect();
                 to_tell.extend(fellows.iter().filter(|node| !is_quiet(node)));
                 to_tell.sort_unstable();
@@ -410,7 +409,8 @@ impl Asked {
         if self.desk().has_wishes() {
             self.wanted.notify_one();
         }
-        let numbers: Vec<u64> = stale.iter().map(|(number, ..)| *number).filter(|number| *number > 0).collect();
+        let numbers: Vec<u64> =
+            stale.iter().map(|(number, ..)| *number).filter(|number| *number > 0).collect();
         (!numbers.is_empty()).then_some(Rare::Forgotten(numbers))
     }
 
@@ -446,7 +446,9 @@ impl Directory for Asked {
         let state = |number, claim: Claim<'_>| {
             let mut desk = self.desk();
             let settled = desk.claim(hub, user, claim.is_first, Instant::now());
-            let Some(statements) = self.statements.get().filter(|_| settled > 0) else { return Until::default() };
+            let Some(statements) = self.statements.get().filter(|_| settled > 0) else {
+                return Until::default();
+            };
             if desk.is_stated(hub, user) || !self.is_up() {
                 let read = statements.claim(hub, Held::User(user.clone()), number);
                 desk.stated(hub, user, read);

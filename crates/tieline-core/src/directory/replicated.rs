@@ -39,7 +39,8 @@ impl Directory for Replicated {
     }
 
     fn claim(&self, hub: &HubName, user: &UserId) -> Claimed {
-        let state = |number, _: super::Claim<'_>| self.statements.claim(hub, Held::User(user.clone()), number);
+        let state =
+            |number, _: super::Claim<'_>| self.statements.claim(hub, Held::User(user.clone()), number);
         let (number, read) = self.claims.claim(hub, user, |newest| number(self.me, newest), state);
         Claimed { number, until: Until { read, settled: 0 } }
     }

@@ -58,7 +58,13 @@ pub struct Ringed {
 impl Ringed {
     pub(crate) fn new(me: NodeId, hash: RingHash, statements: Arc<Statements>) -> Self {
         let view = view(&me, hash, &[], 1);
-        Ringed { claims: Claims::new(me.incarnation), me, hash, statements, view: RwLock::new(Arc::new(view)) }
+        Ringed {
+            claims: Claims::new(me.incarnation),
+            me,
+            hash,
+            statements,
+            view: RwLock::new(Arc::new(view)),
+        }
     }
 
     fn view(&self) -> Arc<View> {
@@ -87,13 +93,13 @@ fn view(me: &NodeId, hash: RingHash, fellows: &[Fellow], own_weight: u32) -> Vie
         fellows.iter().map(|fellow| (&*fellow.name, fellow.node, fellow.weight)).collect();
     nodes.push((me.name.as_str(), me.incarnation, own_weight.clamp(1, MAX_WEIGHT)));
     nodes.sort_unstable();
-    let text = nodes.iter().fold(hash.to_string(), |text, (name, node, weight)| {
-        format!("{text} {name} {} {weight}", node.0)
-    });
+    let text = nodes
+        .iter()
+        .fold(hash.to_string(), |text, (name, node, weight)| format!("{text} {name} {} {weight}", node.0));
     let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325u64, |digest, byte| {
         (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    let name = format!("ring {hash} {digest:016x}").into_boxed_str();
+    let name = format!("ring:{hash} {digest:016x}").into_boxed_str();
     View {
         ring: Ring::new(hash, nodes.iter().map(|(name, _, weight)| (*name, *weight))),
         nodes: nodes.iter().map(|(name, node, _)| ((*name).into(), *node)).collect(),

@@ -7,6 +7,7 @@ use tieline_core::store::Retention;
 
 use super::kind::{ABSENT, Kind, Size, quote, text, without_password};
 use super::layers::Written;
+use crate::directory::DirectoryUrl;
 use crate::registry::RegistryUrl;
 use crate::store::StoreUrl;
 
@@ -19,6 +20,22 @@ impl Kind for Option<StoreUrl> {
 
     fn write(&self) -> String {
         self.as_ref().map_or_else(|| ABSENT.to_owned(), |store| quote(&store.to_string()))
+    }
+
+    fn repeat(text: &str) -> String {
+        without_password(text)
+    }
+}
+
+impl Kind for DirectoryUrl {
+    const TAKES: &'static str = DirectoryUrl::TAKES;
+
+    fn read(written: &Written) -> Option<Self> {
+        text(written)?.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        quote(&self.to_string())
     }
 
     fn repeat(text: &str) -> String {

@@ -17,6 +17,7 @@ use super::layers::{Layers, Written};
 use super::row::Row;
 use super::tables::tables;
 use crate::broker::BrokerUrl;
+use crate::directory::DirectoryUrl;
 use crate::registry::RegistryUrl;
 use crate::store::StoreUrl;
 
@@ -190,6 +191,8 @@ section! {
     broker: BrokerUrl = BrokerUrl::Memory, "address";
     /// Which nodes live, for whoever places connections, and for a mesh that looks for its nodes: `heartbeat`, what they say over the broker; `static://NAME=ws://HOST:PORT,…`, a list; `redis://[[USER]:PASSWORD@]HOST[:PORT]`, a Redis server, `rediss://…` with TLS; or where they are built in `zookeeper://HOST,…/PATH` and `nacos://USER:PASSWORD@HOST/NAMESPACE`.
     registry: RegistryUrl = RegistryUrl::Heartbeat, "address";
+    /// What says which nodes hold a user: `replicated`, every node knows all; `redis://[[USER]:PASSWORD@]HOST[:PORT]`, a table on a Redis server, `rediss://…` with TLS; `ring`, for clusters whose gateways place users by the ring: users are there, and nodes tell of those who are not. All nodes of a cluster have the same.
+    directory: DirectoryUrl = DirectoryUrl::Replicated, "directory";
     /// How many shares of the clients this node is to have: one of weight 2 gets twice what one of weight 1 gets.
     weight: u32 = 1, "shares" live, "a whole number from 1 to 100" |weight| (1..=MAX_WEIGHT).contains(weight);
     /// Where connections of users belong: `none`, wherever they are; or `ring`, with the owner of their user on the ring, to which they are sent when the nodes change; `ring:md5` and `ring:fnv` with another hash. All nodes of a cluster have the same, and one that differs ends.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use tieline_core::directory::Asked;
 use tieline_core::registry;
 
 use super::{ClusterView, Samples, View};
@@ -116,6 +117,15 @@ fn members(view: &View<'_>, read: impl FnOnce(&ClusterView<'_>)) {
     if let Some(cluster) = &view.cluster {
         read(cluster);
     }
+}
+
+/// Reads what only a member has whose directory asks a server.
+fn asked(view: &View<'_>, read: impl FnOnce(&Asked)) {
+    members(view, |at| {
+        if let Some(asked) = at.cluster.asked() {
+            read(asked);
+        }
+    });
 }
 
 fn placement(view: &View<'_>, read: impl FnOnce(&registry::View)) {
@@ -453,6 +463,43 @@ pub(super) const FAMILIES: &[Family] = &[
         Gauge,
         "Whether the registry can be reached: 1, or 0 while it is away and the last view stays.",
         |view, samples| placement(view, |shown| samples.value(u64::from(!shown.is_degraded))),
+    ),
+    clusters(
+        "directory_up",
+        Gauge,
+        "Whether the directory's server can be reached: 1, or 0 while it is away and messages to users go to all nodes.",
+        |view, samples| asked(view, |asked| samples.value(u64::from(asked.is_up()))),
+    ),
+    clusters(
+        "directory_requests_total",
+        Counter,
+        "Claims, releases and looks that were asked of the directory's server.",
+        |view, samples| asked(view, |asked| samples.value(asked.counters().requests.load(Ordering::Relaxed))),
+    ),
+    clusters(
+        "directory_remembered_users",
+        Gauge,
+        "Users whose whereabouts are remembered, or being looked up.",
+        |view, samples| asked(view, |asked| samples.value(asked.remembered() as u64)),
+    ),
+    clusters(
+        "directory_finds_total",
+        Counter,
+        "How often it was asked where a user is: those that were remembered, and those that were not, whose messages go to all nodes.",
+        |view, samples| {
+            asked(view, |asked| {
+                let counters = asked.counters();
+                samples.labelled(&[&"remembered"], counters.remembered.load(Ordering::Relaxed));
+                samples.labelled(&[&"unknown"], counters.unknown.load(Ordering::Relaxed));
+            });
+        },
+    )
+    .labels(&["found"]),
+    clusters(
+        "directory_stated_total",
+        Counter,
+        "Claims that were stated to all nodes because the directory's server had not settled them in time.",
+        |view, samples| asked(view, |asked| samples.value(asked.counters().stated.load(Ordering::Relaxed))),
     ),
     clusters(
         "registry_members",

@@ -167,8 +167,10 @@ async fn nothing_of_a_dead_node_is_left_after_its_lease() {
     // It is gone without a word, as a killed one is.
     drop(node);
     assert_eq!(command(engine.url(), &[b"EXISTS", users.as_bytes()]).await, ["1"]);
-    until("nothing to be left", async || command(engine.url(), &[b"KEYS", pattern.as_bytes()]).await.is_empty())
-        .await;
+    until("nothing to be left", async || {
+        command(engine.url(), &[b"KEYS", pattern.as_bytes()]).await.is_empty()
+    })
+    .await;
     // Who says goodbye leaves nothing at once.
     let node = shelf.open_one(8, Duration::from_secs(600)).await;
     node.asked().claim(&hub(), &user("u"));
@@ -217,8 +219,58 @@ async fn clusters_on_one_server_do_not_meet_and_a_lost_table_is_made_anew() {
 
 #[tokio::test]
 async fn a_beginning_without_a_server_says_why() {
-    let settings = RedisDirectorySettings::new(RedisAddress::parse("redis://:hush@127.0.0.1:1").unwrap(), "c");
+    let settings =
+        RedisDirectorySettings::new(RedisAddress::parse("redis://:hush@127.0.0.1:1").unwrap(), "c");
     let Err(error) = RedisDirectory::open(settings, Incarnation(1)).await else { panic!("nobody is there") };
     let error = error.to_string();
-    assert!(error.contains("127.0.0.1:1") && error.contains("cannot connect") && !error.contains("hush"), "{error}");
+    assert!(
+        error.contains("127.0.0.1:1") && error.contains("cannot connect") && !error.contains("hush"),
+        "{error}"
+    );
+}
+
+/// The variable by which the test of all costs has a process of its own measure one.
+const MEASURED: &str = "TIELINE_MEASURED_DIRECTORY";
+
+/// Measures one directory, as the variable says: `kind nodes`. Does nothing without it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_cost() {
+    let Ok(what) = std::env::var(MEASURED) else { return };
+    let (kind, nodes) = what.split_once(' ').unwrap();
+    let nodes = nodes.parse().unwrap();
+    let server = (kind == "redis").then(|| Engine::redis().start().unwrap());
+    let shelf = server.as_ref().map(|server| Shelf::new(server.url()));
+    let (directories, is_placed): (&dyn Directories, bool) = match kind {
+        "replicated" => (&suite::Replicated, false),
+        "redis" => (shelf.as_ref().unwrap(), false),
+        "ring" => (&suite::Ringed, true),
+        _ => (&suite::Ringed, false),
+    };
+    let cost = suite::cost(&MemoryExchange::links(), directories, nodes, is_placed).await;
+    println!(
+        "| {kind} | {nodes} | {:.0} | {:.1} | {:.2} | {:.1} | {:.1} |",
+        cost.bytes, cost.envelopes_alone, cost.envelopes_at_once, cost.requests, cost.envelopes_if_sent_to
+    );
+}
+
+/// Prints the table of `docs/directories.md`, each line measured in a process of its own.
+#[test]
+#[ignore = "it prints what logins cost: cargo test -p tieline-backends --features redis,conformance --release costs -- --ignored --nocapture"]
+fn costs() {
+    println!(
+        "| directory | nodes | bytes for each user and node | envelopes for each login | at once | requests | if all send to it |"
+    );
+    for kind in ["replicated", "redis", "ring", "ring, not placed"] {
+        for nodes in [3, 10] {
+            let child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["redis::directory::tests::one_cost", "--exact", "--nocapture"])
+                .env(MEASURED, format!("{} {nodes}", kind.replace(", not placed", "-anywhere")))
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&child.stdout);
+            assert!(child.status.success(), "{said}{}", String::from_utf8_lossy(&child.stderr));
+            let line = said.lines().find_map(|line| line.find("| ").map(|at| &line[at..]));
+            println!("{}", line.expect("it prints a line"));
+        }
+    }
 }

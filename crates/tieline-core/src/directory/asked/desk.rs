@@ -318,6 +318,15 @@ impl Desk {
         }
     }
 
+    /// Whether nothing is left to be done or waited for.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.wishes.is_empty()
+            && self.unsettled.is_empty()
+            && self.waited.is_empty()
+            && self.rounds.is_empty()
+    }
+
     pub(super) fn take_everything(&mut self) -> bool {
         std::mem::take(&mut self.everything)
     }

@@ -1,0 +1,359 @@
+//! Three nodes that ask one table, with answers, words and statements that come late, in any order of the nodes; a table that forgets
+//! nodes; all under seeds.
+
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+use tieline_proto::envelope::Change;
+
+use super::*;
+
+const NODES: usize = 3;
+const USERS: usize = 3;
+
+type Key = (HubName, UserId);
+
+/// What the table has of one node.
+#[derive(Default)]
+struct Rows {
+    users: HashMap<Key, u64>,
+    remembered: HashSet<Key>,
+}
+
+/// The table, as a server's script has it.
+#[derive(Default)]
+struct Table(HashMap<Incarnation, Rows>);
+
+impl Table {
+    /// Nothing where it does not know the node.
+    fn answer(&mut self, me: Incarnation, request: &Request) -> Option<Answer> {
+        let key = (request.key().0.clone(), request.key().1.clone());
+        self.0.get(&me)?;
+        let mut others: Vec<Incarnation> = self.0.keys().copied().filter(|node| *node != me).collect();
+        others.sort_unstable();
+        let claim = |node: &Incarnation| self.0[node].users.get(&key).copied().unwrap_or(0);
+        let remembers = |node: &Incarnation| u64::from(self.0[node].remembered.contains(&key));
+        let newest = others.iter().map(|node| (claim(node), *node)).filter(|(claim, _)| *claim > 0).max();
+        let mut answer = Answer::default();
+        answer.nodes = match request {
+            Request::Forget { .. } => Vec::new(),
+            Request::Look { .. } => others.iter().map(|node| (*node, claim(node))).collect(),
+            _ => others.iter().map(|node| (*node, remembers(node))).collect(),
+        };
+        let own = self.0.get_mut(&me).unwrap();
+        match request {
+            Request::Claim { number, is_exact, .. } => {
+                answer.number = match (newest, own.users.get(&key)) {
+                    _ if *is_exact => *number,
+                    (Some(newest), Some(own)) if (*own, me) > newest => *own.max(number),
+                    (Some((newest, _)), _) => *number.max(&(newest + 1)),
+                    (None, _) => *number,
+                };
+                own.users.insert(key, answer.number);
+            }
+            Request::Release { .. } => drop(own.users.remove(&key)),
+            Request::Look { .. } => drop(own.remembered.insert(key)),
+            Request::Forget { .. } => drop(own.remembered.remove(&key)),
+        }
+        Some(answer)
+    }
+}
+
+/// Something one node says to another.
+#[derive(Clone)]
+enum Mail {
+    Word(Rare),
+    Changes(u64, Vec<Change>),
+    Read(u64),
+}
+
+struct Side {
+    me: Incarnation,
+    asked: Asked,
+    statements: Arc<Statements>,
+    /// What the table has answered, and this node has not heard.
+    answers: Vec<(Request, Answer)>,
+    /// What is on its way to it.
+    mail: std::collections::VecDeque<(usize, Mail)>,
+    /// What each other has read of its statements.
+    read: [u64; NODES],
+    live: Vec<(usize, u64, Until, bool)>,
+}
+
+fn hub() -> HubName {
+    HubName::new("hub").unwrap()
+}
+
+fn user(n: usize) -> UserId {
+    UserId::new(&format!("u{n}")).unwrap()
+}
+
+struct World {
+    sides: Vec<Side>,
+    table: Table,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut table = Table::default();
+        let sides: Vec<Side> = (0..NODES)
+            .map(|n| {
+                let me = Incarnation(n as u64 + 1);
+                let statements = Arc::<Statements>::default();
+                let asked = Asked::new(me, "table");
+                asked.state_by(Arc::clone(&statements));
+                table.0.insert(me, Rows::default());
+                asked.entered();
+                let fellow = |n: usize| Fellow {
+                    name: n.to_string().into(),
+                    node: Incarnation(n as u64 + 1),
+                    weight: 1,
+                    directory: Some("table".into()),
+                };
+                let fellows: Vec<Fellow> = (0..NODES).filter(|other| *other != n).map(fellow).collect();
+                asked.meet(&fellows, 1, &mut |_| {});
+                let (answers, mail) = Default::default();
+                Side { me, asked, statements, answers, mail, read: [0; NODES], live: Vec::new() }
+            })
+            .collect();
+        World { sides, table }
+    }
+
+    fn read(&self, at: usize) -> u64 {
+        (0..NODES).filter(|other| *other != at).map(|other| self.sides[at].read[other]).min().unwrap()
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Claim(at, n) => {
+                let Claimed { number, until } = self.sides[at].asked.claim(&hub(), &user(n));
+                self.sides[at].live.push((n, number, until, false));
+            }
+            Step::Release(at, which) => {
+                let side = &mut self.sides[at];
+                if !side.live.is_empty() {
+                    let (n, number, ..) = side.live.swap_remove(which % side.live.len());
+                    side.asked.release(&hub(), &user(n), number);
+                }
+            }
+            Step::Find(at, n) => drop(self.sides[at].asked.find(&hub(), &user(n))),
+            Step::Ask(at, most) => {
+                let side = &mut self.sides[at];
+                if !side.asked.is_up() {
+                    return self.enter(at);
+                }
+                for request in side.asked.take(most) {
+                    match self.table.answer(side.me, &request) {
+                        Some(answer) => side.answers.push((request, answer)),
+                        None => {
+                            side.answers.clear();
+                            return side.asked.away();
+                        }
+                    }
+                }
+            }
+            Step::Answer(at) => {
+                let side = &mut self.sides[at];
+                for (request, answer) in std::mem::take(&mut side.answers) {
+                    side.asked.answered(&request, &answer);
+                }
+            }
+            Step::Tell(at) => self.tell(at),
+            Step::Hear(at) => self.hear(at),
+            // Late enough for what waits for a little while, and for all that waits.
+            Step::Tick(at) => self.sides[at].asked.tick(Instant::now() + PATIENCE),
+            Step::Late(at) => self.sides[at].asked.tick(Instant::now() + 4 * PATIENCE),
+            Step::Lose(at) => drop(self.table.0.remove(&self.sides[at].me)),
+            Step::Away(at) => {
+                self.sides[at].answers.clear();
+                self.sides[at].asked.away();
+            }
+        }
+    }
+
+    fn enter(&mut self, at: usize) {
+        let side = &self.sides[at];
+        let users = side.asked.own_claims().into_iter().map(|request| match request {
+            Request::Claim { hub, user, number, .. } => ((hub, user), number),
+            _ => panic!("only claims are put there"),
+        });
+        let rows = Rows { users: users.collect(), ..Rows::default() };
+        self.table.0.insert(side.me, rows);
+        side.asked.entered();
+    }
+
+    fn tell(&mut self, at: usize) {
+        let others = (0..NODES).filter(|other| *other != at);
+        let mut mail: Vec<(usize, Mail)> = Vec::new();
+        for (to, word) in self.sides[at].asked.words() {
+            let is_to = |other: &usize| to.is_none_or(|to| to == self.sides[*other].me);
+            mail.extend(others.clone().filter(is_to).map(|other| (other, Mail::Word(word.clone()))));
+        }
+        let (version, changes) = self.sides[at].statements.take_untold();
+        if !changes.is_empty() {
+            mail.extend(others.map(|other| (other, Mail::Changes(version, changes.clone()))));
+        }
+        for (to, word) in mail {
+            self.sides[to].mail.push_back((at, word));
+        }
+    }
+
+    fn hear(&mut self, at: usize) {
+        let Some((from, word)) = self.sides[at].mail.pop_front() else { return };
+        let origin = self.sides[from].me;
+        let side = &mut self.sides[at];
+        let answer = match word {
+            Mail::Word(Rare::Stale(stale)) => side.asked.hear_stale(&stale).map(Mail::Word),
+            Mail::Word(Rare::Forgotten(numbers)) => {
+                side.asked.hear_forgotten(origin, &numbers);
+                None
+            }
+            Mail::Word(_) => panic!("nothing else is said"),
+            Mail::Changes(version, changes) => {
+                for Change { hub, what, held, claim } in changes {
+                    let Held::User(user) = what else { panic!("only users are stated") };
+                    side.asked.stated(&hub, &user, origin, held.then_some(claim));
+                }
+                Some(Mail::Read(version))
+            }
+            Mail::Read(version) => {
+                side.read[from] = side.read[from].max(version);
+                None
+            }
+        };
+        if let Some(answer) = answer {
+            self.sides[from].mail.push_back((at, answer));
+        }
+    }
+
+    /// Whoever was told that the others know is sent to by all of them.
+    fn check(&mut self) {
+        for at in 0..NODES {
+            let read = self.read(at);
+            let side = &mut self.sides[at];
+            for (_, _, until, is_known) in &mut side.live {
+                *is_known |= until.read <= read && side.asked.is_settled(until.settled, read);
+            }
+        }
+        for at in 0..NODES {
+            for (n, ..) in self.sides[at].live.iter().filter(|(.., is_known)| *is_known) {
+                for other in self.sides.iter().filter(|other| other.me != self.sides[at].me) {
+                    let found = other.asked.find(&hub(), &user(*n));
+                    let is_found = found.holders.iter().any(|holder| holder.node == self.sides[at].me);
+                    assert!(is_found || found.beside == Beside::Anybody, "{at} {n}: {found:?}");
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        (0..NODES).for_each(|at| self.step(&Step::Late(at)));
+        for _ in 0..30 {
+            for at in 0..NODES {
+                for step in [Step::Ask(at, 100), Step::Answer(at), Step::Tell(at), Step::Tick(at)] {
+                    self.step(&step);
+                }
+                while !self.sides[at].mail.is_empty() {
+                    self.hear(at);
+                }
+            }
+            for (at, n) in (0..NODES).flat_map(|at| (0..USERS).map(move |n| (at, n))) {
+                self.step(&Step::Find(at, n));
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Claim(usize, usize),
+    Release(usize, usize),
+    Find(usize, usize),
+    /// The engine asks the table, or puts all there again.
+    Ask(usize, usize),
+    /// What it has answered is heard.
+    Answer(usize),
+    /// What a node has to tell others leaves.
+    Tell(usize),
+    Hear(usize),
+    Tick(usize),
+    Late(usize),
+    /// The table forgets a node, which finds out when it asks.
+    Lose(usize),
+    /// A node cannot reach the table.
+    Away(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let node = 0..NODES;
+    let step = prop_oneof![
+        4 => (node.clone(), 0..USERS).prop_map(|(at, n)| Step::Claim(at, n)),
+        3 => (node.clone(), any::<usize>()).prop_map(|(at, which)| Step::Release(at, which)),
+        4 => (node.clone(), 0..USERS).prop_map(|(at, n)| Step::Find(at, n)),
+        6 => (node.clone(), 1..4usize).prop_map(|(at, most)| Step::Ask(at, most)),
+        6 => node.clone().prop_map(Step::Answer),
+        5 => node.clone().prop_map(Step::Tell),
+        8 => node.clone().prop_map(Step::Hear),
+        3 => node.clone().prop_map(Step::Tick),
+        1 => node.clone().prop_map(Step::Late),
+        1 => node.clone().prop_map(Step::Lose),
+        1 => node.prop_map(Step::Away),
+    ];
+    proptest::collection::vec(step, 0..150)
+}
+
+proptest! {
+    #[test]
+    fn who_was_told_is_found_and_in_the_end_all_know_the_same(steps in steps()) {
+        let mut world = World::new();
+        for step in &steps {
+            world.step(step);
+            world.check();
+        }
+        world.settle();
+        for n in 0..USERS {
+            let found: Vec<Whereabouts> =
+                world.sides.iter().map(|side| side.asked.find(&hub(), &user(n))).collect();
+            let mut holders: Vec<Incarnation> = found[0].holders.iter().map(|holder| holder.node).collect();
+            holders.sort_unstable();
+            let claims = |side: &&Side| side.live.iter().any(|(of, ..)| *of == n);
+            let truth: Vec<Incarnation> = world.sides.iter().filter(claims).map(|side| side.me).collect();
+            prop_assert_eq!(holders, truth);
+            prop_assert!(found.iter().all(|one| *one == found[0]), "{:?}", found);
+            prop_assert_eq!(found[0].beside, Beside::Nobody);
+        }
+        for side in &world.sides {
+            prop_assert_eq!(side.statements.when_told(|roster| roster.users()), Some(0), "nothing is stated");
+            prop_assert!(side.asked.are_settled(side.asked.last_number(), 0), "nothing is left");
+            prop_assert!(side.asked.desk().is_idle());
+        }
+    }
+}
+
+#[test]
+fn what_is_remembered_is_bounded_and_what_is_not_needed_is_forgotten() {
+    let cache = Cache::new(2);
+    let now = Instant::now();
+    let look = |n: usize| matches!(cache.look(&hub(), &user(n)), Look::Begun);
+    assert!(look(0) && look(1) && !look(2));
+    assert!(cache.sweep(now).is_empty());
+    for n in 0..2 {
+        assert!(matches!(cache.found(&hub(), &user(n), Some(Holders::new())), Found::Kept));
+    }
+    let later = |n: u32| now + n * Duration::from_secs(31);
+    assert!(cache.sweep(later(1)).is_empty());
+    assert!(matches!(cache.look(&hub(), &user(1)), Look::Known(_)));
+    assert_eq!(cache.sweep(later(2)), [(hub(), user(0))]);
+    assert!(look(2) && !look(3));
+    assert_eq!(cache.len(), 2);
+}
+
+#[test]
+fn nobody_asks_and_nobody_waits_where_there_is_no_other_node() {
+    let asked = Asked::new(Incarnation(1), "table");
+    asked.entered();
+    assert_eq!(asked.find(&hub(), "u"), Whereabouts::default());
+    assert!(!asked.is_sought(&hub(), "u") && asked.take(10).is_empty());
+    asked.claim(&hub(), &user(0));
+    assert!(matches!(&asked.take(10)[..], [Request::Claim { number: 1, .. }]));
+}

@@ -1,0 +1,115 @@
+//! [`DirectoryUrl`]: which directory says where users are, and how a node has it. Tested here, and with real processes in
+//! `tests/cluster/directories.rs`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use tieline_backends::{RedisAddress, RedisDirectory, RedisDirectorySettings, RedisError};
+use tieline_core::directory::Choice;
+use tieline_core::ring::RingHash;
+use tieline_proto::Incarnation;
+
+/// What says where users are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum DirectoryUrl {
+    /// `replicated`: every node knows all users.
+    #[default]
+    Replicated,
+    /// `redis://host`, or `rediss://host` for TLS: a table on a Redis server.
+    Redis(RedisAddress),
+    /// `ring`, or `ring:md5` and the like: users are where the ring says, and nodes tell of those who are not.
+    Ring(RingHash),
+}
+
+/// Text that names no directory. It is not repeated: addresses of servers have passwords.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DirectoryUrlError {
+    /// Nothing that is known.
+    #[error("known are {}", DirectoryUrl::KNOWN)]
+    Unknown,
+    /// An address of a server with a mistake in it, in the engine's words.
+    #[error("{0}")]
+    Server(String),
+}
+
+impl FromStr for DirectoryUrl {
+    type Err = DirectoryUrlError;
+
+    fn from_str(text: &str) -> Result<Self, DirectoryUrlError> {
+        let unknown = |_| DirectoryUrlError::Unknown;
+        match text.split_once(':') {
+            None if text == "replicated" => Ok(DirectoryUrl::Replicated),
+            None if text == "ring" => Ok(DirectoryUrl::Ring(RingHash::default())),
+            Some(("ring", hash)) => Ok(DirectoryUrl::Ring(hash.parse().map_err(unknown)?)),
+            Some(("redis" | "rediss", _)) => RedisAddress::parse(text)
+                .map(DirectoryUrl::Redis)
+                .map_err(|error| DirectoryUrlError::Server(error.to_string())),
+            _ => Err(DirectoryUrlError::Unknown),
+        }
+    }
+}
+
+impl fmt::Display for DirectoryUrl {
+    /// The address, without its password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DirectoryUrl::Replicated => f.write_str("replicated"),
+            DirectoryUrl::Redis(address) => address.fmt(f),
+            DirectoryUrl::Ring(hash) if *hash == RingHash::default() => f.write_str("ring"),
+            DirectoryUrl::Ring(hash) => write!(f, "ring:{hash}"),
+        }
+    }
+}
+
+impl DirectoryUrl {
+    const KNOWN: &'static str = "`replicated`, `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, with TLS `rediss://…`, and `ring`, for gateways with another hash `ring:md5` or `ring:fnv`";
+
+    /// What is taken, as it stands behind "takes" in an error.
+    pub const TAKES: &'static str = "the name of a directory; known are `replicated`, `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, with TLS `rediss://…`, and `ring`, for gateways with another hash `ring:md5` or `ring:fnv`";
+
+    /// Opens the directory of a node, and gives what serves it, to be closed when the node has left the cluster.
+    ///
+    /// # Errors
+    /// With the server and the reason, when it cannot be used, at the latest after some seconds.
+    pub async fn open(
+        &self,
+        cluster: &str,
+        me: Incarnation,
+    ) -> Result<(Choice, Option<RedisDirectory>), RedisError> {
+        Ok(match self {
+            DirectoryUrl::Replicated => (Choice::Replicated, None),
+            DirectoryUrl::Ring(hash) => (Choice::Ringed(*hash), None),
+            DirectoryUrl::Redis(address) => {
+                let settings = RedisDirectorySettings::new(address.clone(), cluster);
+                let directory = RedisDirectory::open(settings, me).await?;
+                (Choice::Asked(Arc::clone(directory.asked())), Some(directory))
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_shown_without_passwords() {
+        for (text, shown) in [
+            ("replicated", "replicated"),
+            ("ring", "ring"),
+            ("ring:tieline", "ring"),
+            ("ring:md5", "ring:md5"),
+            ("redis://:hush@h:1/2", "redis://default:***@h:1/2"),
+            ("rediss://h", "rediss://h:6379"),
+        ] {
+            let url: DirectoryUrl = text.parse().unwrap();
+            assert_eq!(url.to_string(), shown);
+            assert!(!format!("{url:?}").contains("hush"));
+        }
+        for text in ["", "replicate", "ring:", "ring:sha", "hazelcast://h", "redis", "redis://:hush@"] {
+            let error = text.parse::<DirectoryUrl>().unwrap_err().to_string();
+            assert!(error.contains("redis://") && !error.contains("hush"), "{text}: {error}");
+        }
+    }
+}
