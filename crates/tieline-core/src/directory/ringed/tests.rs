@@ -234,6 +234,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
+    // Each makes hundreds of rings.
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn no_message_goes_past_who_claims_and_in_the_end_only_those_away_from_home_are_told_of(steps in steps()) {
         let mut world = World::new();
