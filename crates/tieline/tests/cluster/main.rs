@@ -19,6 +19,8 @@ mod deaths;
 #[cfg(test)]
 mod dialects;
 #[cfg(test)]
+mod directories;
+#[cfg(test)]
 mod disks;
 #[cfg(test)]
 mod drains;
