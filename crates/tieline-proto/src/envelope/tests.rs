@@ -63,6 +63,7 @@ fn what_is_written_reads_back_and_no_part_of_it() {
         capacity: 5,
         program: "0.1.0".into(),
         placement: "ring:md5".into(),
+        directory: "redis".into(),
         draining: true,
     };
     for rare in [

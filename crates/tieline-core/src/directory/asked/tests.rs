@@ -34,12 +34,12 @@ impl Table {
         let claim = |node: &Incarnation| self.0[node].users.get(&key).copied().unwrap_or(0);
         let remembers = |node: &Incarnation| u64::from(self.0[node].remembered.contains(&key));
         let newest = others.iter().map(|node| (claim(node), *node)).filter(|(claim, _)| *claim > 0).max();
-        let mut answer = Answer::default();
-        answer.nodes = match request {
+        let nodes = match request {
             Request::Forget { .. } => Vec::new(),
             Request::Look { .. } => others.iter().map(|node| (*node, claim(node))).collect(),
             _ => others.iter().map(|node| (*node, remembers(node))).collect(),
         };
+        let mut answer = Answer { nodes, ..Answer::default() };
         let own = self.0.get_mut(&me).unwrap();
         match request {
             Request::Claim { number, is_exact, .. } => {

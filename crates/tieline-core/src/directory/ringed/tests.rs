@@ -151,7 +151,9 @@ impl World {
             Step::Part(at, other) => {
                 let gone = self.0[other].id.incarnation;
                 let side = &mut self.0[at];
-                side.live.iter_mut().for_each(|(.., by)| drop(by.remove(&other)));
+                for (.., by) in &mut side.live {
+                    by.remove(&other);
+                }
                 if side.members.remove(&other).is_some() {
                     side.copies.remove(&other);
                     side.mail.remove(&other);
