@@ -469,9 +469,9 @@ mod tests {
 
     #[tokio::test]
     async fn directories_over_links_and_over_a_medium() {
-        directory::suite(MemoryExchange::links).await;
-        directory::suite(MemoryExchange::medium).await;
-        directory::suite(MemoryExchange::crossing).await;
+        directory::suite_of(&directory::Replicated, MemoryExchange::links).await;
+        directory::suite_of(&directory::Replicated, MemoryExchange::medium).await;
+        directory::suite_of(&directory::Replicated, MemoryExchange::crossing).await;
     }
 
     #[tokio::test]

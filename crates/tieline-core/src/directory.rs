@@ -88,6 +88,14 @@ impl Until {
         // A connection has one user, so of the numbers there is one.
         Until { read: self.read.max(other.read), settled: self.settled.max(other.settled) }
     }
+
+    /// Whether it is so, given the version of this node's statements that all nodes which are reached have read. It is not as long as one
+    /// of them has not said that it knows this node at all.
+    pub(crate) fn is_over(self, read: Option<u64>, asked: Option<&Asked>) -> bool {
+        read.is_some_and(|read| {
+            self.read <= read && asked.is_none_or(|asked| asked.is_settled(self.settled, read))
+        })
+    }
 }
 
 /// A claim that was made.
@@ -114,7 +122,7 @@ pub struct Fellow {
 
 /// Which nodes hold a user.
 ///
-/// *Guarantee*: what a node claimed is found by every other that is told when [`Claimed::until`] says so, until it is released
+/// *Guarantee*: what a node claimed is found by every other that it reaches when [`Claimed::until`] says so, until it is released
 /// or the node is forgotten: it is among the holders, or [`Whereabouts::beside`] says that it may hold the user. A release takes back
 /// one claim of its own number and never another's. A look may be behind, and
 /// who finds nobody asks the nodes whose statements are not known whole, before it says so. *Ordering*: a claim has a

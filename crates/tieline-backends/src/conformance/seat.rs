@@ -143,6 +143,9 @@ pub(super) async fn sit_together_with(
     }
     let refs: Vec<&Seat> = seats.iter().collect();
     all_see_each_other(&refs).await;
+    // Views of the registry are ahead of where messages go.
+    let others = |seat: &Seat| seat.cluster.peers().len() == names.len() - 1;
+    eventually("all to send to each other", || seats.iter().all(others)).await;
     seats
 }
 

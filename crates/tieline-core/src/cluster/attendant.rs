@@ -146,9 +146,12 @@ impl Attendant {
             self.say_due();
             self.tell_stale();
             self.tell_changes();
-            self.confirm();
+            // Whoever finds a node among the peers has it waited for.
+            let read = self.look_who_read();
             self.show_peers();
-            self.let_go_on();
+            // Whoever is told that this node knows it is sent to.
+            self.confirm();
+            self.let_go_on(read);
         }
         drop(self.heartbeat.deregister());
         self.say_due();
@@ -168,7 +171,7 @@ impl Attendant {
             Word::Changes(node, version, changes) => return self.changes(node, version, &changes),
             Word::Read(node, version) => {
                 if let Some(copy) = self.copies.get_mut(&node) {
-                    copy.read = copy.read.max(version);
+                    copy.read = copy.read.max(Some(version));
                 }
                 return;
             }
@@ -219,7 +222,11 @@ impl Attendant {
         for member in members.iter() {
             gone.remove(&member.id.incarnation);
             self.node.presence().meet(&member.id);
-            self.copies.entry(member.id.incarnation).or_default();
+            let copy = self.copies.entry(member.id.incarnation).or_default();
+            // It may forget this node meanwhile.
+            if member.standing != Standing::Reached {
+                copy.read = None;
+            }
         }
         gone.into_iter().for_each(|node| self.forget(node));
         self.peers_changed = true;
@@ -556,14 +563,19 @@ impl Attendant {
         self.node.announce_gap();
     }
 
+    /// Looks how far those that can be reached have read. Returns what [`Statements::were_read`] does.
+    ///
+    /// [`Statements::were_read`]: super::Statements::were_read
+    fn look_who_read(&self) -> Option<u64> {
+        let read = |node: &Incarnation| self.copies.get(node).and_then(|copy| copy.read);
+        self.cluster.statements.were_read(self.reached().iter().map(read))
+    }
+
     /// Lets those go on whose statements were read by all that can be reached, or who waited long enough.
-    fn let_go_on(&mut self) {
-        let read = |node: &Incarnation| self.copies.get(node).map_or(0, |copy| copy.read);
-        let read = self.reached().iter().map(read).min();
-        let read = self.cluster.statements.was_read(read);
+    fn let_go_on(&mut self, read: Option<u64>) {
         let limit = self.cluster.times.read;
         for wait in std::mem::take(&mut self.waits) {
-            let is_read = self.cluster.is_known(wait.until, read);
+            let is_read = wait.until.is_over(read, self.cluster.asked().map(Arc::as_ref));
             if !is_read && wait.since.elapsed() < limit {
                 self.waits.push(wait);
                 continue;

@@ -31,8 +31,9 @@ pub(super) struct Copy {
     roster: Roster,
     /// Whether it is all that the other states, as far as is known.
     pub(super) is_complete: bool,
-    /// The version of this node's statements that the other has read.
-    pub(super) read: u64,
+    /// The version of this node's statements that the other has read; none before it has said so since it is reached. Who says so
+    /// knows this node, and sends to it.
+    pub(super) read: Option<u64>,
     /// Parts of its whole roster that have arrived, all of one version.
     parts: (u64, Vec<Stated>),
     /// When it was last asked for its whole roster.

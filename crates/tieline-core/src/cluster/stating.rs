@@ -23,7 +23,7 @@ pub(crate) struct Statements {
     pub(super) changed: Notify,
     /// The version that every node which is reached has read, for those that wait outside the shards. Touched too when the
     /// directory has settled something.
-    read: watch::Sender<u64>,
+    read: watch::Sender<Option<u64>>,
 }
 
 #[derive(Default)]
@@ -31,8 +31,8 @@ struct Own {
     roster: Roster,
     /// Changes that were not told yet; they lead to the roster's version.
     untold: Vec<Change>,
-    /// The version that every node which is reached has read.
-    read: u64,
+    /// The version that every node which is reached has read; none where one of them may not know this node yet.
+    read: Option<u64>,
 }
 
 /// Whether the others know already what a connection waits for.
@@ -96,7 +96,7 @@ impl Statements {
             own.untold.push(change);
             self.changed.notify_one();
         }
-        if version <= own.read { 0 } else { version }
+        if own.read.is_some_and(|read| version <= read) { 0 } else { version }
     }
 
     /// The present version.
@@ -116,15 +116,22 @@ impl Statements {
         own.untold.is_empty().then(|| look(&own.roster))
     }
 
-    /// All nodes that are reached have read up to a version; with none, there are no such nodes. Returns the version that
-    /// nobody has to wait for any more.
-    pub(super) fn was_read(&self, version: Option<u64>) -> u64 {
+    /// The nodes that are reached have read these versions; one that has not said so yet, none. Returns the version that nobody
+    /// has to wait for any more: with no such nodes the present one, and none while one of them may not know this node. For
+    /// that one would send nothing here, whatever its directory knew.
+    pub(crate) fn were_read(&self, mut versions: impl Iterator<Item = Option<u64>>) -> Option<u64> {
         let mut own = lock(&self.own);
-        own.read = version.unwrap_or(own.roster.version());
+        let present = own.roster.version();
+        own.read = versions.try_fold(present, |least, version| Some(least.min(version?)));
         let read = own.read;
         drop(own);
         self.read.send_replace(read);
         read
+    }
+
+    /// Whether all nodes that are reached have said that they know this one.
+    fn is_known_to_all(&self) -> bool {
+        lock(&self.own).read.is_some()
     }
 
     /// Users that are stated.
@@ -172,12 +179,8 @@ impl Cluster {
 
     /// When the others know what this node has claimed or stated.
     pub(crate) fn known_at(&self, until: Until) -> Known {
-        if until == Until::default() || self.peer_view().is_alone() { Known::Yes } else { Known::At(until) }
-    }
-
-    /// Whether they do, given the version of this node's statements that they have read.
-    pub(super) fn is_known(&self, until: Until, read: u64) -> bool {
-        until.read <= read && self.asked.as_ref().is_none_or(|asked| asked.is_settled(until.settled, read))
+        let is_known = until == Until::default() && self.statements.is_known_to_all();
+        if is_known || self.peer_view().is_alone() { Known::Yes } else { Known::At(until) }
     }
 
     /// Tells the connection's shard to go on when the others know, or the time is up.
@@ -208,9 +211,8 @@ impl Cluster {
         let since = Instant::now();
         let last = self.asked.as_ref().map_or(0, |asked| asked.last_number());
         let mut read = self.statements.read.subscribe();
-        let all = read.wait_for(|read| {
-            *read >= version && self.asked.as_ref().is_none_or(|asked| asked.are_settled(last, *read))
-        });
+        let is_settled = |read| self.asked.as_ref().is_none_or(|asked| asked.are_settled(last, read));
+        let all = read.wait_for(|read| read.is_some_and(|read| read >= version && is_settled(read)));
         if tokio::time::timeout(self.times.read, all).await.is_err() {
             self.counters.unread.fetch_add(1, Ordering::Relaxed);
         }

@@ -154,7 +154,7 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 async fn nothing_of_a_dead_node_is_left_after_its_lease() {
     let engine = Engine::redis().start().unwrap();
     let shelf = Shelf::new(engine.url());
-    let node = shelf.open_one(7, Duration::from_millis(1_500)).await;
+    let node = shelf.open_one(7, Duration::from_secs(4)).await;
     for n in 0..50 {
         node.asked().claim(&hub(), &user(&format!("u{n}")));
     }

@@ -1,5 +1,5 @@
-//! Three nodes that ask one table, with answers, words and statements that come late, in any order of the nodes; a table that forgets
-//! nodes; all under seeds.
+//! Three nodes that ask one table, with answers, words and statements that come late, in any order of the nodes; nodes that do not know
+//! each other yet; a table that forgets nodes; all under seeds.
 
 use std::collections::{HashMap, HashSet};
 
@@ -64,6 +64,8 @@ impl Table {
 enum Mail {
     Word(Rare),
     Changes(u64, Vec<Change>),
+    /// By this the receiver knows the sender, and all that it states.
+    Beat(u64, Vec<(HubName, Held, u64)>),
     Read(u64),
 }
 
@@ -75,9 +77,35 @@ struct Side {
     answers: Vec<(Request, Answer)>,
     /// What is on its way to it.
     mail: std::collections::VecDeque<(usize, Mail)>,
-    /// What each other has read of its statements.
-    read: [u64; NODES],
-    live: Vec<(usize, u64, Until, bool)>,
+    /// Which others it has met.
+    met: [bool; NODES],
+    /// What each other has read of its statements, if it has said so.
+    read: [Option<u64>; NODES],
+    live: Vec<Live>,
+}
+
+/// A claim that was not taken back.
+struct Live {
+    user: usize,
+    number: u64,
+    until: Until,
+    /// The nodes that were met when it was known, once it is.
+    known_to: Option<[bool; NODES]>,
+}
+
+impl Side {
+    /// It knows others from now on.
+    fn meet(&mut self, others: impl Iterator<Item = usize>) {
+        others.for_each(|other| self.met[other] = true);
+        let fellow = |n: usize| Fellow {
+            name: n.to_string().into(),
+            node: Incarnation(n as u64 + 1),
+            weight: 1,
+            directory: Some("table".into()),
+        };
+        let fellows: Vec<Fellow> = (0..NODES).filter(|other| self.met[*other]).map(fellow).collect();
+        self.asked.meet(&fellows, 1, &mut |_| {});
+    }
 }
 
 fn hub() -> HubName {
@@ -94,7 +122,8 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    /// Whose nodes know each other, or nobody.
+    fn new(have_met: bool) -> Self {
         let mut table = Table::default();
         let sides: Vec<Side> = (0..NODES)
             .map(|n| {
@@ -104,35 +133,34 @@ impl World {
                 asked.state_by(Arc::clone(&statements));
                 table.0.insert(me, Rows::default());
                 asked.entered();
-                let fellow = |n: usize| Fellow {
-                    name: n.to_string().into(),
-                    node: Incarnation(n as u64 + 1),
-                    weight: 1,
-                    directory: Some("table".into()),
-                };
-                let fellows: Vec<Fellow> = (0..NODES).filter(|other| *other != n).map(fellow).collect();
-                asked.meet(&fellows, 1, &mut |_| {});
-                let (answers, mail) = Default::default();
-                Side { me, asked, statements, answers, mail, read: [0; NODES], live: Vec::new() }
+                let (answers, mail, met) = Default::default();
+                let read = [have_met.then_some(0); NODES];
+                let mut side = Side { me, asked, statements, answers, mail, met, read, live: Vec::new() };
+                if have_met {
+                    side.meet((0..NODES).filter(|other| *other != n));
+                }
+                side
             })
             .collect();
         World { sides, table }
     }
 
-    fn read(&self, at: usize) -> u64 {
-        (0..NODES).filter(|other| *other != at).map(|other| self.sides[at].read[other]).min().unwrap()
+    /// What those that a node has met have read of its statements.
+    fn read(&self, at: usize) -> Option<u64> {
+        let side = &self.sides[at];
+        side.statements.were_read((0..NODES).filter(|other| side.met[*other]).map(|other| side.read[other]))
     }
 
     fn step(&mut self, step: &Step) {
         match *step {
             Step::Claim(at, n) => {
                 let Claimed { number, until } = self.sides[at].asked.claim(&hub(), &user(n));
-                self.sides[at].live.push((n, number, until, false));
+                self.sides[at].live.push(Live { user: n, number, until, known_to: None });
             }
             Step::Release(at, which) => {
                 let side = &mut self.sides[at];
                 if !side.live.is_empty() {
-                    let (n, number, ..) = side.live.swap_remove(which % side.live.len());
+                    let Live { user: n, number, .. } = side.live.swap_remove(which % side.live.len());
                     side.asked.release(&hub(), &user(n), number);
                 }
             }
@@ -159,6 +187,7 @@ impl World {
                 }
             }
             Step::Tell(at) => self.tell(at),
+            Step::Beat(at) => self.beat(at),
             Step::Hear(at) => self.hear(at),
             // Late enough for what waits for a little while, and for all that waits.
             Step::Tick(at) => self.sides[at].asked.tick(Instant::now() + PATIENCE),
@@ -198,6 +227,17 @@ impl World {
         }
     }
 
+    /// Says that it is there, when all that it states was told.
+    fn beat(&mut self, at: usize) {
+        self.tell(at);
+        let told =
+            self.sides[at].statements.when_told(|roster| (roster.version(), roster.entries().collect()));
+        let (version, entries): (u64, Vec<_>) = told.unwrap();
+        for other in (0..NODES).filter(|other| *other != at) {
+            self.sides[other].mail.push_back((at, Mail::Beat(version, entries.clone())));
+        }
+    }
+
     fn hear(&mut self, at: usize) {
         let Some((from, word)) = self.sides[at].mail.pop_front() else { return };
         let origin = self.sides[from].me;
@@ -209,6 +249,18 @@ impl World {
                 None
             }
             Mail::Word(_) => panic!("nothing else is said"),
+            // Nothing is read of somebody who is not known: the first beat has it all.
+            Mail::Changes(..) if !side.met[from] => None,
+            Mail::Beat(version, entries) => {
+                if !side.met[from] {
+                    for (hub, what, claim) in entries {
+                        let Held::User(user) = what else { panic!("only users are stated") };
+                        side.asked.stated(&hub, &user, origin, Some(claim));
+                    }
+                    side.meet(std::iter::once(from));
+                }
+                Some(Mail::Read(version))
+            }
             Mail::Changes(version, changes) => {
                 for Change { hub, what, held, claim } in changes {
                     let Held::User(user) = what else { panic!("only users are stated") };
@@ -217,7 +269,7 @@ impl World {
                 Some(Mail::Read(version))
             }
             Mail::Read(version) => {
-                side.read[from] = side.read[from].max(version);
+                side.read[from] = side.read[from].max(Some(version));
                 None
             }
         };
@@ -226,18 +278,19 @@ impl World {
         }
     }
 
-    /// Whoever was told that the others know is sent to by all of them.
+    /// Whoever was told that the others know is sent to by all that its node had met then.
     fn check(&mut self) {
         for at in 0..NODES {
             let read = self.read(at);
-            let side = &mut self.sides[at];
-            for (_, _, until, is_known) in &mut side.live {
-                *is_known |= until.read <= read && side.asked.is_settled(until.settled, read);
+            let Side { live, asked, met, .. } = &mut self.sides[at];
+            for one in live.iter_mut().filter(|one| one.known_to.is_none()) {
+                one.known_to = one.until.is_over(read, Some(asked)).then_some(*met);
             }
         }
         for at in 0..NODES {
-            for (n, ..) in self.sides[at].live.iter().filter(|(.., is_known)| *is_known) {
-                for other in self.sides.iter().filter(|other| other.me != self.sides[at].me) {
+            for Live { user: n, known_to, .. } in &self.sides[at].live {
+                let Some(known_to) = known_to else { continue };
+                for other in (0..NODES).filter(|other| known_to[*other]).map(|other| &self.sides[other]) {
                     let found = other.asked.find(&hub(), &user(*n));
                     let is_found = found.holders.iter().any(|holder| holder.node == self.sides[at].me);
                     assert!(is_found || found.beside == Beside::Anybody, "{at} {n}: {found:?}");
@@ -248,6 +301,7 @@ impl World {
 
     fn settle(&mut self) {
         (0..NODES).for_each(|at| self.step(&Step::Late(at)));
+        (0..NODES).for_each(|at| self.step(&Step::Beat(at)));
         for _ in 0..30 {
             for at in 0..NODES {
                 for step in [Step::Ask(at, 100), Step::Answer(at), Step::Tell(at), Step::Tick(at)] {
@@ -275,6 +329,8 @@ enum Step {
     Answer(usize),
     /// What a node has to tell others leaves.
     Tell(usize),
+    /// A node says that it is there.
+    Beat(usize),
     Hear(usize),
     Tick(usize),
     Late(usize),
@@ -293,6 +349,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (node.clone(), 1..4usize).prop_map(|(at, most)| Step::Ask(at, most)),
         6 => node.clone().prop_map(Step::Answer),
         5 => node.clone().prop_map(Step::Tell),
+        2 => node.clone().prop_map(Step::Beat),
         8 => node.clone().prop_map(Step::Hear),
         3 => node.clone().prop_map(Step::Tick),
         1 => node.clone().prop_map(Step::Late),
@@ -304,8 +361,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn who_was_told_is_found_and_in_the_end_all_know_the_same(steps in steps()) {
-        let mut world = World::new();
+    fn who_was_told_is_found_and_in_the_end_all_know_the_same(have_met in any::<bool>(), steps in steps()) {
+        let mut world = World::new(have_met);
         for step in &steps {
             world.step(step);
             world.check();
@@ -316,7 +373,7 @@ proptest! {
                 world.sides.iter().map(|side| side.asked.find(&hub(), &user(n))).collect();
             let mut holders: Vec<Incarnation> = found[0].holders.iter().map(|holder| holder.node).collect();
             holders.sort_unstable();
-            let claims = |side: &&Side| side.live.iter().any(|(of, ..)| *of == n);
+            let claims = |side: &&Side| side.live.iter().any(|live| live.user == n);
             let truth: Vec<Incarnation> = world.sides.iter().filter(claims).map(|side| side.me).collect();
             prop_assert_eq!(holders, truth);
             prop_assert!(found.iter().all(|one| *one == found[0]), "{:?}", found);
