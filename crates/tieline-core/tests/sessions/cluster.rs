@@ -252,8 +252,11 @@ fn a_roster_of_many_parts_is_learned_whole() {
     let mut member = tieline(&first, 0, "member");
     for n in 0..GROUPS {
         member.send(json!({"type": "joinGroup", "group": format!("g{n}")}));
+        // A busy machine takes its time for all of them.
+        if n % 500 == 499 {
+            member.expect_nothing();
+        }
     }
-    member.expect_nothing();
     let mut late = House::named(1);
     late.join(&exchange, ClusterTimes::default());
     late.wait_for_peers(1);
