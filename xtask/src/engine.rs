@@ -10,6 +10,7 @@ pub(crate) mod child;
 mod compose;
 pub mod hazelcast;
 mod java;
+pub mod kafka;
 mod mariadb;
 pub mod nacos;
 pub mod nats;
@@ -61,6 +62,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &nats::PLAIN,
     &redis_cluster::RedisCluster,
     &sentinel::Sentinel,
+    &kafka::Kafka,
     &postgres::Postgres,
     &mariadb::MariaDb,
     &zookeeper::ZooKeeper,
@@ -333,6 +335,11 @@ impl Engine {
     /// A private Redis master, a replica of it, and a sentinel, in this order.
     pub fn sentinel() -> Builder {
         Builder { kind: &sentinel::Sentinel }
+    }
+
+    /// A private Kafka.
+    pub fn kafka() -> Builder {
+        Builder { kind: &kafka::Kafka }
     }
 
     /// Kills the server with SIGKILL, all of its processes, and waits until it is gone. The port and the data stay reserved for

@@ -510,4 +510,10 @@ mod tests {
         let mut exchange = MemoryExchange::medium();
         outage::server_killed_and_back(&exchange.clone(), &mut exchange).await;
     }
+
+    #[tokio::test]
+    async fn an_outage_of_a_medium_that_keeps() {
+        let mut exchange = MemoryExchange::keeping();
+        outage::server_killed_and_back(&exchange.clone(), &mut exchange).await;
+    }
 }

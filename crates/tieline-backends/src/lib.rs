@@ -13,23 +13,38 @@ pub mod hazelcast;
 mod hosts;
 #[cfg(any(feature = "redis", feature = "rabbitmq", feature = "nats", feature = "hazelcast"))]
 mod inbox;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(any(
     feature = "mesh",
     feature = "redis",
     feature = "rabbitmq",
     feature = "nats",
     feature = "hazelcast",
+    feature = "kafka",
     feature = "zookeeper",
     feature = "nacos",
     feature = "rocketmq"
 ))]
 mod life;
+// Kafka's client has a queue and outages of its own, and shares the parts of envelopes alone.
+#[cfg_attr(
+    not(any(
+        feature = "redis",
+        feature = "rabbitmq",
+        feature = "nats",
+        feature = "hazelcast",
+        feature = "rocketmq"
+    )),
+    allow(dead_code, unreachable_pub)
+)]
 #[cfg(any(
     feature = "redis",
     feature = "rabbitmq",
     feature = "nats",
     feature = "hazelcast",
-    feature = "rocketmq"
+    feature = "rocketmq",
+    feature = "kafka"
 ))]
 mod medium;
 #[cfg(feature = "mesh")]
@@ -37,13 +52,24 @@ pub mod mesh;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod pause;
+#[cfg_attr(
+    not(any(
+        feature = "mesh",
+        feature = "redis",
+        feature = "nats",
+        feature = "hazelcast",
+        feature = "rocketmq"
+    )),
+    allow(dead_code, unreachable_pub)
+)]
 #[cfg(any(
     feature = "mesh",
     feature = "redis",
     feature = "rabbitmq",
     feature = "nats",
     feature = "hazelcast",
-    feature = "rocketmq"
+    feature = "rocketmq",
+    feature = "kafka"
 ))]
 mod queue;
 #[cfg(feature = "rabbitmq")]
@@ -65,6 +91,8 @@ mod tls;
 
 #[cfg(feature = "hazelcast")]
 pub use hazelcast::{HazelcastAddress, HazelcastBroker, HazelcastError, HazelcastSettings};
+#[cfg(feature = "kafka")]
+pub use kafka::{KafkaAddress, KafkaBroker, KafkaError, KafkaSettings};
 #[cfg(any(
     feature = "redis",
     feature = "rabbitmq",

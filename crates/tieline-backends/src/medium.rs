@@ -31,7 +31,7 @@ use crate::queue::{self, Words};
 
 #[cfg(test)]
 pub(crate) mod limits;
-#[cfg(any(test, feature = "nats", feature = "rocketmq", feature = "rabbitmq"))]
+#[cfg(any(test, feature = "nats", feature = "rocketmq", feature = "rabbitmq", feature = "kafka"))]
 pub(crate) mod parts;
 #[cfg(any(feature = "redis", feature = "nats"))]
 pub(crate) mod stream;

@@ -48,8 +48,8 @@ pub struct BrokerStats {
 /// *Guarantee*: at most once, from this node to each receiver. *Ordering*: envelopes to one receiver arrive in the
 /// order of the calls: those that went to it alone, and those that went to all, as long as the connection between the two
 /// lasts; the two with each other only where [`orders_channels`](Broker::orders_channels) says so.
-/// *Cancellation*: nothing waits, so nothing is cancelled. *Retries*: none for an envelope; the broker itself comes
-/// back from every outage, with backoff and jitter.
+/// *Cancellation*: nothing waits, so nothing is cancelled. *Retries*: none for an envelope, except in a broker that
+/// [keeps](Broker::keeps); the broker itself comes back from every outage, with backoff and jitter.
 pub trait Broker: Send + Sync + 'static {
     /// Takes an envelope, without waiting.
     ///
@@ -65,6 +65,13 @@ pub trait Broker: Send + Sync + 'static {
     /// Whether what went to all and what went to one arrives in the order of the calls, as over links. Where it does not, the
     /// cluster says with a message what has to arrive before it.
     fn orders_channels(&self) -> bool {
+        false
+    }
+
+    /// Whether envelopes are taken while its server is away, and kept for it: what was taken before the outage and in it arrives afterwards,
+    /// each once and in order, unless the outage lasts so long that the broker gives them up. Where it does not, nothing is
+    /// taken meanwhile, and what was on its way is lost.
+    fn keeps(&self) -> bool {
         false
     }
 
@@ -87,9 +94,10 @@ pub trait Inbound: Send + Sync + 'static {
     fn unreachable(&self, node: Incarnation);
 
     /// The broker carries nothing from now on, to and from nobody: its server is gone or silent. Nobody is thought
-    /// dead because of that. Said again it changes nothing.
+    /// dead because of that. Where it [keeps](Broker::keeps) what it takes, that is late and not lost. Said again it changes nothing.
     fn away(&self);
 
-    /// The broker carries again. Envelopes of the meantime may be lost. Said again it changes nothing.
+    /// The broker carries again. Envelopes of the meantime may be lost, unless it [keeps](Broker::keeps) them; then the numbers
+    /// alone tell of losses. Said again it changes nothing.
     fn back(&self);
 }

@@ -229,6 +229,11 @@ impl Cluster {
         self.is_alone() && self.started.elapsed() < self.times.lease
     }
 
+    /// Whether the broker keeps what it takes while it is away.
+    fn keeps(&self) -> bool {
+        self.broker().keeps()
+    }
+
     /// How its broker is doing.
     pub fn broker_stats(&self) -> BrokerStats {
         self.broker().stats()

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use tieline_backends::mesh;
 #[cfg(feature = "hazelcast")]
 use tieline_backends::{HazelcastAddress, HazelcastBroker, HazelcastError, HazelcastSettings};
+#[cfg(feature = "kafka")]
+use tieline_backends::{KafkaAddress, KafkaBroker, KafkaError, KafkaSettings};
 use tieline_backends::{
     MeshBroker, MeshError, MeshSettings, RedisAddress, RedisBroker, RedisClusterBroker, RedisError,
     RedisSentinelBroker, RedisSettings, RedisSeveralAddress, Secret,
@@ -49,6 +51,9 @@ pub enum BrokerUrl {
     /// `hazelcast://host,…`.
     #[cfg(feature = "hazelcast")]
     Hazelcast(HazelcastAddress),
+    /// `kafka://host,…`, or `kafka+ssl://host,…` for TLS.
+    #[cfg(feature = "kafka")]
+    Kafka(KafkaAddress),
 }
 
 /// Text that is no address of a broker. It is not repeated: addresses of servers have passwords.
@@ -95,6 +100,10 @@ pub enum BrokerStartError {
     #[cfg(feature = "hazelcast")]
     #[error(transparent)]
     Hazelcast(#[from] HazelcastError),
+    /// The Kafka cluster.
+    #[cfg(feature = "kafka")]
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
 }
 
 /// Reads an address of one kind, and says what is wrong with it.
@@ -189,6 +198,15 @@ const SCHEMES: &[Scheme] = &[
         #[cfg(not(feature = "hazelcast"))]
         read: None,
     },
+    Scheme {
+        names: &["kafka", "kafka+ssl"],
+        example: "kafka://[USER:PASSWORD@]HOST[:PORT],HOST",
+        feature: Some(("Kafka", "kafka")),
+        #[cfg(feature = "kafka")]
+        read: Some(|text| KafkaAddress::parse(text).map(BrokerUrl::Kafka).map_err(|error| error.to_string())),
+        #[cfg(not(feature = "kafka"))]
+        read: None,
+    },
 ];
 
 fn several(text: &str) -> Result<RedisSeveralAddress, String> {
@@ -233,6 +251,8 @@ impl fmt::Display for BrokerUrl {
             BrokerUrl::RocketMq(address) => address.fmt(f),
             #[cfg(feature = "hazelcast")]
             BrokerUrl::Hazelcast(address) => address.fmt(f),
+            #[cfg(feature = "kafka")]
+            BrokerUrl::Kafka(address) => address.fmt(f),
         }
     }
 }
@@ -274,6 +294,8 @@ impl BrokerUrl {
             BrokerUrl::RocketMq(_) => "rocketmq:",
             #[cfg(feature = "hazelcast")]
             BrokerUrl::Hazelcast(_) => "hazelcast:",
+            #[cfg(feature = "kafka")]
+            BrokerUrl::Kafka(_) => "kafka:",
         }
     }
 
@@ -323,6 +345,11 @@ impl BrokerUrl {
             BrokerUrl::Hazelcast(address) => {
                 let settings = HazelcastSettings::new(cluster, address.clone());
                 Started::server(HazelcastBroker::start(settings, node, inbound).await?)
+            }
+            #[cfg(feature = "kafka")]
+            BrokerUrl::Kafka(address) => {
+                let settings = KafkaSettings::new(cluster, address.clone());
+                Started::server(KafkaBroker::start(settings, node, inbound).await?)
             }
         }))
     }

@@ -110,7 +110,8 @@ fn every_jar(folder: &Path) -> OsString {
     folder.join("*").into_os_string()
 }
 
-fn run(mut command: Command) -> Result<(), Error> {
+/// Runs a program that gets something, and tells all that it said if it fails.
+pub(super) fn run(mut command: Command) -> Result<(), Error> {
     let program = command.get_program().display().to_string();
     let output = command.stdin(Stdio::null()).output().map_err(|e| Error::io(format!("run {program}"), e))?;
     if output.status.success() {

@@ -1,5 +1,6 @@
 //! What a broker with a server of its own must do when that server is killed, or stands still, and comes back: say that it
-//! is away, take nothing meanwhile, and carry again soon, without being started anew.
+//! is away, take nothing meanwhile, and carry again soon, without being started anew. One that keeps what it takes goes on taking, and
+//! afterwards nothing is missing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,6 +122,10 @@ impl<'a> Flow<'a> {
                 node.recorder.until("what was sent", |heard| numbers(heard).ends_with(&due)).await;
                 let all = node.recorder.with(numbers);
                 assert!(all.is_sorted_by(|a, b| a < b), "order or doubles from {from} at {to}: {all:?}");
+                if node.broker.keeps() {
+                    let whole = (1..=self.number).filter(is_of);
+                    assert!(all.iter().copied().eq(whole), "holes from {from} at {to}: {all:?}");
+                }
             }
         }
     }
@@ -132,12 +137,17 @@ impl<'a> Flow<'a> {
             node.recorder
                 .until("the broker to be away", |heard| count(heard, &Heard::Away) == self.outages)
                 .await;
-            let envelope = Arc::from(&b"nobody hears it"[..]);
-            assert_eq!(node.broker.send(To::All, &envelope), Err(NotTaken::Unreachable));
-            assert_eq!(
-                node.broker.send(To::One(node.node.incarnation), &envelope),
-                Err(NotTaken::Unreachable)
-            );
+            if !node.broker.keeps() {
+                let envelope = Arc::from(&b"nobody hears it"[..]);
+                assert_eq!(node.broker.send(To::All, &envelope), Err(NotTaken::Unreachable));
+                assert_eq!(
+                    node.broker.send(To::One(node.node.incarnation), &envelope),
+                    Err(NotTaken::Unreachable)
+                );
+            }
+        }
+        if self.nodes.iter().all(|node| node.broker.keeps()) {
+            self.send(Joined::send);
         }
         let end = Instant::now() + length;
         let is_back = |recorder: &Recorder| recorder.with(|heard| count(heard, &Heard::Back) == self.outages);

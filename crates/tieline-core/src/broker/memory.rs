@@ -1,6 +1,6 @@
 //! The broker within one process: nodes that are started side by side, as tests do. An exchange is of a kind, as
 //! engines are: links between every two nodes, whose ends are told, or a medium that tells of nobody and can be away, and
-//! whose two channels may cross.
+//! whose two channels may cross, or which keeps what it takes while it is away.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -45,6 +45,10 @@ struct State {
     is_crossing: bool,
     /// Whether the medium carries nothing now.
     is_away: bool,
+    /// Whether it takes envelopes all the same.
+    is_keeping: bool,
+    /// What it took meanwhile, and from whom; at most as much as may wait for one node.
+    kept: Vec<(Incarnation, To, Arc<[u8]>)>,
 }
 
 /// Joins the nodes of one process.
@@ -71,6 +75,13 @@ impl MemoryExchange {
         MemoryExchange(Arc::new(Mutex::new(state)))
     }
 
+    /// A medium that keeps what it takes while it is away.
+    #[must_use]
+    pub fn keeping() -> Self {
+        let state = State { is_medium: true, is_keeping: true, ..State::default() };
+        MemoryExchange(Arc::new(Mutex::new(state)))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,10 +104,10 @@ impl MemoryExchange {
             }
         }
         state.nodes.insert(node, news);
-        let is_medium = state.is_medium;
+        let (is_medium, is_keeping) = (state.is_medium, state.is_keeping);
         drop(state);
         let exchange = self.clone();
-        MemoryBroker { exchange, node, is_medium, is_crossing, thread: Mutex::new(Some(thread)) }
+        MemoryBroker { exchange, node, is_medium, is_crossing, is_keeping, thread: Mutex::new(Some(thread)) }
     }
 
     /// Cuts a node off for good. Of links, the others hear that it is gone, and it that they are; of a medium, it
@@ -140,6 +151,10 @@ impl MemoryExchange {
     fn switch(&self, is_away: bool, news: &News) {
         let mut state = self.lock();
         state.is_away = is_away;
+        for (from, to, envelope) in std::mem::take(&mut state.kept) {
+            // Whoever has no room misses it, and its number tells.
+            let _ = state.carry(from, to, &envelope);
+        }
         state.nodes.values().for_each(|node| tell(node, news.clone()));
     }
 }
@@ -149,6 +164,26 @@ impl State {
         for (to, of) in [(one, other), (other, one)] {
             if let Some(node) = self.nodes.get(&to) {
                 tell(node, news(of));
+            }
+        }
+    }
+
+    /// Gives an envelope to whom it is for.
+    fn carry(&self, from: Incarnation, to: To, envelope: &Arc<[u8]>) -> Result<(), NotTaken> {
+        let channel = if to == To::All { Channel::All } else { Channel::One };
+        let give = |node: &SyncSender<News>| {
+            node.try_send(News::Envelope(channel, Arc::clone(envelope))).map_err(|_| NotTaken::Full)
+        };
+        match to {
+            To::One(id) => match self.nodes.get(&id) {
+                Some(node) if self.has_way(from, id) => give(node),
+                // A medium does not know who listens.
+                None if self.is_medium => Ok(()),
+                _ => Err(NotTaken::Unreachable),
+            },
+            To::All => {
+                let others = self.nodes.iter().filter(|(id, _)| self.has_way(from, **id));
+                others.map(|(_, node)| give(node)).fold(Ok(()), Result::and)
             }
         }
     }
@@ -208,30 +243,22 @@ pub struct MemoryBroker {
     node: Incarnation,
     is_medium: bool,
     is_crossing: bool,
+    is_keeping: bool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Broker for MemoryBroker {
     fn send(&self, to: To, envelope: &Arc<[u8]>) -> Result<(), NotTaken> {
-        let state = self.exchange.lock();
-        if state.is_away || !state.nodes.contains_key(&self.node) {
-            return Err(NotTaken::Unreachable);
-        }
-        let channel = if to == To::All { Channel::All } else { Channel::One };
-        let give = |node: &SyncSender<News>| {
-            node.try_send(News::Envelope(channel, Arc::clone(envelope))).map_err(|_| NotTaken::Full)
-        };
-        match to {
-            To::One(id) => match state.nodes.get(&id) {
-                Some(node) if state.has_way(self.node, id) => give(node),
-                // A medium does not know who listens.
-                None if state.is_medium => Ok(()),
-                _ => Err(NotTaken::Unreachable),
-            },
-            To::All => {
-                let others = state.nodes.iter().filter(|(id, _)| state.has_way(self.node, **id));
-                others.map(|(_, node)| give(node)).fold(Ok(()), Result::and)
+        let mut state = self.exchange.lock();
+        let is_here = state.nodes.contains_key(&self.node);
+        match (is_here, state.is_away) {
+            (true, false) => state.carry(self.node, to, envelope),
+            (true, true) if state.is_keeping && state.kept.len() < QUEUE => {
+                state.kept.push((self.node, to, Arc::clone(envelope)));
+                Ok(())
             }
+            (true, true) if state.is_keeping => Err(NotTaken::Full),
+            _ => Err(NotTaken::Unreachable),
         }
     }
 
@@ -246,6 +273,10 @@ impl Broker for MemoryBroker {
 
     fn orders_channels(&self) -> bool {
         !self.is_crossing
+    }
+
+    fn keeps(&self) -> bool {
+        self.is_keeping
     }
 
     fn close(&self) {

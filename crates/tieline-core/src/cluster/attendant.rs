@@ -257,12 +257,13 @@ impl Attendant {
         let now = Instant::now();
         if is_away {
             tracing::warn!("The broker carries nothing; this node serves its own clients meanwhile.");
-            return self.heartbeat.away(now);
+            return self.heartbeat.away(self.cluster.keeps(), now);
         }
         tracing::info!("The broker carries again.");
         self.heartbeat.back(now);
         self.look_at_logs();
-        if !self.reports_peers {
+        // What a broker has kept is late, and not lost; numbers tell if it is.
+        if !self.reports_peers && !self.cluster.keeps() {
             // Told once for all peers; the numbers that follow tell it again only where more is lost later.
             self.copies.values_mut().for_each(|copy| copy.gap_notice = Some(now));
             self.announce_gap();
@@ -568,7 +569,9 @@ impl Attendant {
     /// [`Statements::were_read`]: super::Statements::were_read
     fn look_who_read(&self) -> Option<u64> {
         let read = |node: &Incarnation| self.copies.get(node).and_then(|copy| copy.read);
-        self.cluster.statements.were_read(self.reached().iter().map(read))
+        // Nobody reads anything while the broker is away.
+        let reached = if self.is_away { Vec::new() } else { self.reached() };
+        self.cluster.statements.were_read(reached.iter().map(read))
     }
 
     /// Lets those go on whose statements were read by all that can be reached, or who waited long enough.

@@ -274,12 +274,12 @@ impl Heartbeat {
         self.show(state);
     }
 
-    /// The broker carries nothing from now on.
-    pub fn away(&self, now: Instant) {
+    /// The broker carries nothing from now on. Where it keeps what it takes, nobody is lost by that, and nobody's lease runs.
+    pub fn away(&self, is_kept: bool, now: Instant) {
         let mut state = self.lock();
         if !std::mem::replace(&mut state.is_away, true) {
             state.is_changed = true;
-            if !self.over_links {
+            if !self.over_links && !is_kept {
                 state.known.values_mut().for_each(|known| known.member.standing = Standing::Lost(now));
             }
         }

@@ -19,10 +19,14 @@ fn quick() -> ClusterTimes {
 
 fn houses(count: usize, times: ClusterTimes) -> (Vec<House>, MemoryExchange) {
     let exchange = MemoryExchange::medium();
+    (houses_on(&exchange, count, times), exchange)
+}
+
+fn houses_on(exchange: &MemoryExchange, count: usize, times: ClusterTimes) -> Vec<House> {
     let mut houses: Vec<House> = (0..count).map(|_| House::named(1)).collect();
-    houses.iter_mut().for_each(|house| house.join(&exchange, times));
+    houses.iter_mut().for_each(|house| house.join(exchange, times));
     houses.iter().for_each(|house| house.wait_for_peers(count - 1));
-    (houses, exchange)
+    houses
 }
 
 fn cluster(house: &House) -> &Arc<Cluster> {
@@ -108,6 +112,36 @@ fn an_outage_expires_nobody_and_what_it_lost_is_noticed_at_once() {
     });
     assert_eq!(bob.receive()["data"], 2);
     assert!(count(&houses[0], |c| &c.missing) > 0, "what was stated in the meantime was missed");
+}
+
+#[test]
+fn what_a_medium_keeps_through_its_outage_is_late_and_nothing_is_missed() {
+    let exchange = MemoryExchange::keeping();
+    let houses = houses_on(&exchange, 2, quick());
+    let mut alice = tieline(&houses[0], "alice");
+    let mut bob = tieline(&houses[1], "bob");
+    bob.join("room", 1);
+    exchange.go_away();
+    let since = Instant::now();
+    houses.iter().for_each(|house| eventually(|| !cluster(house).is_broker_up()));
+    // Nobody waits for what cannot be answered, nobody is thought lost or dead, and messages are taken.
+    let asked = Instant::now();
+    alice.join("room", 1);
+    assert!(asked.elapsed() < Duration::from_millis(800), "a join waited for {:?}", asked.elapsed());
+    for number in 0..3 {
+        alice.send(json!({"type": "sendToGroup", "group": "room", "noEcho": true, "data": number}));
+    }
+    eventually(|| since.elapsed() > quick().lease * 2);
+    assert!(houses.iter().all(|house| cluster(house).peers().iter().all(|peer| peer.is_reached())));
+    exchange.come_back();
+    houses.iter().for_each(|house| eventually(|| cluster(house).is_broker_up()));
+    for number in 0..3 {
+        assert_eq!(bob.receive()["data"], number, "no gap was told before it, and nothing is missing");
+    }
+    bob.send(json!({"type": "sendToGroup", "group": "room", "noEcho": true, "data": "back", "ackId": 9}));
+    assert_eq!(bob.receive()["delivered"], 1, "what was joined meanwhile is known");
+    assert_eq!(alice.receive()["data"], "back");
+    houses.iter().for_each(|house| assert_eq!(count(house, |c| &c.missing), 0));
 }
 
 #[test]

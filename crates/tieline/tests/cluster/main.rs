@@ -32,6 +32,8 @@ mod gateway;
 mod hazelcast;
 #[cfg(test)]
 mod joins;
+#[cfg(all(test, feature = "kafka"))]
+mod kafka;
 #[cfg(test)]
 mod keepers;
 #[cfg(test)]

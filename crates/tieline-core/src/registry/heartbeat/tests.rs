@@ -146,8 +146,8 @@ fn a_medium_keeps_whom_it_hears_and_nobody_expires_while_it_is_away() {
         world.signed(2, sign("b", &[]));
     }
     world.pass(10);
-    world.heartbeat.away(world.now);
-    world.heartbeat.away(world.now);
+    world.heartbeat.away(false, world.now);
+    world.heartbeat.away(false, world.now);
     assert!(matches!(world.standing(1), Some(Standing::Lost(_))));
     world.pass(3600);
     world.heartbeat.due();
@@ -258,7 +258,7 @@ fn its_view_is_of_those_who_have_said_who_they_are() {
         assert!(world.heartbeat.due().contains(&Due::Beat(To::One(Incarnation(99)), true)), "it is asked");
         world.signed(99, sign("me", &[]));
         assert_eq!(namesake(&world), Some(node("me", 99)));
-        world.heartbeat.away(world.now);
+        world.heartbeat.away(false, world.now);
         assert!(world.heartbeat.view().borrow().is_degraded);
         world.pass(15);
         assert_eq!(namesake(&world), None, "it has said nothing for a lease");

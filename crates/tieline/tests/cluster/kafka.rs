@@ -1,0 +1,111 @@
+//! Two nodes joined by a private Kafka: while it is there, killed and started again under messages that are kept, behind a password, and wrong.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use xtask::engine::kafka::LOGIN;
+use xtask::{Engine, left_out};
+
+use crate::client::{assert_ack, to_user};
+use crate::mediums::{command, exchange, expect_refused, pair, readiness};
+use crate::processes::{eventually, eventually_within};
+
+/// For how long the server is killed.
+const KILLED: Duration = Duration::from_secs(5);
+
+/// How soon an outage is noticed: the library tells of it, and a canary has a second to say otherwise.
+const NOTICED: Duration = Duration::from_secs(5);
+
+/// How soon after the server's return messages must flow.
+const RETURN: Duration = Duration::from_secs(3);
+
+/// What a send within one node may take, with an ack, on a busy machine.
+const PROMPT: Duration = Duration::from_millis(700);
+
+/// Whether servers are started here, and not named by the environment, which is then said.
+fn are_private(test: &str) -> bool {
+    let is_named = std::env::var_os("TIELINE_TEST_KAFKA").is_some();
+    if is_named {
+        let why = "TIELINE_TEST_KAFKA names a server that was not started here";
+        left_out(&format!("nodes joined by Kafka: {test}"), why);
+    }
+    !is_named
+}
+
+#[test]
+fn a_killed_server_leaves_no_gap_and_what_was_sent_meanwhile_arrives() {
+    if !are_private("a killed server") {
+        return;
+    }
+    let mut server = Engine::kafka().start().unwrap();
+    let url = server.url().to_owned();
+    let nodes = pair(|name| command(name, &url));
+    let incarnations = nodes[0].nodes();
+    let mut anna = nodes[0].connect("h", "anna");
+    let mut alma = nodes[0].connect("h", "alma");
+    let mut ben = nodes[1].connect("h", "ben");
+    exchange(&mut anna, &mut ben, "before");
+    for client in [&mut anna, &mut alma, &mut ben] {
+        client.gaps = Some(0);
+    }
+
+    server.kill().unwrap();
+    let gone = Instant::now();
+    let mut sent = 0;
+    let mut is_noticed = false;
+    while gone.elapsed() < KILLED || !is_noticed {
+        is_noticed |= nodes.iter().all(|node| readiness(node)["broker_up"] == false);
+        assert!(is_noticed || gone.elapsed() < NOTICED, "the outage is not noticed");
+        let asked = Instant::now();
+        assert_ack(&anna.ask(to_user("alma", sent)), 1, 0);
+        assert_eq!(alma.next_data(), sent);
+        assert!(asked.elapsed() < PROMPT, "a send within the node took {:?}", asked.elapsed());
+        sent += 1;
+        anna.send(&to_user("ben", sent));
+        assert_eq!(ben.next_within(Duration::from_millis(20)), None, "nothing comes without a server");
+    }
+    assert!(sent > 10);
+    assert_eq!(readiness(&nodes[0])["status"], "degraded");
+
+    server.restart().unwrap();
+    let back = Instant::now();
+    for number in 1..=sent {
+        assert_eq!(ben.next_data(), number, "in order, and none is missing");
+    }
+    assert!(back.elapsed() < RETURN, "it flows after {:?}", back.elapsed());
+    exchange(&mut anna, &mut ben, "after");
+    for node in &nodes {
+        eventually("the node is ready", || readiness(node)["status"] == "ok");
+    }
+    eventually_within(RETURN, "both are reached", || nodes[1].reaches() == ["a", "b"]);
+    for client in [&mut anna, &mut alma, &mut ben] {
+        client.expect_nothing();
+        assert_eq!(client.gaps, Some(0), "{} was told of a gap", client.id);
+    }
+    assert_eq!(nodes[0].nodes(), incarnations, "no node was started anew");
+}
+
+#[test]
+fn a_password_joins_nodes_and_whatever_is_wrong_is_told_at_the_start() {
+    if !are_private("passwords") {
+        return;
+    }
+    let server = Engine::kafka().start().unwrap();
+    let (host, port) = server.url().strip_prefix("kafka://").unwrap().rsplit_once(':').unwrap();
+    let behind_login = format!("{host}:{}", port.parse::<u16>().unwrap() + 1);
+    let (user, password) = LOGIN;
+    let url = format!("kafka://{user}:{}@{behind_login}", password.replace('/', "%2F"));
+    let nodes = pair(|name| command(name, &url));
+    let (mut anna, mut ben) = (nodes[0].connect("h", "anna"), nodes[1].connect("h", "ben"));
+    exchange(&mut anna, &mut ben, "secretly");
+    let large = "x".repeat(900_000);
+    exchange(&mut anna, &mut ben, &large);
+
+    expect_refused(&format!("kafka://{user}:hush2@{behind_login}"), "login failed");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    expect_refused(&format!("kafka://u:hush@{nobody}"), &format!("cannot use the Kafka cluster at {nobody}"));
+    expect_refused("kafka://u:hush@127.0.0.1:port", "takes the address of a broker");
+    if !cfg!(feature = "kafka-tls") {
+        expect_refused(&format!("kafka+ssl://u:hush@{behind_login}"), "kafka-tls");
+    }
+}
