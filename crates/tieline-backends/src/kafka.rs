@@ -13,8 +13,10 @@
 //!
 //! **Outages.** In contrast to other brokers with a server, what was taken before an outage is kept in it, and more is taken: a server that
 //! is killed and started again leaves no gap. It is bounded by [`KafkaSettings::queue`] and [`KafkaSettings::keep`]; an envelope that is older was
-//! given up, and whether it has arrived nobody knows. Each is in its partition once, because the servers know the numbers of what they were
-//! sent. Away and back is told by canaries (`pulse.rs`).
+//! given up, and whether it has arrived nobody knows. Servers know the numbers of what they were sent, so that what is sent again is not
+//! written again, but for one case: if a server that goes on after a standstill refuses a message and takes the one behind it, the library numbers
+//! all anew, and what was written and not confirmed is written twice, in order. The cluster drops it by its own numbers. Away and back is told by
+//! canaries (`pulse.rs`).
 //!
 //! **At its start** a node tries for a few seconds, and then says what is wrong.
 //!

@@ -69,8 +69,8 @@ pub trait Broker: Send + Sync + 'static {
     }
 
     /// Whether envelopes are taken while its server is away, and kept for it: what was taken before the outage and in it arrives afterwards,
-    /// each once and in order, unless the outage lasts so long that the broker gives them up. Where it does not, nothing is
-    /// taken meanwhile, and what was on its way is lost.
+    /// in order, unless the outage lasts so long that the broker gives them up. What the server had when it fell silent may come a second
+    /// time, which its number tells. Where a broker does not keep, nothing is taken meanwhile, and what was on its way is lost.
     fn keeps(&self) -> bool {
         false
     }

@@ -115,12 +115,12 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends this node a canary, beyond the bound: there are never more than a few. One that is not taken does not come back.
-    pub(super) fn canary(&self, number: u64) {
+    /// Sends a canary, beyond the bound: there are never more than a few. One that is not taken does not come back.
+    pub(super) fn canary(&self, to: To, number: u64) {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(producer) = producer.as_ref() {
             let message = [&parts::canary(self.node)[..], &number.to_be_bytes()].concat();
-            let _ = self.produce(producer, To::One(self.node), &message, 0);
+            let _ = self.produce(producer, to, &message, 0);
         }
     }
 

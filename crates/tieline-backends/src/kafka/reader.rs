@@ -39,8 +39,10 @@ struct Place {
 pub(super) enum Heard {
     /// Nothing came, or what somebody else sent, and it was handed up if it was for this node.
     Nothing,
-    /// This node's canary of this number.
+    /// This node's canary of this number, which went to itself.
     Canary(u64),
+    /// This node's canary of this number, which went to all.
+    Echo(u64),
     /// Nothing that a node sends.
     Foreign,
 }
@@ -133,6 +135,11 @@ impl Reader {
             }
         }
         let payload = message.payload().unwrap_or_default();
+        if place.channel == Channel::All
+            && let Some((origin, number)) = canary_in(payload)
+        {
+            return if origin == self.node { Heard::Echo(number) } else { Heard::Nothing };
+        }
         match self.joiner.take(place.channel, payload) {
             Came::Envelope(envelope) => {
                 inbound.envelope(&envelope);
@@ -146,4 +153,11 @@ impl Reader {
             Came::Foreign => Heard::Foreign,
         }
     }
+}
+
+/// Whose canary a message is, and its number.
+fn canary_in(message: &[u8]) -> Option<(Incarnation, u64)> {
+    let (header, number) = message.split_last_chunk()?;
+    let origin = Incarnation(u64::from_be_bytes(*header.first_chunk()?));
+    (header == parts::canary(origin)).then(|| (origin, u64::from_be_bytes(*number)))
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::Producer;
+use tieline_core::broker::To;
 use tokio::runtime::Handle;
 
 use super::pulse::Pulse;
@@ -25,8 +26,11 @@ const WAIT: Duration = Duration::from_millis(100);
 /// The pause between two attempts to mend something.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a canary to all has to come back after topics were mended, before they are mended once more.
+const PROOF: Duration = Duration::from_secs(3);
+
 /// How often topics are looked for while servers are away and nothing is known of topics. It holds up the thread for a moment.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The pause between two questions at the start.
 const ASK_EVERY: Duration = Duration::from_millis(50);
@@ -51,6 +55,12 @@ pub(super) struct Service {
     pulse: Pulse,
     /// Something about the topics is to be mended, from then on.
     broken: Option<Instant>,
+    /// Whether somebody has said so, and it is no guess.
+    is_lost: bool,
+    /// The number of the last canary to all.
+    probe: u64,
+    /// Whether it is awaited, by whose return the topic for all is mended; canaries of the pulse prove the other.
+    is_awaited: bool,
     /// Whether a canary has come back at all.
     is_proved: bool,
     /// How long the start may take.
@@ -67,8 +77,19 @@ impl Service {
         let config = settings.client(node);
         let pulse = Pulse::new(settings.canary, settings.misses, since);
         let patience = settings.connect;
-        let mut service =
-            Service { reader, config, runtime, pulse, broken: None, is_proved: false, patience, shared };
+        let mut service = Service {
+            reader,
+            config,
+            runtime,
+            pulse,
+            broken: None,
+            is_lost: false,
+            probe: 0,
+            is_awaited: false,
+            is_proved: false,
+            patience,
+            shared,
+        };
         service.keep_trying(since, |service| {
             let shared = &service.shared;
             let were_there =
@@ -81,7 +102,7 @@ impl Service {
         service.keep_trying(since, |service| service.reader.settle().map(|_| true))?;
         service.shared.outbox.open()?;
         let first = service.pulse.turn(Instant::now()).map_or(0, |turn| turn.canary);
-        service.shared.outbox.canary(first);
+        service.shared.outbox.canary(service.own(), first);
         service.keep_trying(since, |service| Ok(service.is_proved))?;
         Ok(service)
     }
@@ -116,6 +137,11 @@ impl Service {
         }
     }
 
+    /// Where canaries of the pulse go.
+    fn own(&self) -> To {
+        To::One(self.shared.incarnation)
+    }
+
     /// Runs until the broker stops.
     pub(super) fn run(mut self) {
         drop(self.shared.signs.take_trouble());
@@ -125,6 +151,11 @@ impl Service {
             match self.reader.read(due.min(WAIT), &*self.shared.inbound) {
                 Heard::Nothing => {}
                 Heard::Canary(number) => self.feel(number),
+                Heard::Echo(number) if self.is_awaited && number == self.probe => {
+                    self.is_awaited = false;
+                    self.broken = None;
+                }
+                Heard::Echo(_) => {}
                 Heard::Foreign => {
                     self.shared.foreign.fetch_add(1, Ordering::Relaxed);
                     tracing::debug!("Somebody who is no node has written to a topic of the cluster.");
@@ -144,7 +175,7 @@ impl Service {
         if signs.take_cut()
             && let Some(canary) = self.pulse.suspect(now)
         {
-            self.shared.outbox.canary(canary);
+            self.shared.outbox.canary(self.own(), canary);
         }
         if let Some(turn) = self.pulse.turn(now) {
             if turn.is_gone {
@@ -153,7 +184,7 @@ impl Service {
                 tracing::warn!(server, %trouble, "The Kafka cluster is away; what is sent meanwhile is kept for a while.");
                 self.shared.inbound.away();
             }
-            self.shared.outbox.canary(turn.canary);
+            self.shared.outbox.canary(self.own(), turn.canary);
             if self.pulse.is_away() && self.broken.is_none() {
                 // Topics that are gone may never tell of themselves. It can wait, because servers that are away are the rule.
                 self.broken = Some(now + LOOK_EVERY);
@@ -161,6 +192,8 @@ impl Service {
         }
         if signs.take_topic_lost() {
             self.broken = Some(self.broken.map_or(now, |since| since.min(now + PAUSE)));
+            self.is_lost = true;
+            self.is_awaited = false;
         }
         if self.broken.is_some_and(|since| since <= now) {
             self.mend();
@@ -174,7 +207,8 @@ impl Service {
             tracing::info!(server, "The Kafka cluster is back.");
             self.shared.inbound.back();
             // Nobody has told of topics that are gone, and the canary came through one.
-            self.broken = self.broken.filter(|since| *since <= Instant::now() + PAUSE);
+            let soon = Instant::now() + PAUSE;
+            self.broken = self.broken.filter(|since| self.is_awaited || *since <= soon);
         }
     }
 
@@ -189,9 +223,13 @@ impl Service {
             .and_then(|are_known| if are_known { self.reader.settle().map(Some) } else { Ok(None) });
         match mended {
             Ok(Some(is_gap)) => {
-                self.broken = None;
-                // What was told on the way here is mended by this.
+                // What was told on the way here may be mended by this, or not: the library does not tell of all that it misses.
                 shared.signs.take_topic_lost();
+                self.is_lost = false;
+                self.probe += 1;
+                self.is_awaited = true;
+                shared.outbox.canary(To::All, self.probe);
+                self.broken = Some(Instant::now() + PROOF);
                 if is_gap {
                     tracing::warn!(
                         "Messages were removed from the Kafka topics before this node had read them."
@@ -201,7 +239,7 @@ impl Service {
             Ok(None) => self.broken = Some(Instant::now() + ASK_EVERY),
             Err(trouble) => {
                 tracing::debug!(%trouble, "The Kafka topics cannot be looked after yet.");
-                let pause = if self.pulse.is_away() { LOOK_EVERY } else { PAUSE };
+                let pause = if self.pulse.is_away() && !self.is_lost { LOOK_EVERY } else { PAUSE };
                 self.broken = Some(Instant::now() + pause);
             }
         }

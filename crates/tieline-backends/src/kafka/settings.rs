@@ -79,7 +79,8 @@ impl KafkaSettings {
         config
     }
 
-    /// What the producer is told: each message is in its partition once and in order, or given up after [`KafkaSettings::keep`].
+    /// What the producer is told: each message is in its partition in order, and once but for outages, or given up after
+    /// [`KafkaSettings::keep`].
     pub(super) fn producer(&self, node: &str) -> ClientConfig {
         let mut config = self.client(node);
         config.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", "0");

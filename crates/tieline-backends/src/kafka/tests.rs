@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tieline_core::broker::{Broker, Inbound};
 use tieline_proto::NodeId;
+use tokio::sync::Mutex;
 use xtask::{Engine, left_out};
 
 use super::{KafkaAddress, KafkaBroker, KafkaError, KafkaSettings};
@@ -20,6 +19,9 @@ use crate::conformance::{self, Fabric, Joining, Recorder, fresh_node, outage};
 
 mod beginnings;
 mod topics;
+
+/// Whose turn it is: one server at a time, for each is heavy, and how soon things happen is part of what is tested.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 /// A cluster's name that no other test, and no other run on the same server, has.
 fn fresh_cluster() -> String {
@@ -60,34 +62,6 @@ impl Fabric for Cluster {
     }
 }
 
-/// A private server.
-struct Private(Engine);
-
-impl outage::Server for Private {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart().unwrap();
-    }
-
-    fn stand_still(&mut self) {
-        self.signal(Signal::SIGSTOP);
-    }
-
-    fn go_on(&mut self) {
-        self.signal(Signal::SIGCONT);
-    }
-}
-
-impl Private {
-    fn signal(&self, signal: Signal) {
-        let pid = self.0.pid().expect("it runs");
-        kill(Pid::from_raw(pid as i32), signal).unwrap();
-    }
-}
-
 async fn start_with(settings: KafkaSettings) -> Result<(KafkaBroker, Arc<Recorder>), KafkaError> {
     let recorder = Recorder::new();
     let inbound = Arc::clone(&recorder) as Arc<dyn Inbound>;
@@ -113,6 +87,7 @@ fn inventory(url: &str) -> (Vec<(String, usize)>, Vec<String>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms_and_leaves_nothing_of_its_nodes() {
+    let _turn = TURN.lock().await;
     let engine = Engine::kafka().start().unwrap();
     conformance::broker(|| Cluster(settings(engine.url()))).await;
     conformance::heartbeat::suite(|| Cluster(settings(engine.url()))).await;
@@ -126,18 +101,20 @@ async fn conforms_and_leaves_nothing_of_its_nodes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_killed_leaves_no_gap() {
+    let _turn = TURN.lock().await;
     if is_private("a killed server") {
-        let mut server = Private(Engine::kafka().start().unwrap());
-        let cluster = Cluster(settings(server.0.url()));
+        let mut server = Engine::kafka().start().unwrap();
+        let cluster = Cluster(settings(server.url()));
         outage::server_killed_and_back(&cluster, &mut server).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_stands_still_leaves_no_gap() {
+    let _turn = TURN.lock().await;
     if is_private("a server that stands still") {
-        let mut server = Private(Engine::kafka().start().unwrap());
-        let cluster = Cluster(settings(server.0.url()));
+        let mut server = Engine::kafka().start().unwrap();
+        let cluster = Cluster(settings(server.url()));
         outage::server_stands_still(&cluster, &mut server).await;
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! A part of no bytes with a count of nothing is a canary. A medium keeps the order of what one origin sends on one channel, so
 //! parts of one envelope follow each other, and the first that does not fit shows that something is missing: the rest of
-//! that envelope is dropped, and its number tells that it is.
+//! that envelope is dropped, and its number tells that it is. A part that comes a second time is passed over.
 //!
 //! Not here: which channel something came on, nor how a server bounds its messages. Tested here by properties.
 
@@ -150,6 +150,9 @@ impl Joiner {
             Entry::Vacant(place) if index == 0 => place.insert(Waiting { count, next: 0, bytes: Vec::new() }),
             Entry::Vacant(_) => return false,
         };
+        if (1..waiting.next).contains(&index) && waiting.count == count {
+            return true;
+        }
         let fits =
             waiting.bytes.len() + bytes.len() <= MAX_ENVELOPE && self.bytes + bytes.len() <= MAX_WAITING;
         if !fits || (waiting.next, waiting.count) != (index, count) {
@@ -188,6 +191,22 @@ mod tests {
         assert_eq!(joiner.take(Channel::All, &messages(ME, b"x", 1024)[0]), Came::Echo);
         assert_eq!(joiner.take(Channel::Own, &canary(Incarnation(2))), Came::Foreign, "another's");
         assert_eq!(joiner.take(Channel::Own, b"short"), Came::Foreign);
+    }
+
+    #[test]
+    fn parts_that_come_again_change_nothing() {
+        let envelope: Vec<u8> = (0..3_000_u32).map(|byte| byte as u8).collect();
+        let parts = messages(Incarnation(2), &envelope, 1024);
+        let mut joiner = Joiner::new(ME);
+        let mut come = |index: usize| match joiner.take(Channel::All, &parts[index]) {
+            Came::Envelope(whole) => Some(whole.into_owned()),
+            Came::Part => None,
+            other => panic!("{other:?}"),
+        };
+        for order in [[0, 1, 1, 2], [0, 0, 1, 2]] {
+            let came: Vec<_> = order.into_iter().filter_map(&mut come).collect();
+            assert_eq!(came, [&envelope[..]], "{order:?}");
+        }
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl MemoryExchange {
         MemoryExchange(Arc::new(Mutex::new(state)))
     }
 
-    /// A medium that keeps what it takes while it is away.
+    /// A medium that keeps what it takes while it is away, and then gives the first of it twice.
     #[must_use]
     pub fn keeping() -> Self {
         let state = State { is_medium: true, is_keeping: true, ..State::default() };
@@ -151,9 +151,10 @@ impl MemoryExchange {
     fn switch(&self, is_away: bool, news: &News) {
         let mut state = self.lock();
         state.is_away = is_away;
-        for (from, to, envelope) in std::mem::take(&mut state.kept) {
+        let kept = std::mem::take(&mut state.kept);
+        for (from, to, envelope) in kept.first().into_iter().chain(&kept) {
             // Whoever has no room misses it, and its number tells.
-            let _ = state.carry(from, to, &envelope);
+            let _ = state.carry(*from, *to, envelope);
         }
         state.nodes.values().for_each(|node| tell(node, news.clone()));
     }

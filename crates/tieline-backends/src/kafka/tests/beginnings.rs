@@ -14,7 +14,7 @@ use xtask::engine::kafka::LOGIN;
 use super::super::{MAX_ENVELOPE, Trouble};
 use super::*;
 use crate::conformance::Heard;
-use crate::conformance::outage::Server;
+use crate::conformance::outage::Server as _;
 
 /// How long a start may take that cannot succeed.
 const SOON: Duration = Duration::from_secs(5);
@@ -42,6 +42,7 @@ fn beside(engine: &Engine, further: u16, login: &str) -> String {
 
 #[tokio::test]
 async fn users_and_passwords_are_checked_at_once() {
+    let _turn = TURN.lock().await;
     if !is_private("a server with passwords") {
         return;
     }
@@ -67,6 +68,7 @@ async fn users_and_passwords_are_checked_at_once() {
 #[cfg(feature = "kafka-tls")]
 #[tokio::test]
 async fn tls_proves_the_server_and_scram_the_user() {
+    let _turn = TURN.lock().await;
     if !is_private("a server with TLS") {
         return;
     }
@@ -126,16 +128,17 @@ async fn what_is_no_kafka_is_told() {
 
 #[tokio::test]
 async fn a_queue_is_bounded_in_bytes_and_by_age() {
+    let _turn = TURN.lock().await;
     if !is_private("a full queue") {
         return;
     }
-    let mut server = Private(Engine::kafka().start().unwrap());
-    let short = KafkaSettings { queue: 20 << 20, keep: Duration::from_secs(4), ..settings(server.0.url()) };
+    let mut server = Engine::kafka().start().unwrap();
+    let short = KafkaSettings { queue: 20 << 20, keep: Duration::from_secs(4), ..settings(server.url()) };
     let (broker, recorder) = start_with(short).await.unwrap();
     let envelope: Arc<[u8]> = vec![7; 1 << 20].into();
     let too_long: Arc<[u8]> = vec![7; MAX_ENVELOPE + 1].into();
     assert_eq!(broker.send(To::All, &too_long), Err(NotTaken::Full));
-    server.kill();
+    server.kill().unwrap();
     recorder.until("the server to be away", |heard| heard.contains(&Heard::Away)).await;
     let taken = (0..200).take_while(|_| broker.send(To::All, &envelope) == Ok(())).count();
     assert_eq!(taken, 19, "what is in the queue counts with its headers");
@@ -150,24 +153,25 @@ async fn a_queue_is_bounded_in_bytes_and_by_age() {
     tokio::time::timeout(Duration::from_secs(20), given_up).await.expect("what is too old is given up");
     assert!(broker.expired() >= 38, "two messages each: {}", broker.expired());
     assert_eq!(broker.send(To::All, &envelope), Ok(()), "there is room again");
-    server.restart();
+    server.restart().unwrap();
     recorder.until("the server to be back", |heard| heard.contains(&Heard::Back)).await;
 }
 
 #[tokio::test]
 async fn it_stops_while_its_server_is_away() {
+    let _turn = TURN.lock().await;
     if !is_private("a stop in an outage") {
         return;
     }
-    let mut server = Private(Engine::kafka().start().unwrap());
-    let (broker, recorder) = start_with(settings(server.0.url())).await.unwrap();
-    let (standing, _) = start_with(settings(server.0.url())).await.unwrap();
+    let mut server = Engine::kafka().start().unwrap();
+    let (broker, recorder) = start_with(settings(server.url())).await.unwrap();
+    let (standing, _) = start_with(settings(server.url())).await.unwrap();
     server.stand_still();
     let began = Instant::now();
     standing.close();
     standing.closed().await;
     assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
-    server.kill();
+    server.kill().unwrap();
     recorder.until("the server to be away", |heard| heard.contains(&Heard::Away)).await;
     assert_eq!(broker.send(To::All, &Arc::from(&b"x"[..])), Ok(()));
     let began = Instant::now();
