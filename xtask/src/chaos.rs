@@ -123,6 +123,8 @@ pub fn run(words: &[&str]) -> Result<(), Error> {
         println!(
             "of the broker one master at a time is broken, and no links to it: clients follow the addresses that servers tell"
         );
+    } else if !options.broker.takes_proxies() {
+        println!("no links to the broker are broken: clients follow the address that the server tells");
     }
     let history = play(&options, &program, &folder)?;
     let verdict = judge(&history);

@@ -41,7 +41,7 @@ pub(super) struct Node {
     peers: SocketAddr,
     /// In front of it, for clients, from its first start on.
     door: Option<Proxy>,
-    /// Between it and the broker, or each node of a lower number, which it connects to. None to a broker of several servers.
+    /// Between it and the broker, or each node of a lower number, which it connects to. None to a broker that takes no proxies.
     ways: Vec<Proxy>,
     /// Between it and the store.
     store: Option<Proxy>,
@@ -129,7 +129,7 @@ impl Cluster {
     pub(super) fn add(&mut self) -> Result<Party, Error> {
         let number = self.nodes.len();
         let ways = match &self.broker {
-            Some(_) if self.options.broker.is_several() => Vec::new(),
+            Some(_) if !self.options.broker.takes_proxies() => Vec::new(),
             Some(broker) => vec![Proxy::before(address_in(broker.url())?)],
             None => self.nodes.iter().map(|node| Proxy::before(node.peers)).collect(),
         };

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 pub const USAGE: &str = "\
 usage: cargo xtask chaos --broker BROKER --store sqlite|memory|postgres|mysql|redis [--seed N] [--seconds S]
            [--nodes 3] [--senders 6] [--receivers 8] [--rate 200] [--live-only] [--calm] [--binary PATH]
-  --broker     mesh, redis, nats, rabbitmq, hazelcast, rocketmq, redis-cluster or sentinel; of the last two one master
-               at a time is broken, and no links to them
+  --broker     mesh, redis, nats, rabbitmq, hazelcast, rocketmq, kafka, redis-cluster or sentinel; of the last two one
+               master at a time is broken, and of the last three no links to them
   --seed       chooses the messages, the connections and what is broken when (1)
   --seconds    for how long things are broken (30); healing and judging take about 20 more
   --rate       messages a second, of all senders together
@@ -24,7 +24,8 @@ pub(super) enum Broker {
 }
 
 /// The servers that carry messages.
-const SERVERS: &[&str] = &["redis", "nats", "rabbitmq", "hazelcast", "rocketmq", "redis-cluster", "sentinel"];
+const SERVERS: &[&str] =
+    &["redis", "nats", "rabbitmq", "hazelcast", "rocketmq", "kafka", "redis-cluster", "sentinel"];
 
 /// Those of them that are several servers and tell clients where each is. No proxy can stand before one, because clients would go
 /// around it.
@@ -34,6 +35,11 @@ impl Broker {
     /// Whether it is several servers, of which one at a time is broken, and no links to them.
     pub(super) fn is_several(self) -> bool {
         matches!(self, Broker::Server(name) if SEVERAL.contains(&name))
+    }
+
+    /// Whether a proxy can stand before it. Kafka's server tells its clients where it is too, although it is one.
+    pub(super) fn takes_proxies(self) -> bool {
+        !self.is_several() && self != Broker::Server("kafka")
     }
 }
 
