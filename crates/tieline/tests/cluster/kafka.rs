@@ -16,8 +16,8 @@ const KILLED: Duration = Duration::from_secs(5);
 /// How soon an outage is noticed: the library tells of it, and a canary has a second to say otherwise.
 const NOTICED: Duration = Duration::from_secs(9);
 
-/// How soon after the server's return messages must flow: three seconds, and what a busy machine adds until the server has made itself leader.
-const RETURN: Duration = Duration::from_secs(10);
+/// How soon after the server's return messages must flow.
+const RETURN: Duration = Duration::from_secs(3);
 
 /// What a send within one node may take, with an ack, on a busy machine.
 const PROMPT: Duration = Duration::from_millis(700);
