@@ -87,7 +87,7 @@ chaos-part: binary
 # Clusters that are broken by a seed and judged, a minute and a half for each pair of broker and store: each broker, and stores
 # with a server. docs/guarantees.md has what came out of longer ones.
 CHAOS_PAIRS := mesh+sqlite redis+sqlite redis-cluster+sqlite sentinel+sqlite nats+sqlite rabbitmq+sqlite rocketmq+sqlite \
-  hazelcast+sqlite mesh+redis redis+redis
+  hazelcast+sqlite kafka+sqlite mesh+redis redis+redis
 CHAOS_SECONDS := 60
 CHAOS_SEED := 1
 CHAOS_RATE := 60
