@@ -85,6 +85,10 @@ pub(super) struct Attendant {
     copies: HashMap<Incarnation, Copy>,
     /// Connections that wait, the longest first.
     waits: Vec<Wait>,
+    /// How far those that are reached had read when the broker carried last.
+    read: Option<u64>,
+    /// The version that the others are still to read, where somebody went on without them while a broker that keeps was away.
+    late: Option<u64>,
     /// Nodes whose roster was read further than they were told.
     to_confirm: HashSet<Incarnation>,
     /// Whether what everybody sees of the peers is old.
@@ -110,6 +114,8 @@ impl Attendant {
             heartbeat,
             copies: HashMap::new(),
             waits: Vec::new(),
+            read: None,
+            late: None,
             to_confirm: HashSet::new(),
             peers_changed: false,
             stores_changed: false,
@@ -152,6 +158,7 @@ impl Attendant {
             // Whoever is told that this node knows it is sent to.
             self.confirm();
             self.let_go_on(read);
+            self.look_who_is_late(read);
         }
         drop(self.heartbeat.deregister());
         self.say_due();
@@ -577,11 +584,15 @@ impl Attendant {
     /// Lets those go on whose statements were read by all that can be reached, or who waited long enough.
     fn let_go_on(&mut self, read: Option<u64>) {
         let limit = self.cluster.times.read;
+        let asked = self.cluster.asked().map(Arc::as_ref);
         for wait in std::mem::take(&mut self.waits) {
-            let is_read = wait.until.is_over(read, self.cluster.asked().map(Arc::as_ref));
+            let is_read = wait.until.is_over(read, asked);
             if !is_read && wait.since.elapsed() < limit {
                 self.waits.push(wait);
                 continue;
+            }
+            if self.is_away && self.cluster.keeps() && !wait.until.is_over(self.read, asked) {
+                self.late = self.late.max(Some(wait.until.read));
             }
             let Wait { since, address, then, .. } = wait;
             match self.node.go_on(address, then, None) {
@@ -596,6 +607,19 @@ impl Attendant {
                     self.waits.push(Wait { until: wait.until, since, address, then });
                 }
             }
+        }
+    }
+
+    /// Tells of a gap when the others have read what nobody waited for: what they sent until then, by what they knew before, may not
+    /// have come here, and no number tells of it.
+    fn look_who_is_late(&mut self, read: Option<u64>) {
+        if self.is_away {
+            return;
+        }
+        self.read = read;
+        if self.late.is_some_and(|late| read.is_some_and(|read| late <= read)) {
+            self.late = None;
+            self.announce_gap();
         }
     }
 }
