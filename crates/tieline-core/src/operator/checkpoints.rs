@@ -5,7 +5,6 @@
 //! next look writes a new one. Nothing is done for a message.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tieline_proto::{CloseCode, ConnectionId, GroupName, Position};
 use tieline_switchboard::{Address, Shard, Slot};
@@ -305,14 +304,11 @@ impl Operator {
         }
     }
 
-    /// Another node has a connection: it is ended here, as one that has gone. It may be found out in two ways at once.
+    /// Another node has a connection: it is ended here, as one that has gone.
     pub(crate) fn fenced(&mut self, shard: &mut Shard<Self>, address: Address) {
         let Some(slot) = shard.find(address) else { return };
-        let Some(session) = shard.session_mut(slot).filter(|session| session.taking != GONE) else { return };
+        let Some(session) = shard.session_mut(slot) else { return };
         session.taking = GONE;
-        if let Some(checkpoints) = self.node.checkpoints() {
-            checkpoints.counters().fenced.fetch_add(1, Ordering::Relaxed);
-        }
         shard.close(slot, CloseCode::PolicyViolation.code(), TAKEN);
     }
 
@@ -320,7 +316,7 @@ impl Operator {
     pub(crate) fn generation_of(&self, shard: &Shard<Self>, address: Address) -> Option<u32> {
         let session = shard.session(shard.find(address)?)?;
         let progress =
-            session.progress.as_ref().filter(|progress| progress.is_stored && session.taking < GONE)?;
+            session.progress.as_ref().filter(|progress| progress.is_stored && session.taking == 0)?;
         Some(progress.known.generation)
     }
 

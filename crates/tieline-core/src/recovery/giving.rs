@@ -1,7 +1,7 @@
 //! The old node's side of a move: what other nodes wish is carried out on the connection's shard.
 
 use tieline_proto::{ConnectionId, HubName};
-use tieline_switchboard::{Address, Shard};
+use tieline_switchboard::Shard;
 
 use super::words::{Given, Wish};
 use crate::node::{Node, Overloaded};
@@ -39,12 +39,6 @@ impl Node {
         if !self.reconnection().verify(id, token) {
             return Ok(None);
         }
-        // This node may have stood still, and the wish with it: by now another node may have the connection from the store.
-        if let Some(address) = self.standing_here(id)
-            && self.has_lost(id, address, token).await
-        {
-            return Ok(None);
-        }
         // Where its logs are must be known before, and be heard by the shard behind all that came of them.
         let kept = self.on_shard(id, move |operator, shard| operator.logs_of(shard, id)).await?;
         let ends = match self.logs() {
@@ -64,14 +58,10 @@ impl Node {
         id: ConnectionId,
         run: impl FnOnce(&mut Operator, &mut Shard<Operator>) -> Option<T> + Send + 'static,
     ) -> Result<Option<T>, Overloaded> {
-        match self.standing_here(id) {
+        // The new node says that it holds the connection before this one has let go.
+        match self.settlers().find(id).or_else(|| self.first_address(id)) {
             Some(address) => self.ask(address.shard, run).await,
             None => Ok(None),
         }
-    }
-
-    /// Where a connection stands here. The new node says that it holds it before this one has let go.
-    fn standing_here(&self, id: ConnectionId) -> Option<Address> {
-        self.settlers().find(id).or_else(|| self.first_address(id))
     }
 }

@@ -93,6 +93,7 @@ impl Node {
         if !Checkpoint::read(&record.value).is_some_and(|found| found.supersedes(generation, me)) {
             return false;
         }
+        checkpoints.count(|counters| &counters.fenced);
         let fenced = self.ask(address.shard, move |operator, shard| operator.fenced(shard, address)).await;
         // Behind this it is closed, and gone from the tables.
         fenced.is_ok() && self.ask(address.shard, |_, _| ()).await.is_ok()

@@ -312,6 +312,7 @@ impl Writer {
                     found.is_none_or(|found| found.supersedes(entry.generation, me))
                 });
                 if is_lost {
+                    counters.fenced.fetch_add(1, Ordering::Relaxed);
                     let waiting = self.entries.remove(&id).map(|entry| entry.waiting).unwrap_or_default();
                     run_on(&self.node, address.shard, move |operator, shard| operator.fenced(shard, address))
                         .await;
