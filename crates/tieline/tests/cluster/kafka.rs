@@ -73,11 +73,11 @@ fn a_killed_server_leaves_no_gap_and_what_was_sent_meanwhile_arrives() {
         assert_eq!(ben.next_data(), number, "in order, and none is missing");
     }
     assert!(back.elapsed() < RETURN, "it flows after {:?}", back.elapsed());
-    exchange(&mut anna, &mut ben, "after");
     for node in &nodes {
         eventually("the node is ready", || readiness(node)["status"] == "ok");
     }
     eventually_within(RETURN, "both are reached", || nodes[1].reaches() == ["a", "b"]);
+    exchange(&mut anna, &mut ben, "after");
     for client in [&mut anna, &mut alma, &mut ben] {
         client.expect_nothing();
         assert_eq!(client.gaps, Some(0), "{} was told of a gap", client.id);
