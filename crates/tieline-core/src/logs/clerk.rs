@@ -223,7 +223,7 @@ impl Clerk {
         }
         // What clients have read is written once more; nothing else that the store was asked is waited for.
         self.asking.clear();
-        self.write_places();
+        self.write_places(Instant::now());
         let writing = async { while self.asking.next().await.is_some() {} };
         if tokio::time::timeout(ENDING, writing).await.is_err() {
             tracing::warn!(
@@ -301,7 +301,7 @@ impl Clerk {
                     Ok(()) => self.store_answered(),
                     Err(error) => self.store_failed(error),
                 }
-                self.places.written(reader, position, result.is_ok());
+                self.places.written(reader, position, result.is_ok(), Instant::now());
             }
             Told::Enrolled(asked, enrolment, result) => self.enrolled(asked, enrolment, result).await,
             Told::Listed(log, members) => self.listed(&log, members),
@@ -544,7 +544,7 @@ impl Clerk {
         }
         self.tend_entrants().await;
         if self.places.is_due(now) {
-            self.write_places();
+            self.write_places(now);
         }
         if now.duration_since(self.compared) >= COMPARE {
             self.compared = now;
@@ -565,9 +565,9 @@ impl Clerk {
         self.asking.push(Box::pin(async move { Told::Place(number, place.await) }));
     }
 
-    fn write_places(&mut self) {
+    fn write_places(&mut self, now: Instant) {
         let Some(engine) = &self.logs.engine else { return };
-        for (reader, position) in self.places.take() {
+        for (reader, position) in self.places.take(now) {
             let written = Places::write(engine, &reader, position);
             self.asking.push(Box::pin(async move { Told::Placed(reader, position, written.await) }));
         }
