@@ -80,26 +80,8 @@ pub trait Kind: Send + Sync {
     /// The environment variable that names a server to be used in place of a private one.
     fn variable(&self) -> &'static str;
 
-    /// The Debian packages that bring the server.
-    fn packages(&self) -> &'static [&'static str];
-
-    /// The program that is looked for on the search path to learn whether those packages are there.
-    fn program(&self) -> &'static str;
-
-    /// Whether the packages are there.
-    fn has_packages(&self) -> bool {
-        package::is_there(self.program())
-    }
-
-    /// Whether that is there which no package brings.
-    fn is_fetched(&self) -> bool {
-        true
-    }
-
-    /// Gets what no package brings.
-    fn fetch(&self) -> Result<(), Error> {
-        Ok(())
-    }
+    /// Where the server comes from.
+    fn source(&self) -> Source;
 
     /// Where its other ports are, counted from the first.
     fn further_ports(&self) -> &'static [i32] {
@@ -140,6 +122,19 @@ pub trait Kind: Send + Sync {
 
     /// The address clients are given.
     fn url(&self, port: u16) -> String;
+}
+
+/// Where the server of a kind comes from.
+pub enum Source {
+    /// Debian has it.
+    Package {
+        /// The package.
+        name: &'static str,
+        /// Whether its program is there.
+        is_there: fn() -> bool,
+    },
+    /// It is a Java program, of jars from a registry.
+    Jars(&'static java::Jars),
 }
 
 /// The kind with this name.

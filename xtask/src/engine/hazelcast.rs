@@ -7,9 +7,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::java::{self, Jars};
-use super::{Error, Kind};
+use super::{Kind, Source};
 
-const JARS: Jars = Jars { profile: "hazelcast", source: None };
+static JARS: Jars = Jars { profile: "hazelcast", source: None, finish: None };
 
 /// What a member is a member of.
 const CLUSTER: &str = "tieline";
@@ -88,24 +88,8 @@ impl Kind for Hazelcast {
         "TIELINE_TEST_HAZELCAST"
     }
 
-    fn packages(&self) -> &'static [&'static str] {
-        java::PACKAGES
-    }
-
-    fn program(&self) -> &'static str {
-        "java"
-    }
-
-    fn has_packages(&self) -> bool {
-        java::has_tools()
-    }
-
-    fn is_fetched(&self) -> bool {
-        JARS.are_here()
-    }
-
-    fn fetch(&self) -> Result<(), Error> {
-        JARS.fetch()
+    fn source(&self) -> Source {
+        Source::Jars(&JARS)
     }
 
     fn configure(&self, folder: &Path, port: u16) -> io::Result<()> {

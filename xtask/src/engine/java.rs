@@ -16,11 +16,13 @@ pub(super) const PACKAGES: &[&str] = &["default-jdk-headless", "maven"];
 const STAMP: &str = "stamp";
 
 /// One server's jars.
-pub(super) struct Jars {
+pub struct Jars {
     /// The profile of `engines/pom.xml`.
     pub(super) profile: &'static str,
     /// The file in `engines` with the main class, for a server that has none of its own.
     pub(super) source: Option<&'static str>,
+    /// What else is made of them, once.
+    pub(super) finish: Option<fn() -> Result<(), Error>>,
 }
 
 /// Whether all programs that are needed are on the search path.
@@ -52,6 +54,9 @@ impl Jars {
             compiler.arg("-cp").arg(every_jar(&self.jars())).arg("-d").arg(self.classes());
             compiler.arg(sources().join(source));
             run(compiler)?;
+        }
+        if let Some(finish) = self.finish {
+            finish()?;
         }
         fs::write(folder.join(STAMP), stamp).map_err(|e| Error::io(format!("mark {}", folder.display()), e))
     }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::java::{self, Jars};
-use super::{Error, Kind};
+use super::{Error, Kind, Source};
 
-const JARS: Jars = Jars { profile: "kafka", source: None };
+static JARS: Jars = Jars { profile: "kafka", source: None, finish: Some(make_key) };
 
 /// What is beside the first port: where a user and a password are wanted, where TLS is spoken, and the controller.
 const FURTHER: [i32; 3] = [1, 2, 3];
@@ -81,25 +81,8 @@ impl Kind for Kafka {
         "TIELINE_TEST_KAFKA"
     }
 
-    fn packages(&self) -> &'static [&'static str] {
-        java::PACKAGES
-    }
-
-    fn program(&self) -> &'static str {
-        "java"
-    }
-
-    fn has_packages(&self) -> bool {
-        java::has_tools()
-    }
-
-    fn is_fetched(&self) -> bool {
-        JARS.are_here() && certificate().exists()
-    }
-
-    fn fetch(&self) -> Result<(), Error> {
-        JARS.fetch()?;
-        make_key()
+    fn source(&self) -> Source {
+        Source::Jars(&JARS)
     }
 
     fn further_ports(&self) -> &'static [i32] {

@@ -4,7 +4,10 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::process::Command;
 
-use super::{Kind, account};
+use super::{Kind, Source, account, package};
+
+/// The server.
+const PROGRAM: &str = "mariadbd";
 
 pub(super) struct MariaDb;
 
@@ -17,12 +20,8 @@ impl Kind for MariaDb {
         "TIELINE_TEST_MYSQL"
     }
 
-    fn packages(&self) -> &'static [&'static str] {
-        &["mariadb-server"]
-    }
-
-    fn program(&self) -> &'static str {
-        "mariadbd"
+    fn source(&self) -> Source {
+        Source::Package { name: "mariadb-server", is_there: || package::is_there(PROGRAM) }
     }
 
     fn account(&self) -> Option<&'static str> {
@@ -40,7 +39,7 @@ impl Kind for MariaDb {
 
     fn command(&self, folder: &Path, port: u16) -> Command {
         let data = folder.join("data");
-        let mut command = account::command(self.account(), Path::new(self.program()));
+        let mut command = account::command(self.account(), Path::new(PROGRAM));
         command.args(["--no-defaults", "--bind-address=127.0.0.1"]);
         command.arg(format!("--port={port}")).arg(format!("--datadir={}", data.display()));
         // Paths of sockets are short, and others than its folder's the server finds by itself.

@@ -7,9 +7,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::java::{self, Jars};
-use super::{Error, Kind};
+use super::{Kind, Source};
 
-const JARS: Jars = Jars { profile: "nacos", source: Some("RunNacos.java") };
+static JARS: Jars = Jars { profile: "nacos", source: Some("RunNacos.java"), finish: None };
 
 /// The library that must come before its newer self: without the old one no client hears of a change, and with the new one first
 /// the server does not start.
@@ -72,24 +72,8 @@ impl Kind for Nacos {
         "TIELINE_TEST_NACOS"
     }
 
-    fn packages(&self) -> &'static [&'static str] {
-        java::PACKAGES
-    }
-
-    fn program(&self) -> &'static str {
-        "java"
-    }
-
-    fn has_packages(&self) -> bool {
-        java::has_tools()
-    }
-
-    fn is_fetched(&self) -> bool {
-        JARS.are_here()
-    }
-
-    fn fetch(&self) -> Result<(), Error> {
-        JARS.fetch()
+    fn source(&self) -> Source {
+        Source::Jars(&JARS)
     }
 
     fn further_ports(&self) -> &'static [i32] {

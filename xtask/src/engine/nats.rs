@@ -7,7 +7,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::Kind;
+use super::{Kind, Source, package};
+
+/// The server, and the package that brings it.
+const PROGRAM: &str = "nats-server";
 
 /// Where its monitoring is, counted from its port.
 const MONITORING: u16 = 1;
@@ -53,12 +56,8 @@ impl Kind for Nats {
         "TIELINE_TEST_NATS"
     }
 
-    fn packages(&self) -> &'static [&'static str] {
-        &["nats-server"]
-    }
-
-    fn program(&self) -> &'static str {
-        "nats-server"
+    fn source(&self) -> Source {
+        Source::Package { name: PROGRAM, is_there: || package::is_there(PROGRAM) }
     }
 
     fn further_ports(&self) -> &'static [i32] {
@@ -70,7 +69,7 @@ impl Kind for Nats {
     }
 
     fn command(&self, folder: &Path, port: u16) -> Command {
-        let mut command = Command::new(self.program());
+        let mut command = Command::new(PROGRAM);
         let monitoring = (port + MONITORING).to_string();
         command.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--http_port", &monitoring]);
         command.arg("--config").arg(folder.join("nats.conf")).current_dir(folder);

@@ -9,24 +9,53 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Error, Kind};
+use super::{Error, Kind, Source, java};
 
 /// Debian asks this program whether a service may be started; exit code 101 means no.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Makes sure that the kind's program can be started.
 pub(super) fn install(kind: &dyn Kind) -> Result<(), Error> {
-    if kind.has_packages() && kind.is_fetched() {
+    let source = kind.source();
+    if source.is_here() {
         return Ok(());
     }
     let _lock = only_installer()?;
-    if !kind.has_packages() {
-        let packages = kind.packages();
+    if !source.has_packages() {
+        let packages = source.packages();
         let failed =
             |reason| Error::Install { packages: packages.join(" "), reason, variable: kind.variable() };
         get(packages).map_err(failed)?;
     }
-    if kind.is_fetched() { Ok(()) } else { kind.fetch() }
+    match source {
+        Source::Jars(jars) if !jars.are_here() => jars.fetch(),
+        _ => Ok(()),
+    }
+}
+
+impl Source {
+    /// Whether everything is there.
+    pub(super) fn is_here(&self) -> bool {
+        self.has_packages()
+            && match self {
+                Source::Package { .. } => true,
+                Source::Jars(jars) => jars.are_here(),
+            }
+    }
+
+    fn has_packages(&self) -> bool {
+        match self {
+            Source::Package { is_there, .. } => is_there(),
+            Source::Jars(_) => java::has_tools(),
+        }
+    }
+
+    fn packages(&self) -> &[&'static str] {
+        match self {
+            Source::Package { name, .. } => std::slice::from_ref(name),
+            Source::Jars(_) => java::PACKAGES,
+        }
+    }
 }
 
 /// Gets a package that is no server's, where what it brings is missing. The error says why it cannot be had.

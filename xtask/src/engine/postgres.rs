@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Kind, account};
+use super::{Kind, Source, account};
 
 /// Where Debian puts each version's programs; they are not on the search path.
 const VERSIONS: &str = "/usr/lib/postgresql";
@@ -31,16 +31,8 @@ impl Kind for Postgres {
         "TIELINE_TEST_POSTGRES"
     }
 
-    fn packages(&self) -> &'static [&'static str] {
-        &["postgresql"]
-    }
-
-    fn program(&self) -> &'static str {
-        "postgres"
-    }
-
-    fn has_packages(&self) -> bool {
-        programs().is_some()
+    fn source(&self) -> Source {
+        Source::Package { name: "postgresql", is_there: || programs().is_some() }
     }
 
     fn account(&self) -> Option<&'static str> {

@@ -8,10 +8,13 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::Command;
 
-use super::{Engine, Kind};
+use super::{Engine, Kind, Source};
 
 /// Where Debian has the programs that do not change the user first.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
+
+/// The server among them, and the package that brings them.
+const PROGRAM: &str = "rabbitmq-server";
 
 /// Starts the name service, and then the server in place of the shell. The name service would serve whoever asks long after us:
 /// so it is killed when the server, whose child it is, dies.
@@ -83,17 +86,9 @@ impl Kind for RabbitMq {
         "TIELINE_TEST_RABBITMQ"
     }
 
-    fn packages(&self) -> &'static [&'static str] {
-        &["rabbitmq-server"]
-    }
-
-    fn program(&self) -> &'static str {
-        "rabbitmq-server"
-    }
-
-    fn has_packages(&self) -> bool {
+    fn source(&self) -> Source {
         // The one on the search path is a script that root alone can use, in folders that need not be there.
-        Path::new(PROGRAMS).join(self.program()).is_file()
+        Source::Package { name: PROGRAM, is_there: || Path::new(PROGRAMS).join(PROGRAM).is_file() }
     }
 
     fn further_ports(&self) -> &'static [i32] {
@@ -109,7 +104,7 @@ impl Kind for RabbitMq {
 
     fn command(&self, folder: &Path, port: u16) -> Command {
         let mut command = Command::new("sh");
-        command.args(["-c", START]).arg(Path::new(PROGRAMS).join(self.program()));
+        command.args(["-c", START]).arg(Path::new(PROGRAMS).join(PROGRAM));
         command.envs(environment(folder, port)).current_dir(folder);
         command
     }

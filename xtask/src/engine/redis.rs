@@ -6,10 +6,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::Kind;
+use super::{Kind, Source, package};
 
 /// Longest wait for the answer to a command of a test.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// The server, and what brings it.
+pub(super) const PROGRAM: &str = "redis-server";
+pub(super) const PACKAGE: Source = Source::Package { name: PROGRAM, is_there: || package::is_there(PROGRAM) };
 
 pub(super) struct Redis;
 
@@ -40,16 +44,12 @@ impl Kind for Redis {
         "TIELINE_TEST_REDIS"
     }
 
-    fn packages(&self) -> &'static [&'static str] {
-        &["redis-server"]
-    }
-
-    fn program(&self) -> &'static str {
-        "redis-server"
+    fn source(&self) -> Source {
+        PACKAGE
     }
 
     fn command(&self, folder: &Path, port: u16) -> Command {
-        let mut command = Command::new(self.program());
+        let mut command = Command::new(PROGRAM);
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(folder);
         command.args(["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no"]);
         command

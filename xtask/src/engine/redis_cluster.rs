@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::Kind;
-use super::redis::ask;
+use super::redis::{self, ask};
+use super::{Kind, Source};
 
 /// Masters, and as many replicas.
 const MASTERS: u16 = 3;
@@ -17,7 +17,7 @@ pub(super) struct RedisCluster;
 
 impl RedisCluster {
     fn member(folder: &Path, port: u16) -> Command {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(redis::PROGRAM);
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(folder);
         command.args([
             "--save",
@@ -52,12 +52,8 @@ impl Kind for RedisCluster {
         "TIELINE_TEST_REDIS_CLUSTER"
     }
 
-    fn packages(&self) -> &'static [&'static str] {
-        &["redis-server"]
-    }
-
-    fn program(&self) -> &'static str {
-        "redis-server"
+    fn source(&self) -> Source {
+        redis::PACKAGE
     }
 
     fn further_ports(&self) -> &'static [i32] {

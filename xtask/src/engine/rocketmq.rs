@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use super::java::{self, Jars};
-use super::{Error, Kind};
+use super::{Kind, Source};
 
-const JARS: Jars = Jars { profile: "rocketmq", source: Some("RunRocketMq.java") };
+static JARS: Jars = Jars { profile: "rocketmq", source: Some("RunRocketMq.java"), finish: None };
 
 /// Who may do everything, and the secret that requests are signed with.
 const USER: &str = "tieline";
@@ -40,24 +40,8 @@ impl Kind for RocketMq {
         "TIELINE_TEST_ROCKETMQ"
     }
 
-    fn packages(&self) -> &'static [&'static str] {
-        java::PACKAGES
-    }
-
-    fn program(&self) -> &'static str {
-        "java"
-    }
-
-    fn has_packages(&self) -> bool {
-        java::has_tools()
-    }
-
-    fn is_fetched(&self) -> bool {
-        JARS.are_here()
-    }
-
-    fn fetch(&self) -> Result<(), Error> {
-        JARS.fetch()
+    fn source(&self) -> Source {
+        Source::Jars(&JARS)
     }
 
     fn further_ports(&self) -> &'static [i32] {

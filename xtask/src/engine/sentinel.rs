@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use super::Kind;
-use super::redis::ask;
+use super::redis::{self, ask};
+use super::{Kind, Source};
 
 /// What the sentinel calls the master.
 const MASTER: &str = "mymaster";
@@ -15,7 +15,7 @@ pub(super) struct Sentinel;
 
 impl Sentinel {
     fn server(folder: &Path, port: u16) -> Command {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(redis::PROGRAM);
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(folder);
         command.args(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
         command
@@ -31,12 +31,8 @@ impl Kind for Sentinel {
         "TIELINE_TEST_SENTINEL"
     }
 
-    fn packages(&self) -> &'static [&'static str] {
-        &["redis-server"]
-    }
-
-    fn program(&self) -> &'static str {
-        "redis-server"
+    fn source(&self) -> Source {
+        redis::PACKAGE
     }
 
     fn further_ports(&self) -> &'static [i32] {

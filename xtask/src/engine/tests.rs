@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use super::redis::ask;
-use super::{Builder, Engine, Error, Kind, are_free, free_port, kind, rabbitmq, supervisor};
+use super::{Builder, Engine, Error, Kind, Source, are_free, free_port, kind, rabbitmq, supervisor};
 use crate::left_out;
 
 fn is_running(pid: u32) -> bool {
@@ -51,7 +51,7 @@ fn a_server_of_java_is_fetched_killed_and_started_again() {
     }
     let kind = kind("zookeeper").unwrap();
     let mut engine = Engine::zookeeper().start().unwrap();
-    assert!(kind.is_fetched(), "what was fetched once is not fetched again");
+    assert!(kind.source().is_here(), "what was fetched once is not fetched again");
     let port = engine.own.as_ref().unwrap().port;
     assert!(kind.is_ready(port));
     engine.kill().unwrap();
@@ -93,11 +93,8 @@ impl Kind for Broken {
     fn variable(&self) -> &'static str {
         "TIELINE_TEST_BROKEN"
     }
-    fn packages(&self) -> &'static [&'static str] {
-        &[]
-    }
-    fn program(&self) -> &'static str {
-        "sh"
+    fn source(&self) -> Source {
+        Source::Package { name: "none", is_there: || true }
     }
     fn command(&self, _folder: &Path, _port: u16) -> std::process::Command {
         let mut command = std::process::Command::new("sh");

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use super::java::{self, Jars};
-use super::{Error, Kind};
+use super::{Kind, Source};
 
-const JARS: Jars = Jars { profile: "zookeeper", source: None };
+static JARS: Jars = Jars { profile: "zookeeper", source: None, finish: None };
 
 pub(super) struct ZooKeeper;
 
@@ -20,24 +20,8 @@ impl Kind for ZooKeeper {
         "TIELINE_TEST_ZOOKEEPER"
     }
 
-    fn packages(&self) -> &'static [&'static str] {
-        java::PACKAGES
-    }
-
-    fn program(&self) -> &'static str {
-        "java"
-    }
-
-    fn has_packages(&self) -> bool {
-        java::has_tools()
-    }
-
-    fn is_fetched(&self) -> bool {
-        JARS.are_here()
-    }
-
-    fn fetch(&self) -> Result<(), Error> {
-        JARS.fetch()
+    fn source(&self) -> Source {
+        Source::Jars(&JARS)
     }
 
     fn configure(&self, folder: &Path, port: u16) -> io::Result<()> {

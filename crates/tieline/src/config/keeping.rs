@@ -27,37 +27,28 @@ impl Kind for Option<StoreUrl> {
     }
 }
 
-impl Kind for DirectoryUrl {
-    const TAKES: &'static str = DirectoryUrl::TAKES;
+/// Addresses that are always there, and may have a password in them.
+macro_rules! addresses {
+    ($($type:ty),*) => {
+        $(impl Kind for $type {
+            const TAKES: &'static str = <$type>::TAKES;
 
-    fn read(written: &Written) -> Option<Self> {
-        text(written)?.parse().ok()
-    }
+            fn read(written: &Written) -> Option<Self> {
+                text(written)?.parse().ok()
+            }
 
-    fn write(&self) -> String {
-        quote(&self.to_string())
-    }
+            fn write(&self) -> String {
+                quote(&self.to_string())
+            }
 
-    fn repeat(text: &str) -> String {
-        without_password(text)
-    }
+            fn repeat(text: &str) -> String {
+                without_password(text)
+            }
+        })*
+    };
 }
 
-impl Kind for RegistryUrl {
-    const TAKES: &'static str = RegistryUrl::TAKES;
-
-    fn read(written: &Written) -> Option<Self> {
-        text(written)?.parse().ok()
-    }
-
-    fn write(&self) -> String {
-        quote(&self.to_string())
-    }
-
-    fn repeat(text: &str) -> String {
-        without_password(text)
-    }
-}
+addresses!(DirectoryUrl, RegistryUrl);
 
 /// How much is kept of the messages to a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
