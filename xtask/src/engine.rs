@@ -18,7 +18,7 @@ pub(crate) mod package;
 mod postgres;
 pub mod rabbitmq;
 pub mod redis;
-mod redis_cluster;
+pub mod redis_cluster;
 mod rocketmq;
 mod sentinel;
 pub mod supervisor;
@@ -60,7 +60,7 @@ const LOG_TAIL: usize = 20;
 pub const KINDS: &[&dyn Kind] = &[
     &redis::Redis,
     &nats::PLAIN,
-    &redis_cluster::RedisCluster,
+    &redis_cluster::PLAIN,
     &sentinel::Sentinel,
     &kafka::Kafka,
     &postgres::Postgres,
@@ -324,7 +324,7 @@ impl Engine {
 
     /// A private Redis Cluster of three masters, the first processes, and a replica of each.
     pub fn redis_cluster() -> Builder {
-        Builder { kind: &redis_cluster::RedisCluster }
+        Builder { kind: &redis_cluster::PLAIN }
     }
 
     /// A private Redis master, a replica of it, and a sentinel, in this order.

@@ -13,10 +13,26 @@ const MASTERS: u16 = 3;
 /// How far the nodes' ports among each other are from those for clients.
 const BUS: u16 = 10;
 
-pub(super) struct RedisCluster;
+/// Six servers that are one cluster.
+pub struct RedisCluster {
+    /// The files of a key and its certificate, where TLS is spoken.
+    tls: Option<(String, String)>,
+}
+
+/// One without TLS.
+pub(super) static PLAIN: RedisCluster = RedisCluster { tls: None };
 
 impl RedisCluster {
-    fn member(folder: &Path, port: u16) -> Command {
+    /// A kind whose servers speak TLS with each other, and with clients [`RedisCluster::TLS`] ports further. It is never given back, as it
+    /// is for tests.
+    pub fn with_tls(key: &str, certificate: &str) -> &'static dyn Kind {
+        Box::leak(Box::new(RedisCluster { tls: Some((key.to_owned(), certificate.to_owned())) }))
+    }
+
+    /// How far the ports for clients that speak TLS are from those of the others.
+    pub const TLS: u16 = 20;
+
+    fn member(&self, folder: &Path, port: u16) -> Command {
         let mut command = Command::new(redis::PROGRAM);
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(folder);
         command.args([
@@ -31,6 +47,11 @@ impl RedisCluster {
         ]);
         command.args(["--cluster-port", &(port + BUS).to_string(), "--cluster-node-timeout", "2000"]);
         command.args(["--cluster-config-file", &format!("nodes-{port}.conf")]);
+        if let Some((key, certificate)) = &self.tls {
+            command.args(["--tls-port", &(port + Self::TLS).to_string(), "--tls-key-file", key]);
+            command.args(["--tls-cert-file", certificate, "--tls-ca-cert-file", certificate]);
+            command.args(["--tls-auth-clients", "no", "--tls-cluster", "yes", "--tls-replication", "yes"]);
+        }
         command
     }
 
@@ -57,15 +78,15 @@ impl Kind for RedisCluster {
     }
 
     fn further_ports(&self) -> &'static [i32] {
-        &[1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15]
+        &[1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25]
     }
 
     fn command(&self, folder: &Path, port: u16) -> Command {
-        Self::member(folder, port)
+        self.member(folder, port)
     }
 
     fn companions(&self, folder: &Path, port: u16) -> Vec<Command> {
-        Self::ports(port).skip(1).map(|port| Self::member(folder, port)).collect()
+        Self::ports(port).skip(1).map(|port| self.member(folder, port)).collect()
     }
 
     fn assemble(&self, port: u16) -> bool {

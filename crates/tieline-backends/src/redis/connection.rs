@@ -14,7 +14,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::channels::Channels;
 use super::resp;
-use super::settings::RedisAddress;
+use super::settings::{Login, RedisAddress};
 use super::{RedisError, Trouble};
 use crate::hosts::Host;
 use crate::inbox::Inbox;
@@ -60,9 +60,9 @@ impl Dialler {
         Ok(Dialler { address, tls, name: self.name.clone() })
     }
 
-    /// The same for servers that are not told who this is.
-    pub(super) fn without_login(&self) -> Dialler {
-        let address = RedisAddress { login: None, ..self.address.clone() };
+    /// The same for servers that know somebody else, or nobody.
+    pub(super) fn with_login(&self, login: Option<Login>) -> Dialler {
+        let address = RedisAddress { login, ..self.address.clone() };
         Dialler { address, tls: self.tls.clone(), name: self.name.clone() }
     }
 

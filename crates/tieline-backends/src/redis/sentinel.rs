@@ -55,7 +55,7 @@ impl Medium<Sentinels> {
     ) -> Result<RedisSentinelBroker, RedisError> {
         let RedisSettings { cluster, address, pace } = settings;
         check_cluster(&cluster)?;
-        let Kind::Sentinels(master) = address.kind.clone() else {
+        let Kind::Sentinels { master, login } = address.kind.clone() else {
             return Err(RedisError::Url("there are no sentinels in it"));
         };
         let server = address.server();
@@ -63,7 +63,7 @@ impl Medium<Sentinels> {
         let sentinels = Sentinels {
             pace: pace.clone(),
             channels: Arc::new(Channels::new(&cluster, node.incarnation, ChannelKind::Plain)),
-            asker: dialler.without_login(),
+            asker: dialler.with_login(login),
             dialler,
             address,
             master,

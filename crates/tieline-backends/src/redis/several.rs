@@ -11,12 +11,17 @@ use crate::hosts::{self, Host, decoded};
 const SENTINEL_PORT: u16 = 26379;
 
 /// What the servers of an address are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Nodes of a cluster.
     Cluster,
-    /// Sentinels, and what they call the master.
-    Sentinels(String),
+    /// Sentinels.
+    Sentinels {
+        /// What they call the master.
+        master: String,
+        /// Whom to authenticate as with them.
+        login: Option<Login>,
+    },
 }
 
 /// Where a Redis Cluster is, or a master with sentinels. It never shows its password.
@@ -24,7 +29,7 @@ pub(super) enum Kind {
 pub struct RedisSeveralAddress {
     /// Whether TLS is spoken, with sentinels too.
     pub(super) tls: bool,
-    /// Whom to authenticate as with the servers that carry. Sentinels are not told.
+    /// Whom to authenticate as with the servers that carry.
     pub(super) login: Option<Login>,
     /// At least one.
     pub(super) hosts: Vec<Host>,
@@ -33,7 +38,8 @@ pub struct RedisSeveralAddress {
 
 impl RedisSeveralAddress {
     /// Reads `redis+cluster://[[USER]:PASSWORD@]HOST[:PORT][,HOST…]` or `redis+sentinel://…/MASTER`, with `rediss+…` for TLS. In user and
-    /// password everything but letters, digits and `-._~` is written as `%` and two hexadecimal digits.
+    /// password everything but letters, digits and `-._~` is written as `%` and two hexadecimal digits. Sentinels may have a user and a
+    /// password of their own, behind a comma: `redis+sentinel://[USER]:PASSWORD,[USER]:PASSWORD@…`.
     ///
     /// # Errors
     /// [`RedisError::Url`], which repeats nothing of what was written: there may be a password in it.
@@ -49,14 +55,22 @@ impl RedisSeveralAddress {
             _ => return Err(bad("it begins with `redis+cluster://` or `redis+sentinel://`")),
         };
         let parts = hosts::parts(rest, if is_cluster { PORT } else { SENTINEL_PORT }).map_err(bad)?;
-        let login = parts.login.map(Login::parse).transpose()?;
+        let (login, asker) = match parts.login.and_then(|logins| logins.split_once(',')) {
+            Some((login, asker)) if !is_cluster => {
+                (Some(login).filter(|login| !login.is_empty()), Some(asker))
+            }
+            _ => (parts.login, None),
+        };
+        let (login, asker) = (login.map(Login::parse).transpose()?, asker.map(Login::parse).transpose()?);
         if !parts.query.is_empty() {
             return Err(bad("there are no parameters behind `?`"));
         }
         let kind = match (is_cluster, decoded(parts.path).map_err(bad)?) {
             (true, path) if path.is_empty() => Kind::Cluster,
             (true, _) => return Err(bad("a cluster has no databases")),
-            (false, name) if !name.is_empty() && !name.contains('/') => Kind::Sentinels(name),
+            (false, master) if !master.is_empty() && !master.contains('/') => {
+                Kind::Sentinels { master, login: asker }
+            }
             (false, _) => return Err(bad("behind the sentinels comes what they call the master: `/MASTER`")),
         };
         Ok(RedisSeveralAddress { tls, login, hosts: parts.hosts, kind })
@@ -83,13 +97,20 @@ impl fmt::Display for RedisSeveralAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.tls { "rediss" } else { "redis" })?;
         f.write_str(if self.kind == Kind::Cluster { "+cluster://" } else { "+sentinel://" })?;
-        if let Some(login) = &self.login {
-            write!(f, "{login}@")?;
+        let asker = match &self.kind {
+            Kind::Cluster => None,
+            Kind::Sentinels { login, .. } => login.as_ref(),
+        };
+        match (&self.login, asker) {
+            (None, None) => {}
+            (Some(login), None) => write!(f, "{login}@")?,
+            (None, Some(asker)) => write!(f, ",{asker}@")?,
+            (Some(login), Some(asker)) => write!(f, "{login},{asker}@")?,
         }
         f.write_str(&self.server())?;
         match &self.kind {
             Kind::Cluster => Ok(()),
-            Kind::Sentinels(master) => write!(f, "/{master}"),
+            Kind::Sentinels { master, .. } => write!(f, "/{master}"),
         }
     }
 }
@@ -114,6 +135,8 @@ mod tests {
                 "rediss+sentinel://us%2Fer:hush@a/my%2Dmaster",
                 "rediss+sentinel://us%2Fer:***@a:26379/my-master",
             ),
+            ("redis+sentinel://:hush,s:hush@a/m", "redis+sentinel://default:***,s:***@a:26379/m"),
+            ("redis+sentinel://,:hu%2Csh@a/m", "redis+sentinel://,default:***@a:26379/m"),
         ] {
             let address = RedisSeveralAddress::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
             assert_eq!((address.to_string(), format!("{address:?}")), (shown.to_owned(), shown.to_owned()));
@@ -135,6 +158,9 @@ mod tests {
             "redis+sentinel://a/",
             "redis+sentinel://a/b/c",
             "redis+sentinel://:hu#sh@a/m",
+            "redis+sentinel://:hush,@a/m",
+            "redis+sentinel://:hush,hush@a/m",
+            "redis+sentinel://hush,:hush@a/m",
         ] {
             let error = RedisSeveralAddress::parse(url).err().unwrap_or_else(|| panic!("{url} was taken"));
             assert!(!format!("{error} {error:?}").contains("hush"), "{error}");

@@ -4,14 +4,20 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use xtask::engine::redis::ask;
+use xtask::engine::redis_cluster::RedisCluster;
 use xtask::{Engine, left_out};
 
 use crate::mediums::{
-    Folder, certificate, expect_refused, killed, only_who_trusts_is_joined, replaced, standing,
+    Folder, certificate, command, exchange, expect_refused, killed, only_who_trusts_is_joined, pair,
+    replaced, standing,
 };
+use crate::processes::eventually_within;
 
 /// How soon after the server's return messages must flow.
 const RETURN: Duration = Duration::from_secs(5);
+
+/// How soon nothing of a killed node may be left.
+const TWO_LEASES: Duration = Duration::from_secs(30);
 
 /// A private server, or none where the environment names one, which is then said.
 fn private(test: &str) -> Option<Engine> {
@@ -53,6 +59,47 @@ fn a_master_that_dies_is_replaced_and_nodes_follow_it() {
     }
 }
 
+#[test]
+fn of_killed_nodes_nothing_is_left() {
+    let Some(server) = private("what is left") else { return };
+    nothing_is_left(server.url(), &[server.url().to_owned()], "CHANNELS");
+    if std::env::var_os("TIELINE_TEST_REDIS_CLUSTER").is_some() {
+        let why = "TIELINE_TEST_REDIS_CLUSTER names servers that were not started here";
+        left_out("nodes joined by redis-cluster: what is left", why);
+        return;
+    }
+    let servers = Engine::redis_cluster().start().unwrap();
+    let first: u16 = servers.url().rsplit(':').next().and_then(|port| port.parse().ok()).unwrap();
+    // The URL names the first two.
+    let masters: Vec<String> =
+        (first - 1..first + 2).map(|port| format!("redis://127.0.0.1:{port}")).collect();
+    nothing_is_left(servers.url(), &masters, "SHARDCHANNELS");
+}
+
+/// Two nodes, of which one and then the other is killed: the servers know channels of the living, and no keys.
+fn nothing_is_left(url: &str, servers: &[String], channels: &str) {
+    let count = |command: &str, mark: &str| -> usize {
+        let counts = servers.iter().map(|server| {
+            let answer = ask(server, command).unwrap();
+            answer.strip_prefix(mark).and_then(|count| count.parse::<usize>().ok()).expect(command)
+        });
+        counts.sum()
+    };
+    let channels = || count(&format!("PUBSUB {channels} tieline:*"), "*");
+    let [survivor, mut killed] = pair(|name| command(name, url));
+    let both = channels();
+    killed.kill();
+    eventually_within(TWO_LEASES, "the killed node's channels are gone", || channels() < both);
+    let (mut anna, mut ben) = (survivor.connect("h", "anna"), survivor.connect("h", "ben"));
+    exchange(&mut anna, &mut ben, "alone");
+    let one = channels();
+    assert!((1..both).contains(&one), "{one} of {both}");
+    drop((anna, ben));
+    drop(survivor);
+    eventually_within(TWO_LEASES, "no channels are left", || channels() == 0);
+    assert_eq!(count("DBSIZE", ":"), 0);
+}
+
 /// Makes the server speak TLS on another port, with a certificate of its own, and gives that port and the certificate.
 fn speak_tls(server: &Engine) -> (u16, Folder) {
     let folder = certificate();
@@ -66,6 +113,28 @@ fn speak_tls(server: &Engine) -> (u16, Folder) {
         assert_eq!(ask(server.url(), &format!("CONFIG SET {setting}")).unwrap(), "+OK", "{setting}");
     }
     (port, folder)
+}
+
+#[test]
+fn a_cluster_of_servers_is_proved_by_tls() {
+    if std::env::var_os("TIELINE_TEST_REDIS_CLUSTER").is_some() {
+        let why = "TIELINE_TEST_REDIS_CLUSTER names servers that were not started here";
+        left_out("nodes joined by redis-cluster: TLS", why);
+        return;
+    }
+    let folder = certificate();
+    let kind = RedisCluster::with_tls(&folder.file("key"), &folder.file("cert"));
+    let servers = Engine::of(kind).start().unwrap();
+    let second: u16 = servers.url().rsplit(':').next().and_then(|port| port.parse().ok()).unwrap();
+    let tls = second + RedisCluster::TLS;
+    for port in second - 1..second + 5 {
+        let command =
+            "ACL SETUSER node on >hush resetchannels &tieline:* +@connection +@pubsub +cluster|slots";
+        assert_eq!(ask(&format!("redis://127.0.0.1:{port}"), command).unwrap(), "+OK");
+    }
+    expect_refused(&format!("redis+cluster://node:hush@127.0.0.1:{tls}"), "cannot use the Redis");
+    expect_refused(&format!("rediss+cluster://node:hush@127.0.0.1:{second}"), "cannot use the Redis");
+    only_who_trusts_is_joined(&format!("rediss+cluster://node:hush@localhost:{tls}"), &folder);
 }
 
 #[test]

@@ -105,6 +105,11 @@ async fn a_new_master_is_followed() {
     replaced.expect("a master that stands still is replaced");
 }
 
+/// The port of `HOST:PORT`.
+fn port_of(place: &str) -> u16 {
+    place.rsplit(':').next().and_then(|port| port.parse().ok()).expect("the keeper's addresses have a port")
+}
+
 #[tokio::test]
 async fn what_sentinels_do_not_know_is_told() {
     let trouble = async |url: &str| {
@@ -127,6 +132,33 @@ async fn what_sentinels_do_not_know_is_told() {
     match trouble(&format!("redis+sentinel://nobody:hush@{server}/mymaster")).await {
         Trouble::Refused(text) => assert!(text.contains("WRONGPASS"), "{text}"),
         other => panic!("{other}"),
+    }
+    // The master's user and the sentinels' are told apart.
+    let master = format!("redis://127.0.0.1:{}", port_of(server) - 2);
+    let sentinel = format!("redis://{server}");
+    for (at, command) in [
+        (&master, "ACL SETUSER node on >hush1 &* +@all"),
+        (&sentinel, "ACL SETUSER node on >hush2 +@all"),
+        (&sentinel, "ACL SETUSER default off"),
+    ] {
+        assert_eq!(xtask::engine::redis::ask(at, command).unwrap(), "+OK", "{command}");
+    }
+    for (logins, reason) in [
+        ("node:hush1", "NOAUTH"),
+        ("node:hush1,node:hush1", "WRONGPASS"),
+        ("node:hush2,node:hush2", "WRONGPASS"),
+    ] {
+        match trouble(&format!("redis+sentinel://{logins}@{server}/mymaster")).await {
+            Trouble::Refused(text) => assert!(text.contains(reason), "{logins}: {text}"),
+            other => panic!("{logins}: {other}"),
+        }
+    }
+    for logins in ["node:hush1,node:hush2", ",node:hush2"] {
+        let cluster = Cluster(settings(&format!("redis+sentinel://{logins}@{server}/mymaster")));
+        let nodes = conformance::join(&cluster, &["a", "b"]).await;
+        nodes[0].broker.send(To::One(nodes[1].node.incarnation), &Arc::from(logins.as_bytes())).unwrap();
+        let came = |heard: &[Heard]| heard.contains(&Heard::Envelope(logins.into()));
+        nodes[1].recorder.until("it arrives", came).await;
     }
     let single = Server::redis().start().unwrap();
     let server = single.url().strip_prefix("redis://").unwrap();
