@@ -20,7 +20,7 @@ pub mod rabbitmq;
 pub mod redis;
 pub mod redis_cluster;
 mod rocketmq;
-mod sentinel;
+pub mod sentinel;
 pub mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -61,7 +61,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &redis::Redis,
     &nats::PLAIN,
     &redis_cluster::PLAIN,
-    &sentinel::Sentinel,
+    &sentinel::PLAIN,
     &kafka::Kafka,
     &postgres::Postgres,
     &mariadb::MariaDb,
@@ -329,7 +329,7 @@ impl Engine {
 
     /// A private Redis master, a replica of it, and a sentinel, in this order.
     pub fn sentinel() -> Builder {
-        Builder { kind: &sentinel::Sentinel }
+        Builder { kind: &sentinel::PLAIN }
     }
 
     /// A private Kafka.

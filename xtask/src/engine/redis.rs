@@ -17,6 +17,36 @@ pub(super) const PACKAGE: Source = Source::Package { name: PROGRAM, is_there: ||
 
 pub(super) struct Redis;
 
+/// TLS that several servers speak with each other and with clients, on ports beside the plain ones.
+pub(super) struct Tls {
+    /// The file of the key.
+    pub(super) key: String,
+    /// That of its certificate, which all of them show and trust.
+    pub(super) certificate: String,
+}
+
+impl Tls {
+    /// How far those ports are from the plain ones.
+    pub(super) const BESIDE: u16 = 20;
+
+    /// What a server with this plain port is told: names of settings, and values.
+    pub(super) fn settings(&self, port: u16) -> [(&'static str, String); 6] {
+        [
+            ("tls-port", (port + Self::BESIDE).to_string()),
+            ("tls-key-file", self.key.clone()),
+            ("tls-cert-file", self.certificate.clone()),
+            ("tls-ca-cert-file", self.certificate.clone()),
+            ("tls-auth-clients", "no".to_owned()),
+            ("tls-replication", "yes".to_owned()),
+        ]
+    }
+
+    /// The same on a server's command line.
+    pub(super) fn words(&self, port: u16) -> Vec<String> {
+        self.settings(port).into_iter().flat_map(|(name, value)| [format!("--{name}"), value]).collect()
+    }
+}
+
 /// Sends one inline command to the server at `redis://HOST:PORT` and returns the first line of the answer; for a bulk string
 /// that is there, its first line.
 pub fn ask(url: &str, command: &str) -> io::Result<String> {

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::redis::{self, ask};
+use super::redis::{self, Tls, ask};
 use super::{Kind, Source};
 
 /// Masters, and as many replicas.
@@ -15,8 +15,7 @@ const BUS: u16 = 10;
 
 /// Six servers that are one cluster.
 pub struct RedisCluster {
-    /// The files of a key and its certificate, where TLS is spoken.
-    tls: Option<(String, String)>,
+    tls: Option<Tls>,
 }
 
 /// One without TLS.
@@ -26,11 +25,13 @@ impl RedisCluster {
     /// A kind whose servers speak TLS with each other, and with clients [`RedisCluster::TLS`] ports further. It is never given back, as it
     /// is for tests.
     pub fn with_tls(key: &str, certificate: &str) -> &'static dyn Kind {
-        Box::leak(Box::new(RedisCluster { tls: Some((key.to_owned(), certificate.to_owned())) }))
+        Box::leak(Box::new(RedisCluster {
+            tls: Some(Tls { key: key.to_owned(), certificate: certificate.to_owned() }),
+        }))
     }
 
     /// How far the ports for clients that speak TLS are from those of the others.
-    pub const TLS: u16 = 20;
+    pub const TLS: u16 = Tls::BESIDE;
 
     fn member(&self, folder: &Path, port: u16) -> Command {
         let mut command = Command::new(redis::PROGRAM);
@@ -47,10 +48,8 @@ impl RedisCluster {
         ]);
         command.args(["--cluster-port", &(port + BUS).to_string(), "--cluster-node-timeout", "2000"]);
         command.args(["--cluster-config-file", &format!("nodes-{port}.conf")]);
-        if let Some((key, certificate)) = &self.tls {
-            command.args(["--tls-port", &(port + Self::TLS).to_string(), "--tls-key-file", key]);
-            command.args(["--tls-cert-file", certificate, "--tls-ca-cert-file", certificate]);
-            command.args(["--tls-auth-clients", "no", "--tls-cluster", "yes", "--tls-replication", "yes"]);
+        if let Some(tls) = &self.tls {
+            command.args(tls.words(port)).args(["--tls-cluster", "yes"]);
         }
         command
     }

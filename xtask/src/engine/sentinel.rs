@@ -5,19 +5,42 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use super::redis::{self, ask};
+use super::redis::{self, Tls, ask};
 use super::{Kind, Source};
 
 /// What the sentinel calls the master.
 const MASTER: &str = "mymaster";
 
-pub(super) struct Sentinel;
+/// A master, its replica and a sentinel.
+pub struct Sentinel {
+    tls: Option<Tls>,
+}
+
+/// One without TLS.
+pub(super) static PLAIN: Sentinel = Sentinel { tls: None };
 
 impl Sentinel {
-    fn server(folder: &Path, port: u16) -> Command {
+    /// A kind whose servers speak TLS with each other, and with clients [`Sentinel::TLS`] ports further. It is never given back, as it is for
+    /// tests.
+    pub fn with_tls(key: &str, certificate: &str) -> &'static dyn Kind {
+        Box::leak(Box::new(Sentinel {
+            tls: Some(Tls { key: key.to_owned(), certificate: certificate.to_owned() }),
+        }))
+    }
+
+    /// How far the ports for clients that speak TLS are from those of the others.
+    pub const TLS: u16 = Tls::BESIDE;
+
+    /// The port that servers find each other by.
+    fn own_port(&self, port: u16) -> u16 {
+        if self.tls.is_some() { port + Self::TLS } else { port }
+    }
+
+    fn server(&self, folder: &Path, port: u16) -> Command {
         let mut command = Command::new(redis::PROGRAM);
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(folder);
         command.args(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
+        command.args(self.tls.iter().flat_map(|tls| tls.words(port)));
         command
     }
 }
@@ -36,7 +59,7 @@ impl Kind for Sentinel {
     }
 
     fn further_ports(&self) -> &'static [i32] {
-        &[1, 2]
+        &[1, 2, 20, 21, 22]
     }
 
     fn configure(&self, folder: &Path, port: u16) -> io::Result<()> {
@@ -45,22 +68,26 @@ impl Kind for Sentinel {
         if file.exists() {
             return Ok(());
         }
+        let tls = self.tls.iter().flat_map(|tls| tls.settings(port + 2));
+        let tls: Vec<String> = tls.map(|(name, value)| format!("{name} {value}")).collect();
         let lines = format!(
-            "port {}\nbind 127.0.0.1\ndir {}\nsentinel monitor {MASTER} 127.0.0.1 {port} 1\n\
+            "port {}\nbind 127.0.0.1\ndir {}\n{}\nsentinel monitor {MASTER} 127.0.0.1 {} 1\n\
              sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 3000\n",
             port + 2,
-            folder.display()
+            folder.display(),
+            tls.join("\n"),
+            self.own_port(port),
         );
         fs::write(file, lines)
     }
 
     fn command(&self, folder: &Path, port: u16) -> Command {
-        Self::server(folder, port)
+        self.server(folder, port)
     }
 
     fn companions(&self, folder: &Path, port: u16) -> Vec<Command> {
-        let mut replica = Self::server(folder, port + 1);
-        replica.args(["--replicaof", "127.0.0.1", &port.to_string()]);
+        let mut replica = self.server(folder, port + 1);
+        replica.args(["--replicaof", "127.0.0.1", &self.own_port(port).to_string()]);
         let mut sentinel = Command::new("redis-server");
         sentinel.arg(folder.join("sentinel.conf")).arg("--sentinel");
         vec![replica, sentinel]

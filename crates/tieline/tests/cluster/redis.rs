@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use xtask::engine::redis::ask;
 use xtask::engine::redis_cluster::RedisCluster;
+use xtask::engine::sentinel::Sentinel;
 use xtask::{Engine, left_out};
 
 use crate::mediums::{
@@ -19,16 +20,19 @@ const RETURN: Duration = Duration::from_secs(5);
 /// How soon nothing of a killed node may be left.
 const TWO_LEASES: Duration = Duration::from_secs(30);
 
-/// A private server, or none where the environment names one, which is then said.
-fn private(test: &str) -> Option<Engine> {
-    if std::env::var_os("TIELINE_TEST_REDIS").is_some() {
-        left_out(
-            &format!("nodes joined by Redis: {test}"),
-            "TIELINE_TEST_REDIS names a server that was not started here",
-        );
-        return None;
+/// Whether the environment names servers, which must not be hurt: then that is said.
+fn is_named(variable: &str, test: &str) -> bool {
+    let is_named = std::env::var_os(variable).is_some();
+    if is_named {
+        left_out(test, &format!("{variable} names servers that were not started here"));
     }
-    Some(Engine::redis().start().unwrap())
+    is_named
+}
+
+/// A private server, or none where the environment names one.
+fn private(test: &str) -> Option<Engine> {
+    let is_named = is_named("TIELINE_TEST_REDIS", &format!("nodes joined by Redis: {test}"));
+    (!is_named).then(|| Engine::redis().start().unwrap())
 }
 
 #[test]
@@ -48,14 +52,9 @@ fn a_master_that_dies_is_replaced_and_nodes_follow_it() {
     for (kind, variable) in
         [("sentinel", "TIELINE_TEST_SENTINEL"), ("redis-cluster", "TIELINE_TEST_REDIS_CLUSTER")]
     {
-        if std::env::var_os(variable).is_some() {
-            left_out(
-                &format!("nodes joined by {kind}"),
-                &format!("{variable} names servers that were not started here"),
-            );
-            continue;
+        if !is_named(variable, &format!("nodes joined by {kind}")) {
+            replaced(Engine::of(xtask::engine::kind(kind).unwrap()).start().unwrap());
         }
-        replaced(Engine::of(xtask::engine::kind(kind).unwrap()).start().unwrap());
     }
 }
 
@@ -63,9 +62,7 @@ fn a_master_that_dies_is_replaced_and_nodes_follow_it() {
 fn of_killed_nodes_nothing_is_left() {
     let Some(server) = private("what is left") else { return };
     nothing_is_left(server.url(), &[server.url().to_owned()], "CHANNELS");
-    if std::env::var_os("TIELINE_TEST_REDIS_CLUSTER").is_some() {
-        let why = "TIELINE_TEST_REDIS_CLUSTER names servers that were not started here";
-        left_out("nodes joined by redis-cluster: what is left", why);
+    if is_named("TIELINE_TEST_REDIS_CLUSTER", "nodes joined by Redis Cluster: what is left") {
         return;
     }
     let servers = Engine::redis_cluster().start().unwrap();
@@ -116,10 +113,23 @@ fn speak_tls(server: &Engine) -> (u16, Folder) {
 }
 
 #[test]
+fn a_master_and_its_sentinels_are_proved_by_tls() {
+    if is_named("TIELINE_TEST_SENTINEL", "nodes joined by Redis with a sentinel: TLS") {
+        return;
+    }
+    let folder = certificate();
+    let servers = Engine::of(Sentinel::with_tls(&folder.file("key"), &folder.file("cert"))).start().unwrap();
+    let place = servers.url().rsplit(':').next().and_then(|place| place.split_once('/'));
+    let (plain, master) = place.map(|(port, master)| (port.parse::<u16>().unwrap(), master)).unwrap();
+    let tls = plain + Sentinel::TLS;
+    expect_refused(&format!("redis+sentinel://127.0.0.1:{tls}/{master}"), "cannot use the Redis");
+    expect_refused(&format!("rediss+sentinel://127.0.0.1:{plain}/{master}"), "cannot use the Redis");
+    only_who_trusts_is_joined(&format!("rediss+sentinel://localhost:{tls}/{master}"), &folder);
+}
+
+#[test]
 fn a_cluster_of_servers_is_proved_by_tls() {
-    if std::env::var_os("TIELINE_TEST_REDIS_CLUSTER").is_some() {
-        let why = "TIELINE_TEST_REDIS_CLUSTER names servers that were not started here";
-        left_out("nodes joined by redis-cluster: TLS", why);
+    if is_named("TIELINE_TEST_REDIS_CLUSTER", "nodes joined by Redis Cluster: TLS") {
         return;
     }
     let folder = certificate();
