@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The Hazelcast broker beside the official Python client, on a private member.
+# The Hazelcast broker and directory beside the official Python client, on private members.
 #
 #   run-hazelcast.sh CARGO-FLAGS…   those that choose packages and features, such as `-p tieline-backends --features hazelcast`
 #
@@ -22,4 +22,4 @@ if ! cmp -s "$here/hazelcast/requirements.txt" "$place/installed.txt"; then
   cp "$here/hazelcast/requirements.txt" "$place/installed.txt"
 fi
 
-TIELINE_HAZELCAST_PYTHON=$place/env/bin/python cargo test "$@" --lib hazelcast::tests::official -- --ignored
+TIELINE_HAZELCAST_PYTHON=$place/env/bin/python cargo test "$@" --lib -- --ignored hazelcast::tests::official hazelcast::directory::tests::official

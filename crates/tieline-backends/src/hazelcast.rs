@@ -1,4 +1,4 @@
-//! Hazelcast as the broker: every node subscribes to a topic that goes to all and to one of 64 inboxes (`topics.rs`).
+//! Hazelcast as the broker, and as where a directory has its table (`directory.rs`). As the broker: every node subscribes to a topic that goes to all and to one of 64 inboxes (`topics.rs`).
 //!
 //! ```text
 //! send → queue → writer ─→ ┌────────┐
@@ -31,6 +31,7 @@
 mod address;
 mod calls;
 mod connection;
+pub(crate) mod directory;
 mod protocol;
 mod session;
 #[cfg(test)]
@@ -47,6 +48,7 @@ use tieline_proto::{Incarnation, NodeId};
 use tokio::time::timeout;
 
 pub use address::HazelcastAddress;
+pub use directory::{HazelcastDirectory, HazelcastDirectorySettings};
 
 use crate::hosts::{self, Host};
 use crate::medium::{Engine, Fault, Medium, Pace, Queue, quoted};
@@ -203,14 +205,65 @@ impl HazelcastBroker {
             names: Arc::new(Names::new(&settings.cluster, node.incarnation)),
             node: node.incarnation,
             name: format!("tieline-{}", node.name),
+            members: Members::new(&settings.address),
             settings,
-            next: AtomicUsize::new(0),
             connections: AtomicU32::new(0),
             sessions: Mutex::default(),
             foreign: AtomicU64::new(0),
         };
         let begun = Medium::begin(engine, pace, inbound).await;
         begun.map_err(|trouble| HazelcastError::Server { server, trouble })
+    }
+}
+
+/// Something that is tried with one member after the other.
+trait Attempt: Sync {
+    /// What comes of it.
+    type Connection: Send;
+
+    /// Tries it with this one.
+    fn at(&self, member: &Host) -> impl Future<Output = Result<Self::Connection, Trouble>> + Send;
+}
+
+/// The members, which are tried in turn.
+struct Members {
+    hosts: Vec<Host>,
+    /// Which is tried next.
+    next: AtomicUsize,
+}
+
+impl Members {
+    fn new(address: &HazelcastAddress) -> Self {
+        Members { hosts: address.members.clone(), next: AtomicUsize::new(0) }
+    }
+
+    /// The member that was tried is of no use now.
+    fn pass_on(&self) {
+        self.next.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tries each once, beginning behind the last that was of no use, and gives the first connection, or else the most telling trouble.
+    async fn dial<A: Attempt>(&self, attempt: &A) -> Result<A::Connection, Trouble> {
+        let mut told = None;
+        for _ in 0..self.hosts.len() {
+            let dial = attempt.at(&self.hosts[self.next.load(Ordering::Relaxed) % self.hosts.len()]);
+            let dialled = if self.hosts.len() == 1 {
+                // It has all the time that connecting may take.
+                dial.await
+            } else {
+                timeout(MEMBER, dial).await.unwrap_or(Err(Trouble::Silent))
+            };
+            match dialled {
+                Ok(connection) => return Ok(connection),
+                Err(trouble) => {
+                    self.pass_on();
+                    if trouble.is_telling() || told.is_none() {
+                        told = Some(trouble);
+                    }
+                }
+            }
+        }
+        Err(told.unwrap_or(Trouble::Silent))
     }
 }
 
@@ -221,8 +274,7 @@ pub struct Hazelcast {
     /// What members call this client.
     name: String,
     names: Arc<Names>,
-    /// Which member is tried next.
-    next: AtomicUsize,
+    members: Members,
     /// The connections so far.
     connections: AtomicU32,
     /// The newest session of each origin, through all of our own.
@@ -235,17 +287,6 @@ impl Hazelcast {
     /// The number of a new connection.
     fn next_session(&self) -> u32 {
         self.connections.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
-    }
-
-    /// The member that is tried now.
-    fn member(&self) -> &Host {
-        let members = &self.settings.address.members;
-        &members[self.next.load(Ordering::Relaxed) % members.len()]
-    }
-
-    /// The member that was tried is of no use now.
-    fn pass_on(&self) {
-        self.next.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes in what was published to a topic that this node hears; if it was a canary, the number of its connection.
@@ -268,6 +309,18 @@ impl Hazelcast {
     }
 }
 
+/// Connects to a member, and what others publish meanwhile is heard by this.
+struct Dial<'a>(&'a Hazelcast, &'a dyn Inbound);
+
+impl Attempt for Dial<'_> {
+    type Connection = Connection;
+
+    async fn at(&self, member: &Host) -> Result<Connection, Trouble> {
+        let Dial(engine, inbound) = self;
+        engine.dial_member(member, *inbound).await
+    }
+}
+
 impl Engine for Hazelcast {
     type Connection = Connection;
     type Words = Signs;
@@ -285,32 +338,12 @@ impl Engine for Hazelcast {
     }
 
     async fn dial(&self, inbound: &dyn Inbound) -> Result<Connection, Trouble> {
-        let members = self.settings.address.members.len();
-        let mut told = None;
-        for _ in 0..members {
-            let dial = self.dial_member(self.member(), inbound);
-            let dialled = if members == 1 {
-                // It has all the time that connecting may take.
-                dial.await
-            } else {
-                timeout(MEMBER, dial).await.unwrap_or(Err(Trouble::Silent))
-            };
-            match dialled {
-                Ok(connection) => return Ok(connection),
-                Err(trouble) => {
-                    self.pass_on();
-                    if trouble.is_telling() || told.is_none() {
-                        told = Some(trouble);
-                    }
-                }
-            }
-        }
-        Err(told.unwrap_or(Trouble::Silent))
+        self.members.dial(&Dial(self, inbound)).await
     }
 
     async fn run(&self, connection: Connection, queue: &Arc<Queue<Signs>>, inbound: &dyn Inbound) -> Trouble {
         let trouble = session::run(self, inbound, connection, queue).await;
-        self.pass_on();
+        self.members.pass_on();
         trouble
     }
 }

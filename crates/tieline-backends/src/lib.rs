@@ -90,7 +90,10 @@ pub mod sqlite;
 mod tls;
 
 #[cfg(feature = "hazelcast")]
-pub use hazelcast::{HazelcastAddress, HazelcastBroker, HazelcastError, HazelcastSettings};
+pub use hazelcast::{
+    HazelcastAddress, HazelcastBroker, HazelcastDirectory, HazelcastDirectorySettings, HazelcastError,
+    HazelcastSettings,
+};
 #[cfg(feature = "kafka")]
 pub use kafka::{KafkaAddress, KafkaBroker, KafkaError, KafkaSettings};
 #[cfg(any(

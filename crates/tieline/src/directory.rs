@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+#[cfg(feature = "hazelcast")]
+use tieline_backends::{HazelcastAddress, HazelcastDirectory, HazelcastDirectorySettings, HazelcastError};
 use tieline_backends::{RedisAddress, RedisDirectory, RedisDirectorySettings, RedisError};
 use tieline_core::directory::Choice;
 use tieline_core::ring::RingHash;
@@ -18,6 +20,9 @@ pub enum DirectoryUrl {
     Replicated,
     /// `redis://host`, or `rediss://host` for TLS: a table on a Redis server.
     Redis(RedisAddress),
+    /// `hazelcast://host,…`: a map of a Hazelcast cluster.
+    #[cfg(feature = "hazelcast")]
+    Hazelcast(HazelcastAddress),
     /// `ring`, or `ring:md5` and the like: users are where the ring says, and nodes tell of those who are not.
     Ring(RingHash),
 }
@@ -31,6 +36,43 @@ pub enum DirectoryUrlError {
     /// An address of a server with a mistake in it, in the engine's words.
     #[error("{0}")]
     Server(String),
+    /// An engine that is known, but not in this program.
+    #[error(
+        "{0} is not built into this program: build it with `cargo build --release -p tieline --features {1}`"
+    )]
+    NotBuilt(&'static str, &'static str),
+}
+
+/// Why a directory is not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryOpenError {
+    /// The Redis server.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    /// The Hazelcast cluster.
+    #[cfg(feature = "hazelcast")]
+    #[error(transparent)]
+    Hazelcast(#[from] HazelcastError),
+}
+
+/// What serves a node's directory.
+pub enum DirectoryServer {
+    /// A Redis server.
+    Redis(RedisDirectory),
+    /// A Hazelcast cluster.
+    #[cfg(feature = "hazelcast")]
+    Hazelcast(HazelcastDirectory),
+}
+
+impl DirectoryServer {
+    /// Takes out what is the node's, as far as the server is there, and ends.
+    pub async fn close(&self) {
+        match self {
+            DirectoryServer::Redis(directory) => directory.close().await,
+            #[cfg(feature = "hazelcast")]
+            DirectoryServer::Hazelcast(directory) => directory.close().await,
+        }
+    }
 }
 
 impl FromStr for DirectoryUrl {
@@ -45,6 +87,12 @@ impl FromStr for DirectoryUrl {
             Some(("redis" | "rediss", _)) => RedisAddress::parse(text)
                 .map(DirectoryUrl::Redis)
                 .map_err(|error| DirectoryUrlError::Server(error.to_string())),
+            #[cfg(feature = "hazelcast")]
+            Some(("hazelcast", _)) => HazelcastAddress::parse(text)
+                .map(DirectoryUrl::Hazelcast)
+                .map_err(|error| DirectoryUrlError::Server(error.to_string())),
+            #[cfg(not(feature = "hazelcast"))]
+            Some(("hazelcast", _)) => Err(DirectoryUrlError::NotBuilt("Hazelcast", "hazelcast")),
             _ => Err(DirectoryUrlError::Unknown),
         }
     }
@@ -56,6 +104,8 @@ impl fmt::Display for DirectoryUrl {
         match self {
             DirectoryUrl::Replicated => f.write_str("replicated"),
             DirectoryUrl::Redis(address) => address.fmt(f),
+            #[cfg(feature = "hazelcast")]
+            DirectoryUrl::Hazelcast(address) => address.fmt(f),
             DirectoryUrl::Ring(hash) if *hash == RingHash::default() => f.write_str("ring"),
             DirectoryUrl::Ring(hash) => write!(f, "ring:{hash}"),
         }
@@ -63,10 +113,10 @@ impl fmt::Display for DirectoryUrl {
 }
 
 impl DirectoryUrl {
-    const KNOWN: &'static str = "`replicated`, `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, with TLS `rediss://…`, and `ring`, for gateways with another hash `ring:md5` or `ring:fnv`";
+    const KNOWN: &'static str = "`replicated`, `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, with TLS `rediss://…`, where it is built in `hazelcast://[USER:PASSWORD@]HOST[:PORT],…[?cluster=NAME]`, and `ring`, for gateways with another hash `ring:md5` or `ring:fnv`";
 
     /// What is taken, as it stands behind "takes" in an error.
-    pub const TAKES: &'static str = "the name of a directory; known are `replicated`, `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, with TLS `rediss://…`, and `ring`, for gateways with another hash `ring:md5` or `ring:fnv`";
+    pub const TAKES: &'static str = "the name of a directory; known are `replicated`, `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, with TLS `rediss://…`, where it is built in `hazelcast://[USER:PASSWORD@]HOST[:PORT],…[?cluster=NAME]`, and `ring`, for gateways with another hash `ring:md5` or `ring:fnv`";
 
     /// Opens the directory of a node, and gives what serves it, to be closed when the node has left the cluster.
     ///
@@ -76,14 +126,20 @@ impl DirectoryUrl {
         &self,
         cluster: &str,
         me: Incarnation,
-    ) -> Result<(Choice, Option<RedisDirectory>), RedisError> {
+    ) -> Result<(Choice, Option<DirectoryServer>), DirectoryOpenError> {
         Ok(match self {
             DirectoryUrl::Replicated => (Choice::Replicated, None),
             DirectoryUrl::Ring(hash) => (Choice::Ringed(*hash), None),
             DirectoryUrl::Redis(address) => {
                 let settings = RedisDirectorySettings::new(address.clone(), cluster);
                 let directory = RedisDirectory::open(settings, me).await?;
-                (Choice::Asked(Arc::clone(directory.asked())), Some(directory))
+                (Choice::Asked(Arc::clone(directory.asked())), Some(DirectoryServer::Redis(directory)))
+            }
+            #[cfg(feature = "hazelcast")]
+            DirectoryUrl::Hazelcast(address) => {
+                let settings = HazelcastDirectorySettings::new(address.clone(), cluster);
+                let directory = HazelcastDirectory::open(settings, me).await?;
+                (Choice::Asked(Arc::clone(directory.asked())), Some(DirectoryServer::Hazelcast(directory)))
             }
         })
     }
@@ -102,14 +158,20 @@ mod tests {
             ("ring:md5", "ring:md5"),
             ("redis://:hush@h:1/2", "redis://default:***@h:1/2"),
             ("rediss://h", "rediss://h:6379"),
+            #[cfg(feature = "hazelcast")]
+            ("hazelcast://u:hush@h,i:1?cluster=c", "hazelcast://u:***@h:5701,i:1?cluster=c"),
         ] {
             let url: DirectoryUrl = text.parse().unwrap();
             assert_eq!(url.to_string(), shown);
             assert!(!format!("{url:?}").contains("hush"));
         }
-        for text in ["", "replicate", "ring:", "ring:sha", "hazelcast://h", "redis", "redis://:hush@"] {
+        for text in ["", "replicate", "ring:", "ring:sha", "nats://h", "hazelcast", "redis", "redis://:hush@"]
+        {
             let error = text.parse::<DirectoryUrl>().unwrap_err().to_string();
             assert!(error.contains("redis://") && !error.contains("hush"), "{text}: {error}");
         }
+        let error = "hazelcast://u:hush@".parse::<DirectoryUrl>().unwrap_err().to_string();
+        let wanted = if cfg!(feature = "hazelcast") { "hazelcast://[USER" } else { "--features hazelcast" };
+        assert!(error.contains(wanted) && !error.contains("hush"), "{error}");
     }
 }

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tieline_backends::{MeshBroker, RedisDirectory, RedisError};
+use tieline_backends::MeshBroker;
 use tieline_core::directory::Choice;
 use tieline_core::registry::{Registration, Registry};
 use tieline_core::ring::Placement;
@@ -17,7 +17,7 @@ use tieline_proto::Incarnation;
 use crate::admission::MemberOrigins;
 use crate::broker::{BrokerStartError, BrokerUrl, Started};
 use crate::config::{Rebalance, Settings};
-use crate::directory::DirectoryUrl;
+use crate::directory::{DirectoryOpenError, DirectoryServer, DirectoryUrl};
 use crate::rebalance::{RebalanceSettings, RebalanceTally, Rebalancer};
 use crate::registry::RegistryOpenError;
 use addresses::Surroundings;
@@ -44,7 +44,7 @@ pub enum MembershipError {
     Registry(#[from] RegistryOpenError),
     /// The directory cannot be used.
     #[error("the directory: {0}")]
-    Directory(RedisError),
+    Directory(#[from] DirectoryOpenError),
     /// A node alone has no use for it.
     #[error(
         "`--directory {0}` says where the users of a cluster are, and this node is in none: name a `--broker` too, or leave it out"
@@ -68,7 +68,7 @@ pub struct Membership {
     cluster: Option<(Arc<Cluster>, ClusterTask)>,
     mesh: Option<Arc<MeshBroker>>,
     /// What serves the directory, where it is on a server.
-    directory: Option<RedisDirectory>,
+    directory: Option<DirectoryServer>,
     /// What places connections; the beats themselves where no other registry is named.
     registry: Arc<dyn Registry>,
     /// Whether that is a registry of its own, which somebody has to tell of this node.
@@ -124,7 +124,7 @@ impl Membership {
             return Err(MembershipError::DirectoryAlone(server.directory.clone()));
         }
         let opening = server.directory.open(&server.cluster, node.id().incarnation);
-        let (choice, directory) = opening.await.map_err(MembershipError::Directory)?;
+        let (choice, directory) = opening.await?;
         let (cluster, started) = match &server.broker {
             BrokerUrl::Memory if registry.is_none() => return Ok(None),
             BrokerUrl::Memory => (None, None),

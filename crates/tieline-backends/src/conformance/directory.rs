@@ -308,6 +308,33 @@ pub async fn nobody_is_lost_while_members_come_and_go(
     leave_all(seats).await;
 }
 
+/// The table of the directories is lost while its server goes on: each node puts there what it had, and who comes afterwards, and has heard
+/// nothing of it from anybody, finds all.
+pub async fn a_lost_table_is_made_anew<F: Fabric>(
+    fabric: &F,
+    directories: &dyn Directories,
+    lose: impl AsyncFnOnce(),
+) {
+    const USERS: usize = 100;
+    let mut seats = sit_together_with(fabric, directories, &["a", "b", "c"], LONG).await;
+    let mut live: Vec<(usize, usize, u64)> = Vec::new();
+    for number in 0..USERS {
+        let at = number % seats.len();
+        live.push((at, number, claim(&seats[at], number).number));
+    }
+    until_true(&seats, &live).await;
+    lose().await;
+    let late = sit_with(fabric, directories, "late", LONG).await;
+    for (at, number, _) in &live {
+        let wish = format!("user {number} to be found by who came late");
+        eventually(&wish, || is_held_by(&late, *number, &[seats[*at].incarnation()])).await;
+    }
+    seats.push(late);
+    live.push((3, 0, claim(&seats[3], 0).number));
+    until_true(&seats, &live).await;
+    leave_all(seats).await;
+}
+
 /// The server of the directories is killed and comes back, and stands still: meanwhile whoever claims is found as well, and afterwards
 /// all know the same. The broker of the fabric is another one.
 pub async fn outlives_its_server(

@@ -1,4 +1,4 @@
-//! The part of Hazelcast's Open Binary Client Protocol that a publisher and subscriber needs, without any I/O.
+//! The part of Hazelcast's Open Binary Client Protocol that a publisher and subscriber needs, and whoever keeps texts in a map, without any I/O.
 //!
 //! ```text
 //! message = frame… , the last one marked        frame = i32 length | u16 flags | payload
@@ -8,19 +8,22 @@
 //! ```
 //!
 //! Integers are little-endian; inside of a value that members keep (`data.rs`) they are big-endian. `frame.rs` cuts what was
-//! read into messages, `request.rs` writes calls, `answer.rs` says what came back. Fragments of messages are not understood: members
+//! read into messages, `request.rs` writes calls, `map.rs` those to a map, `answer.rs` says what came back. The numbers are those of version 2
+//! of the protocol, as `protocol-definitions` of hazelcast-client-protocol has them. Fragments of messages are not understood: members
 //! send none. Tested in `tests.rs` against what real members of 5.5 and clients said to each other, and with garbage.
 
 mod answer;
 mod data;
 mod frame;
+mod map;
 mod request;
 #[cfg(test)]
 mod tests;
 
 pub(super) use answer::{Answer, Greeting, Refusal};
-pub(super) use data::partition;
+pub(super) use data::{partition, read_text};
 pub(super) use frame::{Garbage, Message, read};
+pub(super) use map::{MapCall, Reply};
 pub(super) use request::{Greeter, Publication, authenticate, listen, ping};
 
 /// What a client says once, before everything else: which protocol it speaks.
@@ -41,6 +44,26 @@ mod kind {
     pub(super) const LISTEN: i32 = 0x040200;
     /// What was published to a topic that was subscribed to.
     pub(super) const PUBLISHED: i32 = 0x040202;
+    /// Reads an entry of a map.
+    pub(super) const GET: i32 = 0x010200;
+    /// Gives an entry another value, if it has the one that is named.
+    pub(super) const REPLACE_IF_SAME: i32 = 0x010500;
+    /// Removes an entry, if it has the value that is named.
+    pub(super) const REMOVE_IF_SAME: i32 = 0x010800;
+    /// Removes an entry.
+    pub(super) const DELETE: i32 = 0x010900;
+    /// Adds an entry, unless there is one.
+    pub(super) const PUT_IF_ABSENT: i32 = 0x010e00;
+    /// Adds an entry that ends, or replaces it.
+    pub(super) const SET: i32 = 0x010f00;
+    /// Subscribes to losses of the map.
+    pub(super) const LISTEN_LOST: i32 = 0x011b00;
+    /// A part of the map is lost, with all that was to stand in for it.
+    pub(super) const LOST: i32 = 0x011b02;
+    /// Removes all entries that a predicate fits.
+    pub(super) const REMOVE_ALL: i32 = 0x013e00;
+    /// Says when an entry ends, counted from now.
+    pub(super) const SET_TTL: i32 = 0x014300;
     /// The response to whatever could not be done.
     pub(super) const ERROR: i32 = 0;
 }

@@ -158,7 +158,7 @@ fn hear(
                 is_answered = true;
             }
             Answer::Refused(refusal) => return Err(refusal.into()),
-            Answer::Other => {}
+            Answer::Lost | Answer::Other => {}
         }
         inbox.understood(len);
     }

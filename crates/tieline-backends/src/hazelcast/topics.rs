@@ -60,7 +60,7 @@ pub(super) const ALL: Place = Place(0);
 
 impl Names {
     pub(super) fn new(cluster: &str, node: Incarnation) -> Self {
-        let cluster = utf8_percent_encode(cluster, PLAIN);
+        let cluster = plain(cluster);
         let inboxes = (0..INBOXES).map(|number| format!("tieline:{cluster}:one:{number:02}"));
         let names = std::iter::once(format!("tieline:{cluster}:all")).chain(inboxes).collect();
         Names { node, names }
@@ -80,6 +80,11 @@ impl Names {
     pub(super) fn partitions(&self, count: i32) -> Result<Vec<i32>, Garbage> {
         self.names.iter().map(|name| protocol::partition(name, count)).collect()
     }
+}
+
+/// A cluster's name as it stands in those of topics and maps.
+pub(super) fn plain(cluster: &str) -> String {
+    utf8_percent_encode(cluster, PLAIN).to_string()
 }
 
 /// The inbox of a node.

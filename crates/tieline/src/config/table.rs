@@ -191,7 +191,7 @@ section! {
     broker: BrokerUrl = BrokerUrl::Memory, "address";
     /// Which nodes live, for whoever places connections, and for a mesh that looks for its nodes: `heartbeat`, what they say over the broker; `static://NAME=ws://HOST:PORT,…`, a list; `redis://[[USER]:PASSWORD@]HOST[:PORT]`, a Redis server, `rediss://…` with TLS; or where they are built in `zookeeper://HOST,…/PATH` and `nacos://USER:PASSWORD@HOST/NAMESPACE`.
     registry: RegistryUrl = RegistryUrl::Heartbeat, "address";
-    /// What says which nodes hold a user: `replicated`, every node knows all; `redis://[[USER]:PASSWORD@]HOST[:PORT]`, a table on a Redis server, `rediss://…` with TLS; `ring`, for clusters whose gateways place users by the ring: users are there, and nodes tell of those who are not. All nodes of a cluster have the same.
+    /// What says which nodes hold a user: `replicated`, every node knows all; `redis://[[USER]:PASSWORD@]HOST[:PORT]`, a table on a Redis server, `rediss://…` with TLS; where it is built in `hazelcast://HOST,…`, a map of a Hazelcast cluster; `ring`, for clusters whose gateways place users by the ring: users are there, and nodes tell of those who are not. All nodes of a cluster have the same.
     directory: DirectoryUrl = DirectoryUrl::Replicated, "directory";
     /// How many shares of the clients this node is to have: one of weight 2 gets twice what one of weight 1 gets.
     weight: u32 = 1, "shares" live, "a whole number from 1 to 100" |weight| (1..=MAX_WEIGHT).contains(weight);

@@ -93,7 +93,22 @@ fn users_are_found_by_a_table_on_redis_and_while_that_is_away() {
         left_out("users in a table on Redis", "TIELINE_TEST_REDIS names a server that was not started here");
         return;
     }
-    let mut server = Engine::redis().start().unwrap();
+    by_a_table_and_while_that_is_away(Engine::redis().start().unwrap());
+}
+
+#[test]
+fn users_are_found_by_a_map_of_hazelcast_and_while_that_is_away() {
+    if std::env::var_os("TIELINE_TEST_HAZELCAST").is_some() {
+        left_out(
+            "users in a map of Hazelcast",
+            "TIELINE_TEST_HAZELCAST names members that were not started here",
+        );
+        return;
+    }
+    by_a_table_and_while_that_is_away(Engine::hazelcast().start().unwrap());
+}
+
+fn by_a_table_and_while_that_is_away(mut server: Engine) {
     let mut town = finds_users(server.url());
     server.kill().unwrap();
     let is_up = |town: &Town| (0..2).all(|node| town.cluster.nodes[node].metric("tieline_directory_up") == 1);

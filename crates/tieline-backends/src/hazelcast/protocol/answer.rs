@@ -4,7 +4,7 @@ use super::frame::Frame;
 use super::{Garbage, Message, data, flags, kind};
 
 /// Where the fixed parameters of a response begin.
-const RESPONSE: usize = 13;
+pub(super) const RESPONSE: usize = 13;
 
 /// The code of an error by which a member that starts, or stops, says that it does nothing now.
 const NOT_ACTIVE: i32 = 19;
@@ -19,6 +19,8 @@ pub(in super::super) enum Answer<'a> {
     Done,
     /// The call was not done.
     Refused(Refusal<'a>),
+    /// A part of the map that was subscribed to is lost.
+    Lost,
     /// An event of a kind that nobody asked for.
     Other,
 }
@@ -71,6 +73,7 @@ impl<'a> Message<'a> {
                 let item = self.frames().next().ok_or(Garbage)?;
                 Ok(Answer::Published(data::read_bytes(item.payload)))
             }
+            (kind::LOST, true) => Ok(Answer::Lost),
             (_, true) => Ok(Answer::Other),
             (kind::ERROR, false) => self.refusal().map(Answer::Refused).ok_or(Garbage),
             (_, false) => Ok(Answer::Done),

@@ -14,7 +14,7 @@ const VERSION: &[u8] = b"5.5.0";
 const SERIALIZATION: u8 = 1;
 
 /// Stands for the partition of a call that goes to none.
-const NOWHERE: i32 = -1;
+pub(super) const NOWHERE: i32 = -1;
 
 /// Whom a client says that it is.
 pub(in super::super) struct Greeter<'a> {
@@ -111,14 +111,15 @@ impl<'a> Publication<'a> {
 }
 
 /// One call, which is appended to what is to be written. A frame's length is written when the next one begins.
-struct Call<'a> {
-    out: &'a mut Vec<u8>,
+pub(super) struct Call<'a> {
+    pub(super) out: &'a mut Vec<u8>,
     /// Where its last frame begins.
     last: usize,
 }
 
 impl<'a> Call<'a> {
-    fn begin(out: &'a mut Vec<u8>, kind: i32, correlation: i64, partition: i32) -> Self {
+    /// Begins one. Its fixed parameters are appended to `out` before the first frame.
+    pub(super) fn begin(out: &'a mut Vec<u8>, kind: i32, correlation: i64, partition: i32) -> Self {
         let last = out.len();
         let call = Call { out, last };
         call.out.extend_from_slice(&[0; 4]);
@@ -130,14 +131,15 @@ impl<'a> Call<'a> {
     }
 
     /// Begins another frame.
-    fn frame(&mut self, flags: u16) {
+    pub(super) fn frame(&mut self, flags: u16) {
         self.measure();
         self.last = self.out.len();
         self.out.extend_from_slice(&[0; 4]);
         self.out.extend_from_slice(&flags.to_le_bytes());
     }
 
-    fn text(&mut self, text: &[u8]) {
+    /// A frame of these bytes.
+    pub(super) fn text(&mut self, text: &[u8]) {
         self.frame(0);
         self.out.extend_from_slice(text);
     }
@@ -148,7 +150,8 @@ impl<'a> Call<'a> {
         self.out[self.last..][..4].copy_from_slice(&len.to_le_bytes());
     }
 
-    fn end(mut self) {
+    /// Marks its last frame as such.
+    pub(super) fn end(mut self) {
         self.measure();
         let place = &mut self.out[self.last..][4..HEAD];
         let marks = u16::from_le_bytes([place[0], place[1]]) | flags::LAST;

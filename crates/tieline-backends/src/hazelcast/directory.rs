@@ -1,0 +1,578 @@
+//! [`HazelcastDirectory`]: the engine of a directory whose users are in a map of a Hazelcast cluster: it asks there what [`Asked`] wants
+//! to know. Nothing has to be configured there, and no class to be known.
+//!
+//! The map `tieline:CLUSTER:directory` has an entry for each user, which says who holds it and who remembers where it is
+//! (`directory/row.rs`), one that lists the nodes, and one for each node's lease (`directory/roll.rs`). All are texts, which every client
+//! can read.
+//!
+//! **One entry for each user** is what members change as a whole: a node puts it there if there is none, and otherwise replaces what
+//! it has read if that is there still, and reads again if not. So of a claim and a look at once, the later sees the former, and no
+//! holder is lost. A first login is one call, and what finds an entry there is two.
+//!
+//! **One lease for each node.** Users name the stay of their node, and count only as long as its lease has not ended, so all of a
+//! dead node's are gone with that one entry, whose end members see to. Each node looks once a second who is listed, and relies on it
+//! for [`Times::fresh`]. What a dead node leaves is taken out by whoever changes the entry next. Entries that only dead nodes
+//! are in are removed by one call, as soon as no node can rely any more on what it saw of them; those of a whole cluster that died, when
+//! one of its nodes starts again.
+//!
+//! **What is lost.** Members keep one copy of each entry beside it, if nothing else is configured, so a member may die. If more is
+//! lost, the map tells its clients; then, and when the map, its lease or its place on the roll is gone, and after each outage, a node
+//! comes with a new number and puts all its users there anew. When two parts of a split Hazelcast cluster are one again, the members of the
+//! smaller one drop their clients, so their nodes do the same; what was brought back of their earlier stays counts no longer.
+//!
+//! Tested by the conformance suite on real members, killed and standing ones among them, and beside the official client, in
+//! `directory/tests.rs`.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tieline_core::directory::Asked;
+use tieline_core::directory::asked::{Answer, Request};
+use tieline_proto::Incarnation;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::protocol::{MapCall, Reply, read_text};
+use super::{Attempt, HazelcastAddress, HazelcastError, MAX_CLUSTER, Members, Trouble, connection, topics};
+use crate::hosts::{self, Host};
+use crate::life::Life;
+use crate::pause::pause;
+use link::Link;
+use roll::{ROLL, Roll, Stay, View, only_of};
+use row::Row;
+
+mod link;
+mod roll;
+mod row;
+#[cfg(test)]
+mod tests;
+
+/// How long connecting to a single member may take, and each answer.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// How long a start may take: two members that stand still are found out, and a third one is reached.
+const START: Duration = Duration::from_millis(4_500);
+
+/// The bounds of the pauses between two attempts.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// What is asked before it is answered.
+const AT_ONCE: usize = 512;
+
+/// How long the removal of what dead nodes have left may take, before it is asked for again.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Stays whose entries are removed at once. The rest is for the next time.
+const SWEPT_AT_ONCE: usize = 64;
+
+/// The value of a lease. Only that it is there matters.
+const LIVES: &str = "lives";
+
+/// How a node uses a Hazelcast cluster as its directory.
+#[derive(Clone, Debug)]
+pub struct HazelcastDirectorySettings {
+    /// Where the members are.
+    pub address: HazelcastAddress,
+    /// The name of our cluster, which is in the name of the map.
+    pub cluster: String,
+    /// How long others believe in a node that says nothing. Members count whole seconds.
+    pub lease: Duration,
+}
+
+impl HazelcastDirectorySettings {
+    /// The defaults.
+    pub fn new(address: HazelcastAddress, cluster: &str) -> Self {
+        HazelcastDirectorySettings { address, cluster: cluster.to_owned(), lease: Duration::from_secs(15) }
+    }
+}
+
+/// When what is done. A node looks before it relies on what it saw for too long, and nothing is removed that anybody relies on.
+#[derive(Clone, Copy)]
+struct Times {
+    lease: Duration,
+    /// How often a node renews its lease, and looks who is listed.
+    beat: Duration,
+    /// How long what was seen is relied on.
+    fresh: Duration,
+    /// How long a lease has been over before what is left of its stay is removed.
+    swept: Duration,
+}
+
+impl Times {
+    fn of(lease: Duration) -> Self {
+        let part = |part: u32, most: u64| (lease / part).min(Duration::from_secs(most));
+        Times { lease, beat: part(15, 1), fresh: part(4, 4), swept: part(2, 8) }
+    }
+
+    fn ttl(&self) -> u64 {
+        self.lease.as_millis() as u64
+    }
+}
+
+/// A node's directory on a Hazelcast cluster. Dropped, it says nothing more, and the node's lease ends it.
+pub struct HazelcastDirectory {
+    asked: Arc<Asked>,
+    life: Arc<Life>,
+    /// Whether the members are told that the node ends.
+    says_goodbye: Arc<AtomicBool>,
+}
+
+impl HazelcastDirectory {
+    /// Connects, and asks from then on in a task of the runtime that this is called in.
+    ///
+    /// # Errors
+    /// [`HazelcastError`], when the settings are wrong or no member is there or takes this node, at the latest after some seconds.
+    pub async fn open(settings: HazelcastDirectorySettings, me: Incarnation) -> Result<Self, HazelcastError> {
+        let HazelcastDirectorySettings { address, cluster, lease } = settings;
+        if cluster.is_empty() || cluster.len() > MAX_CLUSTER {
+            return Err(HazelcastError::Cluster);
+        }
+        let server = hosts::listed(&address.members);
+        let (asked, life) = (Arc::new(Asked::new(me, "hazelcast")), Arc::new(Life::new()));
+        let says_goodbye = Arc::new(AtomicBool::new(false));
+        let mut task = Task {
+            asked: Arc::clone(&asked),
+            life: Arc::clone(&life),
+            says_goodbye: Arc::clone(&says_goodbye),
+            members: Members::new(&address),
+            name: format!("tieline-directory-{:016x}", me.0),
+            map: format!("tieline:{}:directory", topics::plain(&cluster)),
+            times: Times::of(lease),
+            address,
+            node: me,
+            connections: 0,
+            stay: Stay { node: me, number: 0 },
+            view: View::default(),
+            missing: HashMap::new(),
+            sweeping: None,
+        };
+        let first = async {
+            let mut link = task.connect().await?;
+            task.enter(&mut link).await?;
+            Ok(link)
+        };
+        let first = timeout(START, first).await.unwrap_or(Err(Trouble::Silent));
+        let link = first.map_err(|trouble| HazelcastError::Server { server, trouble })?;
+        tokio::spawn(task.run(link));
+        Ok(HazelcastDirectory { asked, life, says_goodbye })
+    }
+
+    /// The directory.
+    pub fn asked(&self) -> &Arc<Asked> {
+        &self.asked
+    }
+
+    /// Takes the node's users out of the map, as far as a member is there, and ends.
+    pub async fn close(&self) {
+        self.says_goodbye.store(true, Ordering::Release);
+        self.life.stop();
+        // The task gives up by itself, so this only guards against a runtime that has stopped.
+        drop(timeout(2 * ANSWER, self.life.stopped()).await);
+    }
+}
+
+impl Drop for HazelcastDirectory {
+    fn drop(&mut self) {
+        self.life.stop();
+    }
+}
+
+/// How a session ended.
+enum End {
+    /// The node leaves.
+    Left,
+    /// The map has lost what it had of this node, or may have.
+    Forgotten,
+}
+
+/// What is known of an entry that is to be changed.
+enum Known {
+    /// Nothing: there may be none.
+    Nothing,
+    /// There is none, as was just read.
+    Absent,
+    /// Its value, as members keep it.
+    Value(Vec<u8>),
+}
+
+/// What is asked about one user, in its order.
+struct Errand<'a> {
+    key: String,
+    /// Where each stands in what was asked.
+    requests: Vec<(usize, &'a Request)>,
+    known: Known,
+    answers: Vec<Answer>,
+    /// What is to stand there; nothing where there is to be no entry.
+    text: Option<String>,
+}
+
+impl Errand<'_> {
+    /// What is to be called next; nothing when all is as it should be.
+    fn call(&self) -> Option<MapCall<'_>> {
+        let key = self.key.as_str();
+        match (&self.known, &self.text) {
+            (Known::Nothing, None) => Some(MapCall::Get(key)),
+            (Known::Absent, None) => None,
+            (Known::Nothing | Known::Absent, Some(text)) => Some(MapCall::PutIfAbsent(key, text)),
+            (Known::Value(value), Some(text)) if read_text(value) == Some(text) => None,
+            (Known::Value(value), Some(text)) => Some(MapCall::ReplaceIfSame(key, value, text)),
+            (Known::Value(value), None) => Some(MapCall::RemoveIfSame(key, value)),
+        }
+    }
+
+    /// What a call has answered. Returns whether the entry is as it should be.
+    fn hear(&mut self, reply: Reply) -> Result<bool, Trouble> {
+        // An entry that was not there is put there, or what is there is read; so the reply to the one tells the other.
+        let was_put = matches!(self.known, Known::Nothing | Known::Absent) && self.text.is_some();
+        match reply {
+            Reply::Value(None) if was_put => return Ok(true),
+            Reply::Value(None) => self.known = Known::Absent,
+            Reply::Value(Some(value)) => self.known = Known::Value(value),
+            Reply::Is(true) => return Ok(true),
+            // Somebody else was faster.
+            Reply::Is(false) => self.known = Known::Nothing,
+            Reply::Done => return Err(Trouble::Garbage),
+        }
+        Ok(false)
+    }
+}
+
+/// Connects to a member, and hears from then on of losses of the map.
+struct Dial<'a> {
+    address: &'a HazelcastAddress,
+    name: &'a str,
+    map: &'a str,
+    /// A number that no other connection has.
+    id: u128,
+}
+
+impl Attempt for Dial<'_> {
+    type Connection = Link;
+
+    async fn at(&self, member: &Host) -> Result<Link, Trouble> {
+        let dialling = async {
+            let greeted = connection::greet(member, self.address, self.name, self.id).await?;
+            let mut link = Link::new(greeted, self.map);
+            link.ask(&[MapCall::Listen], ANSWER).await?;
+            Ok(link)
+        };
+        timeout(ANSWER, dialling).await.unwrap_or(Err(Trouble::Silent))
+    }
+}
+
+/// The one task behind a directory.
+struct Task {
+    asked: Arc<Asked>,
+    life: Arc<Life>,
+    says_goodbye: Arc<AtomicBool>,
+    address: HazelcastAddress,
+    members: Members,
+    /// What members call this client.
+    name: String,
+    /// The name of the map.
+    map: String,
+    times: Times,
+    node: Incarnation,
+    /// The attempts to connect so far.
+    connections: u32,
+    /// This node's present stay, or its last one.
+    stay: Stay,
+    view: View,
+    /// Since when stays on the roll have been seen without a lease.
+    missing: HashMap<Stay, Instant>,
+    /// Whose entries are being removed, and since when.
+    sweeping: Option<(Vec<Stay>, Instant)>,
+}
+
+impl Task {
+    async fn run(mut self, mut link: Link) {
+        let life = Arc::clone(&self.life);
+        let stopping = life.stopping();
+        tokio::pin!(stopping);
+        let server = hosts::listed(&self.address.members);
+        loop {
+            let trouble = match self.session(&mut link).await {
+                Ok(End::Left) => break,
+                Ok(End::Forgotten) => {
+                    tracing::warn!(
+                        server,
+                        "The directory's map has lost this node's users, which are put there again."
+                    );
+                    self.asked.away();
+                    match self.enter(&mut link).await {
+                        Ok(()) => continue,
+                        Err(trouble) => trouble,
+                    }
+                }
+                Err(trouble) => trouble,
+            };
+            tracing::warn!(server, %trouble, "The directory's server is away; messages to users go to all nodes.");
+            self.asked.away();
+            self.members.pass_on();
+            tokio::select! {
+                again = self.connect_again(trouble) => link = again,
+                () = &mut stopping => break,
+            }
+            tracing::info!(server, "The directory's server is back.");
+        }
+        self.asked.away();
+        life.end();
+    }
+
+    /// Asks what is wanted until the node leaves or the connection fails.
+    async fn session(&mut self, link: &mut Link) -> Result<End, Trouble> {
+        let asked = Arc::clone(&self.asked);
+        let life = Arc::clone(&self.life);
+        let mut beats_at = Instant::now() + self.times.beat;
+        loop {
+            tokio::select! {
+                () = asked.wanted() => {}
+                () = sleep_until(beats_at) => {}
+                () = life.stopping() => {
+                    if self.says_goodbye.load(Ordering::Acquire) {
+                        self.leave(link).await?;
+                    }
+                    return Ok(End::Left);
+                }
+            }
+            loop {
+                // Also while there is always more to ask.
+                if Instant::now() >= beats_at {
+                    if !self.beat(link).await? {
+                        return Ok(End::Forgotten);
+                    }
+                    beats_at = Instant::now() + self.times.beat;
+                }
+                let requests = asked.take(AT_ONCE);
+                let answers = self.ask(link, &requests).await?;
+                if link.has_lost() {
+                    return Ok(End::Forgotten);
+                }
+                if requests.is_empty() {
+                    break;
+                }
+                for (request, answer) in requests.iter().zip(&answers) {
+                    asked.answered(request, answer);
+                }
+            }
+        }
+    }
+
+    /// Puts all of this node's users there, under a new number, and is listed from then on.
+    async fn enter(&mut self, link: &mut Link) -> Result<(), Trouble> {
+        // What was seen may be of a map that is gone.
+        self.view = View::default();
+        self.missing.clear();
+        self.sweeping = None;
+        link.ask(&[MapCall::Delete(&self.stay.lease())], ANSWER).await?;
+        let (node, above) = (self.node, self.stay.number);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        self.stay = self.change_roll(link, |roll| roll.enter(node, now, above)).await?;
+        let (stay, lease, ttl) = (self.stay, self.stay.lease(), self.times.ttl());
+        link.ask(&[MapCall::Set(&lease, LIVES, ttl)], ANSWER).await?;
+        for part in self.asked.own_claims().chunks(AT_ONCE) {
+            self.ask(link, part).await?;
+            self.renew(link).await?;
+        }
+        self.change_roll(link, |roll| roll.ready(stay)).await?;
+        if !self.beat(link).await? {
+            return Err(Trouble::Silent);
+        }
+        self.asked.entered();
+        Ok(())
+    }
+
+    /// Renews this node's lease. Returns whether it was there.
+    async fn renew(&self, link: &mut Link) -> Result<bool, Trouble> {
+        let replies = link.ask(&[MapCall::SetTtl(&self.stay.lease(), self.times.ttl())], ANSWER).await?;
+        Ok(replies == [Reply::Is(true)])
+    }
+
+    /// Renews this node's lease, looks who is listed, and sees to what dead nodes have left. Returns whether this node is listed.
+    async fn beat(&mut self, link: &mut Link) -> Result<bool, Trouble> {
+        let began = Instant::now();
+        if !self.renew(link).await? {
+            return Ok(false);
+        }
+        let roll = read_roll(link).await?.1;
+        let stays: Vec<Stay> = roll.stays().collect();
+        let leases: Vec<String> = stays.iter().map(Stay::lease).collect();
+        let calls: Vec<MapCall<'_>> = leases.iter().map(|lease| MapCall::Get(lease)).collect();
+        let replies = link.ask(&calls, ANSWER).await?;
+        let lives = stays.iter().zip(&replies).filter(|(_, reply)| matches!(reply, Reply::Value(Some(_))));
+        let lives: HashSet<Stay> = lives.map(|(stay, _)| *stay).collect();
+        self.view = View::new(self.stay, roll, |stay| lives.contains(&stay), began);
+        self.missing.retain(|stay, _| stays.contains(stay) && !lives.contains(stay));
+        for stay in stays.iter().filter(|stay| !lives.contains(stay)) {
+            self.missing.entry(*stay).or_insert_with(Instant::now);
+        }
+        self.sweep(link).await?;
+        Ok(self.view.has(self.stay))
+    }
+
+    /// Removes what is left of those whose leases were over for long enough: the entries that nobody else is in, and then their places
+    /// on the roll. The node whose stay is the first one does it.
+    async fn sweep(&mut self, link: &mut Link) -> Result<(), Trouble> {
+        if let Some((gone, since)) = &self.sweeping {
+            if link.is_aside_done() {
+                let gone = gone.clone();
+                self.sweeping = None;
+                self.change_roll(link, |roll| roll.strike(&gone)).await?;
+            } else if since.elapsed() < SWEEP {
+                return Ok(());
+            }
+        }
+        let over = self.missing.iter().filter(|(_, since)| since.elapsed() >= self.times.swept);
+        let over: Vec<Stay> = over.map(|(stay, _)| *stay).take(SWEPT_AT_ONCE).collect();
+        let is_first = self.view.listed().all(|other| (other.number, other) > (self.stay.number, self.stay));
+        if is_first && !over.is_empty() {
+            link.ask_aside(&MapCall::RemoveAll(&only_of(&over)), ANSWER).await?;
+            self.sweeping = Some((over, Instant::now()));
+        }
+        Ok(())
+    }
+
+    /// Takes out what is this node's. What it cannot in time is swept by others.
+    async fn leave(&mut self, link: &mut Link) -> Result<(), Trouble> {
+        let (gone, lease) = ([self.stay], self.stay.lease());
+        link.ask(&[MapCall::Delete(&lease), MapCall::RemoveAll(&only_of(&gone))], ANSWER).await?;
+        self.change_roll(link, |roll| roll.strike(&gone)).await
+    }
+
+    /// Changes the roll, however many do so at once, and gives what the change has given.
+    async fn change_roll<T>(
+        &self,
+        link: &mut Link,
+        mut change: impl FnMut(&mut Roll) -> T,
+    ) -> Result<T, Trouble> {
+        let changing = async {
+            loop {
+                let (former, mut roll) = read_roll(link).await?;
+                let given = change(&mut roll);
+                let text = roll.text();
+                let call = match (&former, &text) {
+                    (None, None) => return Ok(given),
+                    (None, Some(text)) => MapCall::PutIfAbsent(ROLL, text),
+                    (Some(former), Some(text)) => MapCall::ReplaceIfSame(ROLL, former, text),
+                    (Some(former), None) => MapCall::RemoveIfSame(ROLL, former),
+                };
+                if let [Reply::Value(None) | Reply::Is(true)] = link.ask(&[call], ANSWER).await?[..] {
+                    return Ok(given);
+                }
+            }
+        };
+        timeout(ANSWER, changing).await.unwrap_or(Err(Trouble::Silent))
+    }
+
+    /// Asks all of this: each user's entry is changed until nobody else has changed it meanwhile.
+    async fn ask(&self, link: &mut Link, requests: &[Request]) -> Result<Vec<Answer>, Trouble> {
+        let mut errands: Vec<Errand<'_>> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for (at, request) in requests.iter().enumerate() {
+            let key = row::key(request.key());
+            let place = *places.entry(key.clone()).or_insert_with(|| {
+                let (answers, text) = (Vec::new(), None);
+                errands.push(Errand { key, requests: Vec::new(), known: Known::Nothing, answers, text });
+                errands.len() - 1
+            });
+            errands[place].requests.push((at, request));
+        }
+        let mut answers = vec![Answer::default(); requests.len()];
+        timeout(ANSWER, self.run_errands(link, errands, &mut answers))
+            .await
+            .unwrap_or(Err(Trouble::Silent))?;
+        Ok(answers)
+    }
+
+    async fn run_errands(
+        &self,
+        link: &mut Link,
+        mut errands: Vec<Errand<'_>>,
+        answers: &mut [Answer],
+    ) -> Result<(), Trouble> {
+        while !errands.is_empty() {
+            errands.iter_mut().for_each(|errand| self.serve(errand));
+            let calls: Vec<Option<MapCall<'_>>> = errands.iter().map(Errand::call).collect();
+            let made: Vec<MapCall<'_>> = calls.iter().flatten().copied().collect();
+            let mut replies = link.ask(&made, ANSWER).await?.into_iter();
+            let has_call: Vec<bool> = calls.iter().map(Option::is_some).collect();
+            let mut open = Vec::new();
+            for (mut errand, has_call) in errands.into_iter().zip(has_call) {
+                let is_done = match has_call {
+                    true => errand.hear(replies.next().ok_or(Trouble::Garbage)?)?,
+                    false => true,
+                };
+                if is_done {
+                    let given = errand.requests.iter().zip(errand.answers);
+                    given.for_each(|((at, _), answer)| answers[*at] = answer);
+                } else {
+                    open.push(errand);
+                }
+            }
+            errands = open;
+        }
+        Ok(())
+    }
+
+    /// Works out what is to stand there, and what is answered if it does, from what is known.
+    fn serve(&self, errand: &mut Errand<'_>) {
+        let is_fresh = self.view.is_fresh(self.times.fresh);
+        let text = match &errand.known {
+            Known::Value(value) => read_text(value),
+            Known::Nothing | Known::Absent => None,
+        };
+        let mut row = Row::read(text);
+        row.weed(self.stay, &self.view);
+        let requests = errand.requests.iter();
+        let answers = requests.map(|(_, request)| row.serve(request, self.stay, &self.view, is_fresh));
+        errand.answers = answers.collect();
+        errand.text = row.text();
+    }
+
+    /// One attempt at each member: connects, and hears of losses from then on.
+    async fn connect(&mut self) -> Result<Link, Trouble> {
+        self.connections = self.connections.wrapping_add(1);
+        // No other connection of any node has it: those of brokers have smaller ones.
+        let id = u128::from(self.node.0) << 64 | 1 << 63 | u128::from(self.connections);
+        self.members.dial(&Dial { address: &self.address, name: &self.name, map: &self.map, id }).await
+    }
+
+    /// Tries until this node's users are there.
+    async fn connect_again(&mut self, mut trouble: Trouble) -> Link {
+        let mut failures = 0;
+        loop {
+            sleep(pause(RETRY.0, RETRY.1, failures)).await;
+            let attempt = async {
+                let mut link = self.connect().await?;
+                let entered = self.enter(&mut link).await;
+                if entered.is_err() {
+                    self.members.pass_on();
+                }
+                entered.map(|()| link)
+            };
+            let error: Trouble = match attempt.await {
+                Ok(link) => return link,
+                Err(error) => error,
+            };
+            // Once for each reason: attempts go on every second.
+            if error.to_string() != trouble.to_string() {
+                let server = hosts::listed(&self.address.members);
+                tracing::warn!(server, %error, "The directory's server is still away.");
+            }
+            trouble = error;
+            failures += 1;
+        }
+    }
+}
+
+/// The roll, and its value as members keep it.
+async fn read_roll(link: &mut Link) -> Result<(Option<Vec<u8>>, Roll), Trouble> {
+    match link.ask(&[MapCall::Get(ROLL)], ANSWER).await?.pop() {
+        Some(Reply::Value(value)) => {
+            let roll = Roll::read(value.as_deref().and_then(read_text));
+            Ok((value, roll))
+        }
+        _ => Err(Trouble::Garbage),
+    }
+}
