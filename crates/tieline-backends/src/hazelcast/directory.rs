@@ -10,8 +10,8 @@
 //! holder is lost. A first login is one call, and what finds an entry there is two.
 //!
 //! **One lease for each node.** Users name the stay of their node, and count only as long as its lease has not ended, so all of a
-//! dead node's are gone with that one entry, whose end members see to. Each node looks once a second who is listed, and relies on it
-//! for [`Times::fresh`]. What a dead node leaves is taken out by whoever changes the entry next. Entries that only dead nodes
+//! dead node's are gone with that one entry, whose end members see to. Each node looks once a second who is listed, sooner when somebody
+//! has come, and relies on it for [`Times::fresh`]. What a dead node leaves is taken out by whoever changes the entry next. Entries that only dead nodes
 //! are in are removed by one call, as soon as no node can rely any more on what it saw of them; those of a whole cluster that died, when
 //! one of its nodes starts again.
 //!
@@ -59,6 +59,12 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 
 /// What is asked before it is answered.
 const AT_ONCE: usize = 512;
+
+/// The first pause before it is looked again for a node that is not listed; each further one is twice as long, up to a beat.
+const SOON: Duration = Duration::from_millis(50);
+
+/// How long after a loss all users are put there once more: what is being lost may go on being lost for a while.
+const ONCE_MORE: Duration = Duration::from_secs(5);
 
 /// How long the removal of what dead nodes have left may take, before it is asked for again.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -146,6 +152,8 @@ impl HazelcastDirectory {
             view: View::default(),
             missing: HashMap::new(),
             sweeping: None,
+            looked: 0,
+            once_more: None,
         };
         let first = async {
             let mut link = task.connect().await?;
@@ -283,6 +291,10 @@ struct Task {
     missing: HashMap<Stay, Instant>,
     /// Whose entries are being removed, and since when.
     sweeping: Option<(Vec<Stay>, Instant)>,
+    /// How often in a row somebody was not listed whom this node knows.
+    looked: u32,
+    /// When all users are put there once more, after a loss.
+    once_more: Option<Instant>,
 }
 
 impl Task {
@@ -300,6 +312,7 @@ impl Task {
                         "The directory's map has lost this node's users, which are put there again."
                     );
                     self.asked.away();
+                    self.once_more = Some(Instant::now() + ONCE_MORE);
                     match self.enter(&mut link).await {
                         Ok(()) => continue,
                         Err(trouble) => trouble,
@@ -324,8 +337,9 @@ impl Task {
     async fn session(&mut self, link: &mut Link) -> Result<End, Trouble> {
         let asked = Arc::clone(&self.asked);
         let life = Arc::clone(&self.life);
-        let mut beats_at = Instant::now() + self.times.beat;
+        let mut beaten = Instant::now();
         loop {
+            let beats_at = beaten + self.pause();
             tokio::select! {
                 () = asked.wanted() => {}
                 () = sleep_until(beats_at) => {}
@@ -338,11 +352,12 @@ impl Task {
             }
             loop {
                 // Also while there is always more to ask.
-                if Instant::now() >= beats_at {
+                if beaten.elapsed() >= self.pause() {
                     if !self.beat(link).await? {
                         return Ok(End::Forgotten);
                     }
-                    beats_at = Instant::now() + self.times.beat;
+                    beaten = Instant::now();
+                    self.put_once_more(link).await?;
                 }
                 let requests = asked.take(AT_ONCE);
                 let answers = self.ask(link, &requests).await?;
@@ -365,22 +380,50 @@ impl Task {
         self.view = View::default();
         self.missing.clear();
         self.sweeping = None;
+        self.looked = 0;
         link.ask(&[MapCall::Delete(&self.stay.lease())], ANSWER).await?;
         let (node, above) = (self.node, self.stay.number);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         self.stay = self.change_roll(link, |roll| roll.enter(node, now, above)).await?;
         let (stay, lease, ttl) = (self.stay, self.stay.lease(), self.times.ttl());
         link.ask(&[MapCall::Set(&lease, LIVES, ttl)], ANSWER).await?;
-        for part in self.asked.own_claims().chunks(AT_ONCE) {
-            self.ask(link, part).await?;
-            self.renew(link).await?;
-        }
+        self.put_all(link).await?;
         self.change_roll(link, |roll| roll.ready(stay)).await?;
         if !self.beat(link).await? {
             return Err(Trouble::Silent);
         }
         self.asked.entered();
         Ok(())
+    }
+
+    /// Puts all of this node's users there, as far as they are not.
+    async fn put_all(&self, link: &mut Link) -> Result<(), Trouble> {
+        for part in self.asked.own_claims().chunks(AT_ONCE) {
+            self.ask(link, part).await?;
+            self.renew(link).await?;
+        }
+        Ok(())
+    }
+
+    /// Does so, when it is time, and has all nodes forget what they were answered meanwhile.
+    async fn put_once_more(&mut self, link: &mut Link) -> Result<(), Trouble> {
+        if self.once_more.is_some_and(|at| at <= Instant::now()) {
+            self.once_more = None;
+            self.put_all(link).await?;
+            self.asked.entered();
+        }
+        Ok(())
+    }
+
+    /// The time from one beat to the next.
+    fn pause(&self) -> Duration {
+        let pause = if self.lists_all() { self.times.beat } else { SOON * 2u32.pow(self.looked.min(8)) };
+        pause.min(self.times.beat)
+    }
+
+    /// Whether all other nodes that this one knows are listed.
+    fn lists_all(&self) -> bool {
+        self.asked.fellows().iter().all(|node| self.view.lists(*node))
     }
 
     /// Renews this node's lease. Returns whether it was there.
@@ -407,6 +450,7 @@ impl Task {
         for stay in stays.iter().filter(|stay| !lives.contains(stay)) {
             self.missing.entry(*stay).or_insert_with(Instant::now);
         }
+        self.looked = if self.lists_all() { 0 } else { self.looked + 1 };
         self.sweep(link).await?;
         Ok(self.view.has(self.stay))
     }

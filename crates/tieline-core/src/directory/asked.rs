@@ -427,7 +427,8 @@ impl Asked {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fellows(&self) -> Arc<[Incarnation]> {
+    /// The other nodes that this one knows to have the same directory.
+    pub fn fellows(&self) -> Arc<[Incarnation]> {
         Arc::clone(&self.fellows.read().unwrap_or_else(PoisonError::into_inner))
     }
 }

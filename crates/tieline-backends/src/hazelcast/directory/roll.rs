@@ -158,6 +158,11 @@ impl View {
         self.seen.is_some_and(|seen| seen.elapsed() <= within)
     }
 
+    /// Whether another node is listed.
+    pub(super) fn lists(&self, node: Incarnation) -> bool {
+        self.listed.contains_key(&node)
+    }
+
     /// Every other node that is listed.
     pub(super) fn listed(&self) -> impl Iterator<Item = Stay> {
         self.listed.values().copied()

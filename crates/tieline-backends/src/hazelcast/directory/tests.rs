@@ -69,7 +69,6 @@ fn is_private(test: &str) -> bool {
 async fn conforms() {
     let engine = Engine::hazelcast().start().unwrap();
     suite::suite_of(&Shelf::new(engine.url()), MemoryExchange::links).await;
-    suite::suite_of(&Shelf::new(engine.url()), MemoryExchange::medium).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
