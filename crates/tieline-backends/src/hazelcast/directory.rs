@@ -66,9 +66,6 @@ const SOON: Duration = Duration::from_millis(50);
 /// How long after a loss all users are put there once more: what is being lost may go on being lost for a while.
 const ONCE_MORE: Duration = Duration::from_secs(5);
 
-/// How long the removal of what dead nodes have left may take, before it is asked for again.
-const SWEEP: Duration = Duration::from_secs(60);
-
 /// Stays whose entries are removed at once. The rest is for the next time.
 const SWEPT_AT_ONCE: usize = 64;
 
@@ -108,7 +105,9 @@ struct Times {
 impl Times {
     fn of(lease: Duration) -> Self {
         let part = |part: u32, most: u64| (lease / part).min(Duration::from_secs(most));
-        Times { lease, beat: part(15, 1), fresh: part(4, 4), swept: part(2, 8) }
+        let fresh = part(4, 4);
+        // Who relied on what it saw was answered by then.
+        Times { lease, beat: part(15, 1), fresh, swept: fresh + 2 * ANSWER }
     }
 
     fn ttl(&self) -> u64 {
@@ -289,8 +288,8 @@ struct Task {
     view: View,
     /// Since when stays on the roll have been seen without a lease.
     missing: HashMap<Stay, Instant>,
-    /// Whose entries are being removed, and since when.
-    sweeping: Option<(Vec<Stay>, Instant)>,
+    /// Whose entries are being removed.
+    sweeping: Option<Vec<Stay>>,
     /// How often in a row somebody was not listed whom this node knows.
     looked: u32,
     /// When all users are put there once more, after a loss.
@@ -458,21 +457,18 @@ impl Task {
     /// Removes what is left of those whose leases were over for long enough: the entries that nobody else is in, and then their places
     /// on the roll. The node whose stay is the first one does it.
     async fn sweep(&mut self, link: &mut Link) -> Result<(), Trouble> {
-        if let Some((gone, since)) = &self.sweeping {
-            if link.is_aside_done() {
-                let gone = gone.clone();
-                self.sweeping = None;
-                self.change_roll(link, |roll| roll.strike(&gone)).await?;
-            } else if since.elapsed() < SWEEP {
-                return Ok(());
-            }
+        if !link.is_aside_done() {
+            return Ok(());
+        }
+        if let Some(gone) = self.sweeping.take() {
+            return self.change_roll(link, |roll| roll.strike(&gone)).await;
         }
         let over = self.missing.iter().filter(|(_, since)| since.elapsed() >= self.times.swept);
         let over: Vec<Stay> = over.map(|(stay, _)| *stay).take(SWEPT_AT_ONCE).collect();
         let is_first = self.view.listed().all(|other| (other.number, other) > (self.stay.number, self.stay));
         if is_first && !over.is_empty() {
             link.ask_aside(&MapCall::RemoveAll(&only_of(&over)), ANSWER).await?;
-            self.sweeping = Some((over, Instant::now()));
+            self.sweeping = Some(over);
         }
         Ok(())
     }

@@ -52,7 +52,7 @@ impl Link {
         timeout(within, self.ask_all(calls)).await.unwrap_or(Err(Trouble::Silent))
     }
 
-    /// Makes a call that may take long, and whose reply nobody waits for.
+    /// Makes a call that may take long, and whose reply nobody waits for; one at a time.
     pub(super) async fn ask_aside(&mut self, call: &MapCall<'_>, within: Duration) -> Result<(), Trouble> {
         self.aside = Some(self.say(call)?);
         timeout(within, self.send()).await.unwrap_or(Err(Trouble::Silent))
@@ -86,11 +86,17 @@ impl Link {
         let mut replies: Vec<Reply> = vec![Reply::Done; calls.len()];
         while !open.is_empty() {
             while let Some((message, len)) = protocol::read(self.inbox.bytes())? {
+                let is_aside = self.aside == Some(message.correlation());
                 match message.answer()? {
+                    Answer::Refused(refusal) if is_aside => {
+                        self.aside = None;
+                        let trouble = Trouble::from(refusal);
+                        tracing::warn!(%trouble, "What dead nodes have left in the directory's map stays there.");
+                    }
                     Answer::Refused(refusal) => return Err(refusal.into()),
                     Answer::Lost => self.has_lost = true,
                     Answer::Published(_) | Answer::Other => {}
-                    Answer::Done if self.aside == Some(message.correlation()) => self.aside = None,
+                    Answer::Done if is_aside => self.aside = None,
                     Answer::Done => {
                         let at = open.remove(&message.correlation()).ok_or(Trouble::Garbage)?;
                         replies[at] = message.reply()?;

@@ -85,6 +85,112 @@ fn calls_are_written_as_other_clients_write_them() {
 }
 
 #[test]
+fn calls_to_maps_are_written_as_the_official_client_writes_them() {
+    let key = "user/hub/ä";
+    let former = bytes("00 00 00 00 ff ff ff f5 00 00 00 05 61 2e 31 3d 31");
+    assert_eq!(read_text(&former), Some("a.1=1"));
+    for (map_call, expected) in [
+        (
+            MapCall::Get(key),
+            "
+            1e 00 00 00 00 c0 00 02 01 00 05 00 00 00 00 00 00 00 e0 00 00 00 01 00 00 00 00 00 00 00 07 00
+            00 00 00 00 6d 1d 00 00 00 00 20 00 00 00 00 ff ff ff f5 00 00 00 0b 75 73 65 72 2f 68 75 62 2f
+            c3 a4",
+        ),
+        (
+            MapCall::PutIfAbsent(key, "a.1=1"),
+            "
+            26 00 00 00 00 c0 00 0e 01 00 05 00 00 00 00 00 00 00 e0 00 00 00 01 00 00 00 00 00 00 00 00 00
+            00 00 00 00 00 00 07 00 00 00 00 00 6d 1d 00 00 00 00 00 00 00 00 00 ff ff ff f5 00 00 00 0b 75
+            73 65 72 2f 68 75 62 2f c3 a4 17 00 00 00 00 20 00 00 00 00 ff ff ff f5 00 00 00 05 61 2e 31 3d
+            31",
+        ),
+        (
+            MapCall::ReplaceIfSame(key, &former, "a.1=1~"),
+            "
+            1e 00 00 00 00 c0 00 05 01 00 05 00 00 00 00 00 00 00 e0 00 00 00 01 00 00 00 00 00 00 00 07 00
+            00 00 00 00 6d 1d 00 00 00 00 00 00 00 00 00 ff ff ff f5 00 00 00 0b 75 73 65 72 2f 68 75 62 2f
+            c3 a4 17 00 00 00 00 00 00 00 00 00 ff ff ff f5 00 00 00 05 61 2e 31 3d 31 18 00 00 00 00 20 00
+            00 00 00 ff ff ff f5 00 00 00 06 61 2e 31 3d 31 7e",
+        ),
+        (
+            MapCall::RemoveIfSame(key, &former),
+            "
+            1e 00 00 00 00 c0 00 08 01 00 05 00 00 00 00 00 00 00 e0 00 00 00 01 00 00 00 00 00 00 00 07 00
+            00 00 00 00 6d 1d 00 00 00 00 00 00 00 00 00 ff ff ff f5 00 00 00 0b 75 73 65 72 2f 68 75 62 2f
+            c3 a4 17 00 00 00 00 20 00 00 00 00 ff ff ff f5 00 00 00 05 61 2e 31 3d 31",
+        ),
+        (
+            MapCall::Set(key, "a.1=1", 4_000),
+            "
+            26 00 00 00 00 c0 00 0f 01 00 05 00 00 00 00 00 00 00 e0 00 00 00 01 00 00 00 00 00 00 00 a0 0f
+            00 00 00 00 00 00 07 00 00 00 00 00 6d 1d 00 00 00 00 00 00 00 00 00 ff ff ff f5 00 00 00 0b 75
+            73 65 72 2f 68 75 62 2f c3 a4 17 00 00 00 00 20 00 00 00 00 ff ff ff f5 00 00 00 05 61 2e 31 3d
+            31",
+        ),
+        (
+            MapCall::Delete(key),
+            "
+            1e 00 00 00 00 c0 00 09 01 00 05 00 00 00 00 00 00 00 e0 00 00 00 01 00 00 00 00 00 00 00 07 00
+            00 00 00 00 6d 1d 00 00 00 00 20 00 00 00 00 ff ff ff f5 00 00 00 0b 75 73 65 72 2f 68 75 62 2f
+            c3 a4",
+        ),
+        (
+            MapCall::SetTtl(key, 4_000),
+            "
+            1e 00 00 00 00 c0 00 43 01 00 05 00 00 00 00 00 00 00 e0 00 00 00 a0 0f 00 00 00 00 00 00 07 00
+            00 00 00 00 6d 1d 00 00 00 00 20 00 00 00 00 ff ff ff f5 00 00 00 0b 75 73 65 72 2f 68 75 62 2f
+            c3 a4",
+        ),
+        (
+            MapCall::RemoveAll("a\\.1"),
+            "
+            16 00 00 00 00 c0 00 3e 01 00 05 00 00 00 00 00 00 00 ff ff ff ff 07 00 00 00 00 00 6d 27 00 00
+            00 00 20 00 00 00 00 ff ff ff fe 01 ff ff ff ec 00 00 00 0c 00 00 00 04 74 68 69 73 00 00 00 04
+            61 5c 2e 31",
+        ),
+    ] {
+        let written = call(|out| map_call.write(out, 5, "m", 271).unwrap());
+        assert_eq!(written, bytes(expected), "{map_call:?}");
+        assert_eq!(
+            map_call.write(&mut Vec::new(), 5, "m", 0).is_err(),
+            !matches!(map_call, MapCall::RemoveAll(_))
+        );
+    }
+    let listen_bytes = "
+        17 00 00 00 00 c0 00 1b 01 00 05 00 00 00 00 00 00 00 ff ff ff ff 00 07 00 00 00 00 20 6d";
+    assert_eq!(call(|out| MapCall::Listen.write(out, 5, "m", 271).unwrap()), bytes(listen_bytes));
+}
+
+#[test]
+fn replies_to_calls_to_maps_are_told_apart() {
+    let head = |frame: &str, kind: &str| format!("{frame} {kind} 05 00 00 00 00 00 00 00 00");
+    let is = |kind: &str, flag: &str| format!("{} {flag}", head("14 00 00 00 00 e0", kind));
+    for kind in ["01 05 01 00", "01 08 01 00", "01 43 01 00"] {
+        for (flag, expected) in [("00", false), ("01", true)] {
+            assert_eq!(whole(&bytes(&is(kind, flag))).reply(), Ok(Reply::Is(expected)));
+        }
+        assert_eq!(whole(&bytes(&head("13 00 00 00 00 e0", kind))).reply(), Err(Garbage));
+    }
+    for kind in ["01 02 01 00", "01 0e 01 00"] {
+        let none = format!("{} 06 00 00 00 00 24", head("13 00 00 00 00 c0", kind));
+        assert_eq!(whole(&bytes(&none)).reply(), Ok(Reply::Value(None)));
+        let some = format!("{} 08 00 00 00 00 20 61 62", head("13 00 00 00 00 c0", kind));
+        assert_eq!(whole(&bytes(&some)).reply(), Ok(Reply::Value(Some(b"ab".to_vec()))));
+        assert_eq!(whole(&bytes(&head("13 00 00 00 00 e0", kind))).reply(), Err(Garbage));
+    }
+    for kind in ["01 09 01 00", "01 0f 01 00", "01 3e 01 00", "01 1b 01 00"] {
+        assert_eq!(whole(&bytes(&head("13 00 00 00 00 e0", kind))).reply(), Ok(Reply::Done));
+    }
+    assert_eq!(whole(&bytes(&head("13 00 00 00 00 e0", "01 01 04 00"))).reply(), Err(Garbage));
+    let lost = "17 00 00 00 00 e2 02 1b 01 00 05 00 00 00 00 00 00 00 00 07 00 00 00";
+    assert_eq!(whole(&bytes(lost)).answer(), Ok(Answer::Lost));
+    for text in ["", "00 00 00 00 ff ff ff f4 00 00 00 01 61", "00 00 00 00 ff ff ff f5 00 00 00 01 ff"] {
+        assert_eq!(read_text(&bytes(text)), None);
+    }
+}
+
+#[test]
 fn topics_are_where_members_look_for_them() {
     assert_eq!(partition("tl.all", 271), Ok(242));
     assert_eq!(partition("user:1", 271), Ok(164));
@@ -154,7 +260,7 @@ proptest! {
     fn garbage_is_no_harm(garbage in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(Some((message, len))) = read(&garbage) {
             prop_assert!(len <= garbage.len());
-            let _ = (message.answer(), message.greeting());
+            let _ = (message.answer(), message.greeting(), message.reply());
         }
     }
 
@@ -177,7 +283,7 @@ proptest! {
         for len in 0..=spoiled.len() {
             if let Ok(Some((message, end))) = read(&spoiled[..len]) {
                 prop_assert!(end <= len);
-                let _ = (message.answer(), message.greeting());
+                let _ = (message.answer(), message.greeting(), message.reply());
             }
         }
     }
