@@ -96,6 +96,7 @@ fn users_are_found_by_a_table_on_redis_and_while_that_is_away() {
     by_a_table_and_while_that_is_away(Engine::redis().start().unwrap());
 }
 
+#[cfg(feature = "hazelcast")]
 #[test]
 fn users_are_found_by_a_map_of_hazelcast_and_while_that_is_away() {
     if std::env::var_os("TIELINE_TEST_HAZELCAST").is_some() {
