@@ -1,4 +1,5 @@
-//! Hazelcast as the broker, and as where a directory has its table (`directory.rs`). As the broker: every node subscribes to a topic that goes to all and to one of 64 inboxes (`topics.rs`).
+//! Hazelcast as the broker: every node subscribes to a topic that goes to all and to one of 64 inboxes (`topics.rs`). And as where a
+//! directory has its table, which is in `directory.rs`; the rest here is the broker's.
 //!
 //! ```text
 //! send → queue → writer ─→ ┌────────┐
@@ -31,7 +32,7 @@
 mod address;
 mod calls;
 mod connection;
-pub(crate) mod directory;
+mod directory;
 mod protocol;
 mod session;
 #[cfg(test)]
