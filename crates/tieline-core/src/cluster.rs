@@ -6,7 +6,7 @@
 //! hears of it through a bounded queue.
 //!
 //! Rules: a message is never forwarded again; a node drops its own echo and what it saw before; a number that is
-//! missing is reported as a gap, at most once a second for each origin.
+//! missing is reported as a gap, at once or a second after the last one.
 
 mod asks;
 mod attendant;
@@ -83,6 +83,8 @@ pub struct Cluster {
     words: mpsc::Sender<Word>,
     /// Whether the broker carries nothing now. Kept apart from the words, so that it is never lost among them.
     is_away: AtomicBool,
+    /// Whether something was found to be missing that clients were not told of.
+    has_gap: AtomicBool,
     /// Whether another node with this one's name was heard within a lease.
     has_namesake: AtomicBool,
     counters: ClusterCounters,
@@ -181,6 +183,7 @@ impl Cluster {
             asks: Asks::default(),
             words,
             is_away: AtomicBool::new(false),
+            has_gap: AtomicBool::new(false),
             has_namesake: AtomicBool::new(false),
             counters: ClusterCounters::default(),
         });

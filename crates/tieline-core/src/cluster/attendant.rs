@@ -40,7 +40,7 @@ const NUDGE: Duration = Duration::from_millis(200);
 /// Asks of other nodes that are answered at once.
 const ASKS: usize = 1024;
 
-/// Least time between two gap notices for one origin.
+/// Least time between two gap notices. What is found to be missing sooner is told then.
 const GAP_NOTICE: Duration = Duration::from_secs(1);
 
 /// Least time between two lines in the log about a name that two nodes have.
@@ -57,7 +57,6 @@ pub(super) enum Word {
     Roster(Incarnation, u64, u32, Vec<Stated>),
     Ask(Incarnation, u64, HubName, String),
     Wish(Incarnation, u64, String),
-    Gap(Incarnation),
     Goodbye(Incarnation),
     Wait(Until, Address, Then),
 }
@@ -95,6 +94,10 @@ pub(super) struct Attendant {
     peers_changed: bool,
     /// Whether a member told of its store, or is gone.
     stores_changed: bool,
+    /// When clients were last told that messages may be missing.
+    gap_told: Option<Instant>,
+    /// Whether more is missing since.
+    is_gap_owed: bool,
     last_nudge: Instant,
     told_tails: HashMap<Incarnation, u64>,
     /// Asks of other nodes that are being answered.
@@ -119,6 +122,8 @@ impl Attendant {
             to_confirm: HashSet::new(),
             peers_changed: false,
             stores_changed: false,
+            gap_told: None,
+            is_gap_owed: false,
             last_nudge: Instant::now(),
             told_tails: HashMap::new(),
             answering: JoinSet::new(),
@@ -159,6 +164,7 @@ impl Attendant {
             self.confirm();
             self.let_go_on(read);
             self.look_who_is_late(read);
+            self.tell_gap();
         }
         drop(self.heartbeat.deregister());
         self.say_due();
@@ -211,7 +217,6 @@ impl Attendant {
                 }
                 return;
             }
-            Word::Gap(node) => return self.gap(node),
             Word::Wait(until, address, then) => {
                 return self.waits.push(Wait { until, since: Instant::now(), address, then });
             }
@@ -271,9 +276,7 @@ impl Attendant {
         self.look_at_logs();
         // What a broker has kept is late, and not lost; numbers tell if it is.
         if !self.reports_peers && !self.cluster.keeps() {
-            // Told once for all peers; the numbers that follow tell it again only where more is lost later.
-            self.copies.values_mut().for_each(|copy| copy.gap_notice = Some(now));
-            self.announce_gap();
+            self.is_gap_owed = true;
         }
     }
 
@@ -374,15 +377,6 @@ impl Attendant {
             let own = logs.store().map(|store| store.id().to_string());
             let differs = |copy: &Copy| copy.store.as_ref().is_some_and(|store| *store != own);
             logs.set_divided(self.copies.values().any(differs));
-        }
-    }
-
-    fn gap(&mut self, node: Incarnation) {
-        self.look_at_logs();
-        let Some(copy) = self.copies.get_mut(&node) else { return };
-        if copy.gap_notice.is_none_or(|noticed| noticed.elapsed() >= GAP_NOTICE) {
-            copy.gap_notice = Some(Instant::now());
-            self.announce_gap();
         }
     }
 
@@ -566,9 +560,18 @@ impl Attendant {
         }
     }
 
-    fn announce_gap(&self) {
-        self.cluster.counters.gaps.fetch_add(1, Ordering::Relaxed);
-        self.node.announce_gap();
+    /// Tells clients that messages may be missing, if they are and it was not told a moment ago.
+    fn tell_gap(&mut self) {
+        if self.cluster.has_gap.swap(false, Ordering::AcqRel) {
+            self.is_gap_owed = true;
+            self.look_at_logs();
+        }
+        if self.is_gap_owed && self.gap_told.is_none_or(|told| told.elapsed() >= GAP_NOTICE) {
+            self.is_gap_owed = false;
+            self.gap_told = Some(Instant::now());
+            self.cluster.counters.gaps.fetch_add(1, Ordering::Relaxed);
+            self.node.announce_gap();
+        }
     }
 
     /// Looks how far those that can be reached have read. Returns what [`Statements::were_read`] does.
@@ -619,7 +622,7 @@ impl Attendant {
         self.read = read;
         if self.late.is_some_and(|late| read.is_some_and(|read| late <= read)) {
             self.late = None;
-            self.announce_gap();
+            self.is_gap_owed = true;
         }
     }
 }

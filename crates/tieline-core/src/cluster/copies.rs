@@ -38,8 +38,6 @@ pub(super) struct Copy {
     parts: (u64, Vec<Stated>),
     /// When it was last asked for its whole roster.
     wanted: Option<Instant>,
-    /// When its loss of envelopes was last told to clients.
-    pub(super) gap_notice: Option<Instant>,
     /// The id of its store, if it has one; nothing before its first beat.
     pub(super) store: Option<Option<String>>,
     /// What it calls its directory, and the version of its roster when it said so.

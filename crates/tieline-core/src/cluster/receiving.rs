@@ -154,7 +154,7 @@ impl Cluster {
         if header.number > 0 {
             match lock(&self.seen).envelope(header.origin, channel_of(header), header.number) {
                 Arrived::InOrder => {}
-                Arrived::AfterGap(missing) => self.note_gap(header.origin, missing),
+                Arrived::AfterGap(missing) => self.note_gap(missing),
                 Arrived::Again => {
                     self.counters.again.fetch_add(1, Ordering::Relaxed);
                     return Ok(());
@@ -222,13 +222,15 @@ impl Cluster {
     fn note_tail(&self, origin: Incarnation, channel: Channel, number: u64) {
         let missing = lock(&self.seen).last_number(origin, channel, number);
         if missing > 0 {
-            self.note_gap(origin, missing);
+            self.note_gap(missing);
         }
     }
 
-    fn note_gap(&self, origin: Incarnation, missing: u64) {
+    fn note_gap(&self, missing: u64) {
         self.counters.missing.fetch_add(missing, Ordering::Relaxed);
-        self.tell(Word::Gap(origin));
+        // No word: there may be no room for one.
+        self.has_gap.store(true, Ordering::Release);
+        self.statements.changed.notify_one();
     }
 
     fn tell(&self, word: Word) {
