@@ -20,7 +20,7 @@ mod view;
 pub mod words;
 
 pub use fixed::{Fixed, FixedError};
-pub use heartbeat::{Due, Heartbeat, Met, Sign};
+pub use heartbeat::{Due, Hearers, Heartbeat, Met, Sign};
 pub use view::{HOLD, Keeping, MAX_MEMBERS};
 
 pub use crate::ring::MAX_WEIGHT;

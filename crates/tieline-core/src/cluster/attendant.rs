@@ -22,7 +22,8 @@ use crate::command::{Command, Then};
 use crate::directory::{Fellow, Until};
 use crate::node::Node;
 use crate::registry::{
-    Due, Heartbeat, MAX_WEIGHT, Met, Neighbour, Neighbours, NodeState, Registration, Registry, Sign, Standing,
+    Due, Hearers, Heartbeat, MAX_WEIGHT, Met, Neighbour, Neighbours, NodeState, Registration, Registry, Sign,
+    Standing,
 };
 
 /// How often times are looked at.
@@ -50,7 +51,7 @@ const OUTNAMED_NOTICE: Duration = Duration::from_secs(60);
 pub(super) enum Word {
     Reachable(Incarnation),
     Unreachable(Incarnation),
-    Beat(Incarnation, Beat),
+    Beat(Incarnation, Hearers, Beat),
     Changes(Incarnation, u64, Vec<Change>),
     Read(Incarnation, u64),
     RosterWanted(Incarnation),
@@ -180,7 +181,7 @@ impl Attendant {
             }
             Word::Unreachable(node) => self.heartbeat.unreachable(node, now),
             Word::Goodbye(node) => self.heartbeat.goodbye(node, now),
-            Word::Beat(node, beat) => return self.beat(node, beat),
+            Word::Beat(node, hearers, beat) => return self.beat(node, hearers, beat),
             Word::Changes(node, version, changes) => return self.changes(node, version, &changes),
             Word::Read(node, version) => {
                 if let Some(copy) = self.copies.get_mut(&node) {
@@ -280,7 +281,7 @@ impl Attendant {
         }
     }
 
-    fn beat(&mut self, node: Incarnation, beat: Beat) {
+    fn beat(&mut self, node: Incarnation, hearers: Hearers, beat: Beat) {
         let name = beat.name.clone();
         let sign = Sign {
             name: beat.name,
@@ -297,7 +298,7 @@ impl Attendant {
             reaches: beat.reaches,
             wants_answer: beat.wants_answer,
         };
-        let met = self.heartbeat.signed(node, sign, Instant::now());
+        let met = self.heartbeat.signed(node, sign, hearers, Instant::now());
         self.follow_members();
         if met == Met::Outnamed {
             self.tell_outnamed(NodeId { name, incarnation: node });

@@ -19,6 +19,7 @@ use crate::delivery::{Delivery, Outcome, Receipt, Target};
 use crate::logs::log_of;
 use crate::message::{self, Way};
 use crate::node::{Node, Places};
+use crate::registry::Hearers;
 
 /// What the broker tells the cluster by. It does not keep the cluster, which keeps the broker.
 pub(super) struct Ears(pub(super) Weak<Cluster>);
@@ -186,7 +187,8 @@ impl Cluster {
                 } else {
                     lock(&self.seen).mark(origin, Channel::All, beat.last_to_all);
                 }
-                self.tell(Word::Beat(origin, beat));
+                let hearers = if header.to_all { Hearers::All } else { Hearers::ThisNode };
+                self.tell(Word::Beat(origin, hearers, beat));
             }
             Rare::Changes(version, changes) => self.tell(Word::Changes(origin, version, changes)),
             Rare::Read(version) => self.tell(Word::Read(origin, version)),

@@ -34,6 +34,15 @@ pub struct Sign {
     pub wants_answer: bool,
 }
 
+/// Whom a sign of life was said to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hearers {
+    /// All other nodes.
+    All,
+    /// This node alone.
+    ThisNode,
+}
+
 /// What is to be said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -88,7 +97,7 @@ struct Namesake {
     first: Instant,
     /// And when last.
     heard: Instant,
-    /// Whether it has said anything since it was asked.
+    /// Whether it has said anything to this node.
     answers: bool,
 }
 
@@ -195,18 +204,20 @@ impl Heartbeat {
         self.show(state);
     }
 
-    /// A sign of life arrived.
-    pub fn signed(&self, node: Incarnation, sign: Sign, now: Instant) -> Met {
+    /// A sign of life arrived, which was said to so many.
+    pub fn signed(&self, node: Incarnation, sign: Sign, hearers: Hearers, now: Instant) -> Met {
         let mut state = self.lock();
         if sign.name == self.me.name {
             let id = NodeId { name: sign.name.clone(), incarnation: node };
             let member = Member { id, registration: sign.registration.clone(), is_enabled: true };
             let known = state.namesake.take().filter(|known| known.member.id == member.id);
             if known.is_none() {
-                // What it said before its end may come late. Only an answer tells that it lives.
                 state.due.push(Due::Beat(To::One(node), true));
             }
-            let (first, answers) = known.map_or((now, false), |known| (known.first, true));
+            // What it said before its end may come late, also more than once. Who speaks to this node alone knows of it, and so has lived
+            // since this one started.
+            let (first, answers) = known.map_or((now, false), |known| (known.first, known.answers));
+            let answers = answers || hearers == Hearers::ThisNode;
             state.namesake = Some(Namesake { member, first, heard: now, answers });
             state.is_changed = true;
         }

@@ -41,7 +41,11 @@ impl World {
     }
 
     fn signed(&self, incarnation: u64, sign: Sign) -> Met {
-        self.heartbeat.signed(Incarnation(incarnation), sign, self.now)
+        self.heartbeat.signed(Incarnation(incarnation), sign, Hearers::All, self.now)
+    }
+
+    fn answered(&self, incarnation: u64, sign: Sign) -> Met {
+        self.heartbeat.signed(Incarnation(incarnation), sign, Hearers::ThisNode, self.now)
     }
 
     fn link(&self, name: &str, incarnation: u64) {
@@ -257,7 +261,11 @@ fn its_view_is_of_those_who_have_said_who_they_are() {
         assert_eq!(namesake(&world), None, "it may have been said before its end");
         assert!(world.heartbeat.due().contains(&Due::Beat(To::One(Incarnation(99)), true)), "it is asked");
         world.signed(99, sign("me", &[]));
+        assert_eq!(namesake(&world), None, "this one too");
+        world.answered(99, sign("me", &[]));
         assert_eq!(namesake(&world), Some(node("me", 99)));
+        world.signed(99, sign("me", &[]));
+        assert_eq!(namesake(&world), Some(node("me", 99)), "it has answered");
         world.heartbeat.away(false, world.now);
         assert!(world.heartbeat.view().borrow().is_degraded);
         world.pass(15);
