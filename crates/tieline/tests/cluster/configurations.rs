@@ -151,6 +151,7 @@ fn an_address_of_nothing_is_told_at_once() {
 }
 
 /// A document of Nacos is followed, and outlives the server, which is killed and started again.
+#[cfg_attr(not(feature = "nacos"), allow(dead_code))]
 pub(crate) fn follow(server: &mut Engine) {
     let url = server.url().to_owned();
     let (_, place) = url.split_once('@').unwrap();
