@@ -1,8 +1,8 @@
 //! [`Order`]: the order of two channels, on brokers that do not keep it.
 //!
 //! A message that went by another channel than the one before it names the number that has to arrive first. Its receiver holds
-//! it, and whatever its origin says on the same channel behind it, until that number was seen, at most one beat. Without I/O
-//! and without a clock. Tested below, with channels that cross and lose.
+//! it, and whatever its origin says on the same channel behind it, until that number was seen, at most one beat. Then that number is
+//! passed over as missing, and dropped should it come: what is late would be out of order. Without I/O and without a clock. Tested below, with channels that cross and lose.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -35,6 +35,13 @@ impl Queues {
             Channel::All => &mut self.to_all,
             Channel::One => &mut self.to_one,
         }
+    }
+
+    /// The channel whose first envelope has waited longest, and since when.
+    fn oldest(&self) -> Option<(Channel, Instant)> {
+        let first = |channel, queue: &VecDeque<Held>| queue.front().map(|held| (channel, held.since));
+        let fronts = [first(Channel::All, &self.to_all), first(Channel::One, &self.to_one)];
+        fronts.into_iter().flatten().min_by_key(|(_, since)| *since)
     }
 }
 
@@ -91,16 +98,10 @@ impl Order {
     /// An envelope that has waited since `before` or longer, or that there is no room for, and its origin.
     pub(super) fn late(&mut self, before: Instant) -> Option<(Incarnation, Vec<u8>)> {
         let is_full = self.bytes > HELD_BYTES;
-        let is_late = |held: &Held| is_full || held.since <= before;
-        for (origin, queues) in &mut self.held {
-            for channel in [Channel::All, Channel::One] {
-                if queues.of(channel).front().is_some_and(is_late) {
-                    let origin = *origin;
-                    return self.take(origin, channel).map(|bytes| (origin, bytes));
-                }
-            }
-        }
-        None
+        let is_late = |since: Instant| is_full || since <= before;
+        let mut oldest = self.held.iter().filter_map(|(origin, queues)| Some((*origin, queues.oldest()?)));
+        let (origin, (channel, _)) = oldest.find(|(_, (_, since))| is_late(*since))?;
+        self.take(origin, channel).map(|bytes| (origin, bytes))
     }
 
     fn take(&mut self, origin: Incarnation, channel: Channel) -> Option<Vec<u8>> {
@@ -115,13 +116,8 @@ impl Order {
 
     /// The next envelope of a node that is gone, whatever it waits for.
     pub(super) fn give_up(&mut self, origin: Incarnation) -> Option<Vec<u8>> {
-        let queues = self.held.get_mut(&origin)?;
-        let since = |queue: &VecDeque<Held>| queue.front().map(|held| held.since);
-        let is_all_older = match (since(&queues.to_all), since(&queues.to_one)) {
-            (Some(all), Some(one)) => all <= one,
-            (all, _) => all.is_some(),
-        };
-        self.take(origin, if is_all_older { Channel::All } else { Channel::One })
+        let (channel, _) = self.held.get(&origin)?.oldest()?;
+        self.take(origin, channel)
     }
 }
 

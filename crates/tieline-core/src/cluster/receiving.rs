@@ -130,7 +130,11 @@ impl Cluster {
         let Some(before) = before else { return Ok(()) };
         while let Some((origin, bytes)) = order.late(before) {
             self.counters.out_of_order.fetch_add(1, Ordering::Relaxed);
-            self.hear_held(node, &bytes)?;
+            let (header, after, said) = Header::read(&bytes, self.id.incarnation)?;
+            if let Some(number) = after {
+                self.note_tail(origin, channel_of(header).other(), number);
+            }
+            self.hear_said(node, header, said)?;
             self.hear_ready(node, order, origin);
         }
         Ok(())
