@@ -20,14 +20,18 @@ pub(super) struct Redis;
 /// TLS that several servers speak with each other and with clients, on ports beside the plain ones.
 pub(super) struct Tls {
     /// The file of the key.
-    pub(super) key: String,
+    key: String,
     /// That of its certificate, which all of them show and trust.
-    pub(super) certificate: String,
+    certificate: String,
 }
 
 impl Tls {
     /// How far those ports are from the plain ones.
     pub(super) const BESIDE: u16 = 20;
+
+    pub(super) fn new(key: &str, certificate: &str) -> Self {
+        Tls { key: key.to_owned(), certificate: certificate.to_owned() }
+    }
 
     /// What a server with this plain port is told: names of settings, and values.
     pub(super) fn settings(&self, port: u16) -> [(&'static str, String); 6] {

@@ -25,9 +25,7 @@ impl RedisCluster {
     /// A kind whose servers speak TLS with each other, and with clients [`RedisCluster::TLS`] ports further. It is never given back, as it
     /// is for tests.
     pub fn with_tls(key: &str, certificate: &str) -> &'static dyn Kind {
-        Box::leak(Box::new(RedisCluster {
-            tls: Some(Tls { key: key.to_owned(), certificate: certificate.to_owned() }),
-        }))
+        Box::leak(Box::new(RedisCluster { tls: Some(Tls::new(key, certificate)) }))
     }
 
     /// How far the ports for clients that speak TLS are from those of the others.

@@ -370,6 +370,16 @@ impl Peer {
         }
     }
 
+    /// The next message that is no gap notice.
+    pub(crate) fn receive_but_gaps(&mut self) -> Value {
+        loop {
+            let frame = self.receive();
+            if frame["event"] != "gap" {
+                return frame;
+            }
+        }
+    }
+
     /// A number that no request of this client had.
     pub(crate) fn next_ack(&mut self) -> u64 {
         self.last_ack += 1;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tieline_core::broker::MemoryExchange;
 use tieline_core::cluster::ClusterCounters;
 use tieline_core::{Cluster, ClusterTimes, Subprotocol};
@@ -41,13 +41,6 @@ fn tieline(house: &House, user: &str) -> Peer {
     house.user(0, Subprotocol::Tieline, user)
 }
 
-/// The next frame that is no gap notice.
-fn but_gaps(peer: &mut Peer) -> Value {
-    std::iter::repeat_with(|| peer.receive())
-        .find(|frame| frame["event"] != "gap")
-        .expect("frames do not end")
-}
-
 #[test]
 fn what_is_lost_just_after_a_notice_is_told_too() {
     let times = ClusterTimes { lease: Duration::from_secs(600), ..quick() };
@@ -60,7 +53,7 @@ fn what_is_lost_just_after_a_notice_is_told_too() {
         alice.send(json!({"type": "sendToGroup", "group": "room", "noEcho": true, "data": number}));
         // What was sent before this is on its way when it is answered.
         alice.send(json!({"type": "ping"}));
-        assert_eq!(but_gaps(&mut alice)["type"], "pong");
+        assert_eq!(alice.receive_but_gaps()["type"], "pong");
     };
     let mut lose = |lost: u64| {
         exchange.part(nodes[0], nodes[1]);
@@ -75,7 +68,7 @@ fn what_is_lost_just_after_a_notice_is_told_too() {
     assert!(first.iter().any(|frame| frame["event"] == "gap"), "{first:?}");
     for lost in [3, 5] {
         lose(lost);
-        assert_eq!(but_gaps(&mut bob)["data"], lost + 1);
+        assert_eq!(bob.receive_but_gaps()["data"], lost + 1);
     }
     assert_eq!(bob.receive()["event"], "gap", "the last loss is told behind the last message");
 }
@@ -147,9 +140,9 @@ fn an_outage_expires_nobody_and_what_it_lost_is_noticed_at_once() {
     eventually(|| {
         ack_id += 1;
         alice.send(json!({"type": "sendToGroup", "group": "room", "data": 2, "ackId": ack_id}));
-        but_gaps(&mut alice)["delivered"] == 1
+        alice.receive_but_gaps()["delivered"] == 1
     });
-    assert_eq!(but_gaps(&mut bob)["data"], 2);
+    assert_eq!(bob.receive_but_gaps()["data"], 2);
     assert!(count(&houses[0], |c| &c.missing) > 0, "what was stated in the meantime was missed");
 }
 
