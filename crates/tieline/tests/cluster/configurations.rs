@@ -160,6 +160,12 @@ pub(crate) fn follow(server: &mut Engine) {
         let form = format!("dataId=node.toml&groupName=tieline&content={text}");
         xtask::engine::nacos::command(&url, "POST", "/nacos/v3/admin/cs/config", &form).unwrap();
     };
+    // The server answers a tenth of a second before it gives what it was told to those who ask.
+    let shows = || {
+        let path = "/nacos/v3/client/cs/config?namespaceId=public&groupName=tieline&dataId=node.toml";
+        let answer = xtask::engine::nacos::command(&url, "GET", path, "").unwrap();
+        answer.contains("\"content\"")
+    };
     let config = format!("{url}?group=tieline&dataId=node.toml");
     expect_refused(
         &format!("nacos://nacos:hush@{place}?dataId=node.toml"),
@@ -170,13 +176,14 @@ pub(crate) fn follow(server: &mut Engine) {
 
     let good = "access_key = [\"one\"] # ü\n";
     publish(good);
-    let shown = tieline(&["check-config", "--config", &config]).output().unwrap();
-    let shown = String::from_utf8(shown.stdout).unwrap();
+    eventually("the document is there", shows);
+    let output = tieline(&["check-config", "--config", &config]).output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
     assert!(
         shown.contains(&format!(
             "access_key = [\"***\"] # nacos://***@{place}?group=tieline&dataId=node.toml, line 1"
         )),
-        "{shown}"
+        "{output:?}"
     );
 
     let folder = Folder::new();
