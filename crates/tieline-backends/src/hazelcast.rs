@@ -49,7 +49,7 @@ use tieline_proto::{Incarnation, NodeId};
 use tokio::time::timeout;
 
 pub use address::HazelcastAddress;
-pub use directory::{HazelcastDirectory, HazelcastDirectorySettings};
+pub use directory::HazelcastDirectorySettings;
 
 use crate::hosts::{self, Host};
 use crate::medium::{Engine, Fault, Medium, Pace, Queue, quoted};
@@ -197,9 +197,7 @@ impl HazelcastBroker {
         node: &NodeId,
         inbound: Arc<dyn Inbound>,
     ) -> Result<Self, HazelcastError> {
-        if settings.cluster.is_empty() || settings.cluster.len() > MAX_CLUSTER {
-            return Err(HazelcastError::Cluster);
-        }
+        check_cluster(&settings.cluster)?;
         let server = hosts::listed(&settings.address.members);
         let pace = settings.pace.clone();
         let engine = Hazelcast {
@@ -215,6 +213,10 @@ impl HazelcastBroker {
         let begun = Medium::begin(engine, pace, inbound).await;
         begun.map_err(|trouble| HazelcastError::Server { server, trouble })
     }
+}
+
+fn check_cluster(name: &str) -> Result<(), HazelcastError> {
+    if name.is_empty() || name.len() > MAX_CLUSTER { Err(HazelcastError::Cluster) } else { Ok(()) }
 }
 
 /// Something that is tried with one member after the other.

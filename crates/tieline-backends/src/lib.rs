@@ -7,6 +7,8 @@
 pub mod conformance;
 #[cfg(any(feature = "redis", feature = "nats"))]
 mod crc16;
+#[cfg(any(feature = "redis", feature = "hazelcast"))]
+mod directory;
 #[cfg(feature = "hazelcast")]
 pub mod hazelcast;
 #[cfg(any(feature = "redis", feature = "nats", feature = "hazelcast", feature = "rocketmq"))]
@@ -89,10 +91,11 @@ pub mod sqlite;
 #[cfg(any(feature = "redis", feature = "rabbitmq", feature = "nats"))]
 mod tls;
 
+#[cfg(any(feature = "redis", feature = "hazelcast"))]
+pub use directory::TableDirectory;
 #[cfg(feature = "hazelcast")]
 pub use hazelcast::{
-    HazelcastAddress, HazelcastBroker, HazelcastDirectory, HazelcastDirectorySettings, HazelcastError,
-    HazelcastSettings,
+    HazelcastAddress, HazelcastBroker, HazelcastDirectorySettings, HazelcastError, HazelcastSettings,
 };
 #[cfg(feature = "kafka")]
 pub use kafka::{KafkaAddress, KafkaBroker, KafkaError, KafkaSettings};
@@ -113,7 +116,8 @@ pub use pause::pause;
 pub use rabbitmq::{RabbitMqAddress, RabbitMqBroker, RabbitMqError, RabbitMqSettings};
 #[cfg(feature = "redis")]
 pub use redis::cluster::RedisClusterBroker;
-pub use redis::directory::{RedisDirectory, RedisDirectorySettings};
+#[cfg(feature = "redis")]
+pub use redis::directory::RedisDirectorySettings;
 #[cfg(feature = "redis")]
 pub use redis::registry::{RedisRegistry, RedisRegistrySettings};
 #[cfg(feature = "redis")]

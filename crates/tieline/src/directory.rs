@@ -6,8 +6,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 #[cfg(feature = "hazelcast")]
-use tieline_backends::{HazelcastAddress, HazelcastDirectory, HazelcastDirectorySettings, HazelcastError};
-use tieline_backends::{RedisAddress, RedisDirectory, RedisDirectorySettings, RedisError};
+use tieline_backends::{HazelcastAddress, HazelcastDirectorySettings, HazelcastError};
+use tieline_backends::{RedisAddress, RedisDirectorySettings, RedisError, TableDirectory};
 use tieline_core::directory::Choice;
 use tieline_core::ring::RingHash;
 use tieline_proto::Incarnation;
@@ -53,26 +53,6 @@ pub enum DirectoryOpenError {
     #[cfg(feature = "hazelcast")]
     #[error(transparent)]
     Hazelcast(#[from] HazelcastError),
-}
-
-/// What serves a node's directory.
-pub enum DirectoryServer {
-    /// A Redis server.
-    Redis(RedisDirectory),
-    /// A Hazelcast cluster.
-    #[cfg(feature = "hazelcast")]
-    Hazelcast(HazelcastDirectory),
-}
-
-impl DirectoryServer {
-    /// Takes out what is the node's, as far as the server is there, and ends.
-    pub async fn close(&self) {
-        match self {
-            DirectoryServer::Redis(directory) => directory.close().await,
-            #[cfg(feature = "hazelcast")]
-            DirectoryServer::Hazelcast(directory) => directory.close().await,
-        }
-    }
 }
 
 impl FromStr for DirectoryUrl {
@@ -126,22 +106,19 @@ impl DirectoryUrl {
         &self,
         cluster: &str,
         me: Incarnation,
-    ) -> Result<(Choice, Option<DirectoryServer>), DirectoryOpenError> {
-        Ok(match self {
-            DirectoryUrl::Replicated => (Choice::Replicated, None),
-            DirectoryUrl::Ring(hash) => (Choice::Ringed(*hash), None),
+    ) -> Result<(Choice, Option<TableDirectory>), DirectoryOpenError> {
+        let table = match self {
+            DirectoryUrl::Replicated => return Ok((Choice::Replicated, None)),
+            DirectoryUrl::Ring(hash) => return Ok((Choice::Ringed(*hash), None)),
             DirectoryUrl::Redis(address) => {
-                let settings = RedisDirectorySettings::new(address.clone(), cluster);
-                let directory = RedisDirectory::open(settings, me).await?;
-                (Choice::Asked(Arc::clone(directory.asked())), Some(DirectoryServer::Redis(directory)))
+                RedisDirectorySettings::new(address.clone(), cluster).open(me).await?
             }
             #[cfg(feature = "hazelcast")]
             DirectoryUrl::Hazelcast(address) => {
-                let settings = HazelcastDirectorySettings::new(address.clone(), cluster);
-                let directory = HazelcastDirectory::open(settings, me).await?;
-                (Choice::Asked(Arc::clone(directory.asked())), Some(DirectoryServer::Hazelcast(directory)))
+                HazelcastDirectorySettings::new(address.clone(), cluster).open(me).await?
             }
-        })
+        };
+        Ok((Choice::Asked(Arc::clone(table.asked())), Some(table)))
     }
 }
 

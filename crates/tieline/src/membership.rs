@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tieline_backends::MeshBroker;
+use tieline_backends::{MeshBroker, TableDirectory};
 use tieline_core::directory::Choice;
 use tieline_core::registry::{Registration, Registry};
 use tieline_core::ring::Placement;
@@ -17,7 +17,7 @@ use tieline_proto::Incarnation;
 use crate::admission::MemberOrigins;
 use crate::broker::{BrokerStartError, BrokerUrl, Started};
 use crate::config::{Rebalance, Settings};
-use crate::directory::{DirectoryOpenError, DirectoryServer, DirectoryUrl};
+use crate::directory::{DirectoryOpenError, DirectoryUrl};
 use crate::rebalance::{RebalanceSettings, RebalanceTally, Rebalancer};
 use crate::registry::RegistryOpenError;
 use addresses::Surroundings;
@@ -68,7 +68,7 @@ pub struct Membership {
     cluster: Option<(Arc<Cluster>, ClusterTask)>,
     mesh: Option<Arc<MeshBroker>>,
     /// What serves the directory, where it is on a server.
-    directory: Option<DirectoryServer>,
+    directory: Option<TableDirectory>,
     /// What places connections; the beats themselves where no other registry is named.
     registry: Arc<dyn Registry>,
     /// Whether that is a registry of its own, which somebody has to tell of this node.

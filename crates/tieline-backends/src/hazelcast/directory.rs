@@ -1,5 +1,4 @@
-//! [`HazelcastDirectory`]: the engine of a directory whose users are in a map of a Hazelcast cluster: it asks there what [`Asked`] wants
-//! to know. Nothing has to be configured there, and no class to be known.
+//! [`Map`]: a directory's [`Table`] on a Hazelcast cluster. Nothing has to be configured there, and no class to be known.
 //!
 //! The map `tieline:CLUSTER:directory` has an entry for each user, which says who holds it and who remembers where it is
 //! (`directory/row.rs`), one that lists the nodes, and one for each node's lease (`directory/roll.rs`). All are texts, which every client
@@ -25,40 +24,27 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tieline_core::directory::Asked;
 use tieline_core::directory::asked::{Answer, Request};
 use tieline_proto::Incarnation;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::protocol::{MapCall, Reply, read_text};
-use super::{Attempt, HazelcastAddress, HazelcastError, MAX_CLUSTER, Members, Trouble, connection, topics};
+use super::{Attempt, HazelcastAddress, HazelcastError, Members, Trouble, check_cluster, connection, topics};
+use crate::directory::{ANSWER, AT_ONCE, Table, TableDirectory};
 use crate::hosts::{self, Host};
-use crate::life::Life;
-use crate::pause::pause;
+use errand::Errand;
 use link::Link;
 use roll::{ROLL, Roll, Stay, View, only_of};
-use row::Row;
 
+mod errand;
 mod link;
 mod roll;
 mod row;
 #[cfg(test)]
 mod tests;
-
-/// How long connecting to a single member may take, and each answer.
-const ANSWER: Duration = Duration::from_secs(2);
-
-/// How long a start may take: two members that stand still are found out, and a third one is reached.
-const START: Duration = Duration::from_millis(4_500);
-
-/// The bounds of the pauses between two attempts.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-
-/// What is asked before it is answered.
-const AT_ONCE: usize = 512;
 
 /// The first pause before it is looked again for a node that is not listed; each further one is twice as long, up to a beat.
 const SOON: Duration = Duration::from_millis(50);
@@ -88,6 +74,34 @@ impl HazelcastDirectorySettings {
     pub fn new(address: HazelcastAddress, cluster: &str) -> Self {
         HazelcastDirectorySettings { address, cluster: cluster.to_owned(), lease: Duration::from_secs(15) }
     }
+
+    /// Opens a node's directory, whose task is one of the runtime that this is called in.
+    ///
+    /// # Errors
+    /// [`HazelcastError`], when the settings are wrong or no member is there or takes this node, at the latest after 5 s.
+    pub async fn open(self, me: Incarnation) -> Result<TableDirectory, HazelcastError> {
+        let HazelcastDirectorySettings { address, cluster, lease } = self;
+        check_cluster(&cluster)?;
+        let server = hosts::listed(&address.members);
+        let asked = Arc::new(Asked::new(me, "hazelcast"));
+        let map = Map {
+            asked: Arc::clone(&asked),
+            members: Members::new(&address),
+            client: format!("tieline-directory-{:016x}", me.0),
+            name: format!("tieline:{}:directory", topics::plain(&cluster)),
+            times: Times::of(lease),
+            address,
+            node: me,
+            connections: 0,
+            stay: Stay { node: me, number: 0 },
+            view: View::default(),
+            missing: HashMap::new(),
+            sweeping: None,
+            looked: 0,
+            once_more: None,
+        };
+        TableDirectory::open(asked, map).await.map_err(|trouble| HazelcastError::Server { server, trouble })
+    }
 }
 
 /// When what is done. A node looks before it relies on what it saw for too long, and nothing is removed that anybody relies on.
@@ -115,140 +129,11 @@ impl Times {
     }
 }
 
-/// A node's directory on a Hazelcast cluster. Dropped, it says nothing more, and the node's lease ends it.
-pub struct HazelcastDirectory {
-    asked: Arc<Asked>,
-    life: Arc<Life>,
-    /// Whether the members are told that the node ends.
-    says_goodbye: Arc<AtomicBool>,
-}
-
-impl HazelcastDirectory {
-    /// Connects, and asks from then on in a task of the runtime that this is called in.
-    ///
-    /// # Errors
-    /// [`HazelcastError`], when the settings are wrong or no member is there or takes this node, at the latest after some seconds.
-    pub async fn open(settings: HazelcastDirectorySettings, me: Incarnation) -> Result<Self, HazelcastError> {
-        let HazelcastDirectorySettings { address, cluster, lease } = settings;
-        if cluster.is_empty() || cluster.len() > MAX_CLUSTER {
-            return Err(HazelcastError::Cluster);
-        }
-        let server = hosts::listed(&address.members);
-        let (asked, life) = (Arc::new(Asked::new(me, "hazelcast")), Arc::new(Life::new()));
-        let says_goodbye = Arc::new(AtomicBool::new(false));
-        let mut task = Task {
-            asked: Arc::clone(&asked),
-            life: Arc::clone(&life),
-            says_goodbye: Arc::clone(&says_goodbye),
-            members: Members::new(&address),
-            name: format!("tieline-directory-{:016x}", me.0),
-            map: format!("tieline:{}:directory", topics::plain(&cluster)),
-            times: Times::of(lease),
-            address,
-            node: me,
-            connections: 0,
-            stay: Stay { node: me, number: 0 },
-            view: View::default(),
-            missing: HashMap::new(),
-            sweeping: None,
-            looked: 0,
-            once_more: None,
-        };
-        let first = async {
-            let mut link = task.connect().await?;
-            task.enter(&mut link).await?;
-            Ok(link)
-        };
-        let first = timeout(START, first).await.unwrap_or(Err(Trouble::Silent));
-        let link = first.map_err(|trouble| HazelcastError::Server { server, trouble })?;
-        tokio::spawn(task.run(link));
-        Ok(HazelcastDirectory { asked, life, says_goodbye })
-    }
-
-    /// The directory.
-    pub fn asked(&self) -> &Arc<Asked> {
-        &self.asked
-    }
-
-    /// Takes the node's users out of the map, as far as a member is there, and ends.
-    pub async fn close(&self) {
-        self.says_goodbye.store(true, Ordering::Release);
-        self.life.stop();
-        // The task gives up by itself, so this only guards against a runtime that has stopped.
-        drop(timeout(2 * ANSWER, self.life.stopped()).await);
-    }
-}
-
-impl Drop for HazelcastDirectory {
-    fn drop(&mut self) {
-        self.life.stop();
-    }
-}
-
-/// How a session ended.
-enum End {
-    /// The node leaves.
-    Left,
-    /// The map has lost what it had of this node, or may have.
-    Forgotten,
-}
-
-/// What is known of an entry that is to be changed.
-enum Known {
-    /// Nothing: there may be none.
-    Nothing,
-    /// There is none, as was just read.
-    Absent,
-    /// Its value, as members keep it.
-    Value(Vec<u8>),
-}
-
-/// What is asked about one user, in its order.
-struct Errand<'a> {
-    key: String,
-    /// Where each stands in what was asked.
-    requests: Vec<(usize, &'a Request)>,
-    known: Known,
-    answers: Vec<Answer>,
-    /// What is to stand there; nothing where there is to be no entry.
-    text: Option<String>,
-}
-
-impl Errand<'_> {
-    /// What is to be called next; nothing when all is as it should be.
-    fn call(&self) -> Option<MapCall<'_>> {
-        let key = self.key.as_str();
-        match (&self.known, &self.text) {
-            (Known::Nothing, None) => Some(MapCall::Get(key)),
-            (Known::Absent, None) => None,
-            (Known::Nothing | Known::Absent, Some(text)) => Some(MapCall::PutIfAbsent(key, text)),
-            (Known::Value(value), Some(text)) if read_text(value) == Some(text) => None,
-            (Known::Value(value), Some(text)) => Some(MapCall::ReplaceIfSame(key, value, text)),
-            (Known::Value(value), None) => Some(MapCall::RemoveIfSame(key, value)),
-        }
-    }
-
-    /// What a call has answered. Returns whether the entry is as it should be.
-    fn hear(&mut self, reply: Reply) -> Result<bool, Trouble> {
-        // An entry that was not there is put there, or what is there is read; so the reply to the one tells the other.
-        let was_put = matches!(self.known, Known::Nothing | Known::Absent) && self.text.is_some();
-        match reply {
-            Reply::Value(None) if was_put => return Ok(true),
-            Reply::Value(None) => self.known = Known::Absent,
-            Reply::Value(Some(value)) => self.known = Known::Value(value),
-            Reply::Is(true) => return Ok(true),
-            // Somebody else was faster.
-            Reply::Is(false) => self.known = Known::Nothing,
-            Reply::Done => return Err(Trouble::Garbage),
-        }
-        Ok(false)
-    }
-}
-
 /// Connects to a member, and hears from then on of losses of the map.
 struct Dial<'a> {
     address: &'a HazelcastAddress,
-    name: &'a str,
+    /// What members call this client.
+    client: &'a str,
     map: &'a str,
     /// A number that no other connection has.
     id: u128,
@@ -259,7 +144,7 @@ impl Attempt for Dial<'_> {
 
     async fn at(&self, member: &Host) -> Result<Link, Trouble> {
         let dialling = async {
-            let greeted = connection::greet(member, self.address, self.name, self.id).await?;
+            let greeted = connection::greet(member, self.address, self.client, self.id).await?;
             let mut link = Link::new(greeted, self.map);
             link.ask(&[MapCall::Listen], ANSWER).await?;
             Ok(link)
@@ -268,17 +153,15 @@ impl Attempt for Dial<'_> {
     }
 }
 
-/// The one task behind a directory.
-struct Task {
+/// The map, as one node uses it.
+struct Map {
     asked: Arc<Asked>,
-    life: Arc<Life>,
-    says_goodbye: Arc<AtomicBool>,
     address: HazelcastAddress,
     members: Members,
     /// What members call this client.
+    client: String,
+    /// What the map is called.
     name: String,
-    /// The name of the map.
-    map: String,
     times: Times,
     node: Incarnation,
     /// The attempts to connect so far.
@@ -296,109 +179,11 @@ struct Task {
     once_more: Option<Instant>,
 }
 
-impl Task {
-    async fn run(mut self, mut link: Link) {
-        let life = Arc::clone(&self.life);
-        let stopping = life.stopping();
-        tokio::pin!(stopping);
-        let server = hosts::listed(&self.address.members);
-        loop {
-            let trouble = match self.session(&mut link).await {
-                Ok(End::Left) => break,
-                Ok(End::Forgotten) => {
-                    tracing::warn!(
-                        server,
-                        "The directory's map has lost this node's users, which are put there again."
-                    );
-                    self.asked.away();
-                    self.once_more = Some(Instant::now() + ONCE_MORE);
-                    match self.enter(&mut link).await {
-                        Ok(()) => continue,
-                        Err(trouble) => trouble,
-                    }
-                }
-                Err(trouble) => trouble,
-            };
-            tracing::warn!(server, %trouble, "The directory's server is away; messages to users go to all nodes.");
-            self.asked.away();
-            self.members.pass_on();
-            tokio::select! {
-                again = self.connect_again(trouble) => link = again,
-                () = &mut stopping => break,
-            }
-            tracing::info!(server, "The directory's server is back.");
-        }
-        self.asked.away();
-        life.end();
-    }
-
-    /// Asks what is wanted until the node leaves or the connection fails.
-    async fn session(&mut self, link: &mut Link) -> Result<End, Trouble> {
-        let asked = Arc::clone(&self.asked);
-        let life = Arc::clone(&self.life);
-        let mut beaten = Instant::now();
-        loop {
-            let beats_at = beaten + self.pause();
-            tokio::select! {
-                () = asked.wanted() => {}
-                () = sleep_until(beats_at) => {}
-                () = life.stopping() => {
-                    if self.says_goodbye.load(Ordering::Acquire) {
-                        self.leave(link).await?;
-                    }
-                    return Ok(End::Left);
-                }
-            }
-            loop {
-                // Also while there is always more to ask.
-                if beaten.elapsed() >= self.pause() {
-                    if !self.beat(link).await? {
-                        return Ok(End::Forgotten);
-                    }
-                    beaten = Instant::now();
-                    self.put_once_more(link).await?;
-                }
-                let requests = asked.take(AT_ONCE);
-                let answers = self.ask(link, &requests).await?;
-                if link.has_lost() {
-                    return Ok(End::Forgotten);
-                }
-                if requests.is_empty() {
-                    break;
-                }
-                for (request, answer) in requests.iter().zip(&answers) {
-                    asked.answered(request, answer);
-                }
-            }
-        }
-    }
-
-    /// Puts all of this node's users there, under a new number, and is listed from then on.
-    async fn enter(&mut self, link: &mut Link) -> Result<(), Trouble> {
-        // What was seen may be of a map that is gone.
-        self.view = View::default();
-        self.missing.clear();
-        self.sweeping = None;
-        self.looked = 0;
-        link.ask(&[MapCall::Delete(&self.stay.lease())], ANSWER).await?;
-        let (node, above) = (self.node, self.stay.number);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        self.stay = self.change_roll(link, |roll| roll.enter(node, now, above)).await?;
-        let (stay, lease, ttl) = (self.stay, self.stay.lease(), self.times.ttl());
-        link.ask(&[MapCall::Set(&lease, LIVES, ttl)], ANSWER).await?;
-        self.put_all(link).await?;
-        self.change_roll(link, |roll| roll.ready(stay)).await?;
-        if !self.beat(link).await? {
-            return Err(Trouble::Silent);
-        }
-        self.asked.entered();
-        Ok(())
-    }
-
+impl Map {
     /// Puts all of this node's users there, as far as they are not.
     async fn put_all(&self, link: &mut Link) -> Result<(), Trouble> {
         for part in self.asked.own_claims().chunks(AT_ONCE) {
-            self.ask(link, part).await?;
+            self.ask_all(link, part).await?;
             self.renew(link).await?;
         }
         Ok(())
@@ -414,10 +199,9 @@ impl Task {
         Ok(())
     }
 
-    /// The time from one beat to the next.
-    fn pause(&self) -> Duration {
-        let pause = if self.lists_all() { self.times.beat } else { SOON * 2u32.pow(self.looked.min(8)) };
-        pause.min(self.times.beat)
+    /// All users are put there anew now, and once more when nothing is being lost any longer.
+    fn note_loss(&mut self) {
+        self.once_more = Some(Instant::now() + ONCE_MORE);
     }
 
     /// Whether all other nodes that this one knows are listed.
@@ -473,13 +257,6 @@ impl Task {
         Ok(())
     }
 
-    /// Takes out what is this node's. What it cannot in time is swept by others.
-    async fn leave(&mut self, link: &mut Link) -> Result<(), Trouble> {
-        let (gone, lease) = ([self.stay], self.stay.lease());
-        link.ask(&[MapCall::Delete(&lease), MapCall::RemoveAll(&only_of(&gone))], ANSWER).await?;
-        self.change_roll(link, |roll| roll.strike(&gone)).await
-    }
-
     /// Changes the roll, however many do so at once, and gives what the change has given.
     async fn change_roll<T>(
         &self,
@@ -506,22 +283,10 @@ impl Task {
     }
 
     /// Asks all of this: each user's entry is changed until nobody else has changed it meanwhile.
-    async fn ask(&self, link: &mut Link, requests: &[Request]) -> Result<Vec<Answer>, Trouble> {
-        let mut errands: Vec<Errand<'_>> = Vec::new();
-        let mut places: HashMap<String, usize> = HashMap::new();
-        for (at, request) in requests.iter().enumerate() {
-            let key = row::key(request.key());
-            let place = *places.entry(key.clone()).or_insert_with(|| {
-                let (answers, text) = (Vec::new(), None);
-                errands.push(Errand { key, requests: Vec::new(), known: Known::Nothing, answers, text });
-                errands.len() - 1
-            });
-            errands[place].requests.push((at, request));
-        }
+    async fn ask_all(&self, link: &mut Link, requests: &[Request]) -> Result<Vec<Answer>, Trouble> {
         let mut answers = vec![Answer::default(); requests.len()];
-        timeout(ANSWER, self.run_errands(link, errands, &mut answers))
-            .await
-            .unwrap_or(Err(Trouble::Silent))?;
+        let running = self.run_errands(link, Errand::of(requests), &mut answers);
+        timeout(ANSWER, running).await.unwrap_or(Err(Trouble::Silent))?;
         Ok(answers)
     }
 
@@ -532,7 +297,8 @@ impl Task {
         answers: &mut [Answer],
     ) -> Result<(), Trouble> {
         while !errands.is_empty() {
-            errands.iter_mut().for_each(|errand| self.serve(errand));
+            let is_fresh = self.view.is_fresh(self.times.fresh);
+            errands.iter_mut().for_each(|errand| errand.serve(self.stay, &self.view, is_fresh));
             let calls: Vec<Option<MapCall<'_>>> = errands.iter().map(Errand::call).collect();
             let made: Vec<MapCall<'_>> = calls.iter().flatten().copied().collect();
             let mut replies = link.ask(&made, ANSWER).await?.into_iter();
@@ -544,8 +310,7 @@ impl Task {
                     false => true,
                 };
                 if is_done {
-                    let given = errand.requests.iter().zip(errand.answers);
-                    given.for_each(|((at, _), answer)| answers[*at] = answer);
+                    errand.settle(answers);
                 } else {
                     open.push(errand);
                 }
@@ -554,55 +319,77 @@ impl Task {
         }
         Ok(())
     }
+}
 
-    /// Works out what is to stand there, and what is answered if it does, from what is known.
-    fn serve(&self, errand: &mut Errand<'_>) {
-        let is_fresh = self.view.is_fresh(self.times.fresh);
-        let text = match &errand.known {
-            Known::Value(value) => read_text(value),
-            Known::Nothing | Known::Absent => None,
-        };
-        let mut row = Row::read(text);
-        row.weed(self.stay, &self.view);
-        let requests = errand.requests.iter();
-        let answers = requests.map(|(_, request)| row.serve(request, self.stay, &self.view, is_fresh));
-        errand.answers = answers.collect();
-        errand.text = row.text();
+impl Table for Map {
+    type Link = Link;
+    type Trouble = Trouble;
+
+    const SILENT: Trouble = Trouble::Silent;
+
+    fn server(&self) -> String {
+        hosts::listed(&self.address.members)
     }
 
-    /// One attempt at each member: connects, and hears of losses from then on.
+    /// One attempt at each member, of which it hears of losses from then on. The last one is not the first to be tried again.
     async fn connect(&mut self) -> Result<Link, Trouble> {
+        if self.connections > 0 {
+            self.members.pass_on();
+        }
         self.connections = self.connections.wrapping_add(1);
         // No other connection of any node has it: those of brokers have smaller ones.
         let id = u128::from(self.node.0) << 64 | 1 << 63 | u128::from(self.connections);
-        self.members.dial(&Dial { address: &self.address, name: &self.name, map: &self.map, id }).await
+        let dial = Dial { address: &self.address, client: &self.client, map: &self.name, id };
+        self.members.dial(&dial).await
     }
 
-    /// Tries until this node's users are there.
-    async fn connect_again(&mut self, mut trouble: Trouble) -> Link {
-        let mut failures = 0;
-        loop {
-            sleep(pause(RETRY.0, RETRY.1, failures)).await;
-            let attempt = async {
-                let mut link = self.connect().await?;
-                let entered = self.enter(&mut link).await;
-                if entered.is_err() {
-                    self.members.pass_on();
-                }
-                entered.map(|()| link)
-            };
-            let error: Trouble = match attempt.await {
-                Ok(link) => return link,
-                Err(error) => error,
-            };
-            // Once for each reason: attempts go on every second.
-            if error.to_string() != trouble.to_string() {
-                let server = hosts::listed(&self.address.members);
-                tracing::warn!(server, %error, "The directory's server is still away.");
-            }
-            trouble = error;
-            failures += 1;
+    /// Under a new number.
+    async fn enter(&mut self, link: &mut Link) -> Result<(), Trouble> {
+        // What was seen may be of a map that is gone.
+        self.view = View::default();
+        self.missing.clear();
+        self.sweeping = None;
+        self.looked = 0;
+        link.ask(&[MapCall::Delete(&self.stay.lease())], ANSWER).await?;
+        let (node, above) = (self.node, self.stay.number);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        self.stay = self.change_roll(link, |roll| roll.enter(node, now, above)).await?;
+        let (stay, lease, ttl) = (self.stay, self.stay.lease(), self.times.ttl());
+        link.ask(&[MapCall::Set(&lease, LIVES, ttl)], ANSWER).await?;
+        self.put_all(link).await?;
+        self.change_roll(link, |roll| roll.ready(stay)).await?;
+        if self.beat(link).await? { Ok(()) } else { Err(Trouble::Silent) }
+    }
+
+    fn pause(&self) -> Duration {
+        let pause = if self.lists_all() { self.times.beat } else { SOON * 2u32.pow(self.looked.min(8)) };
+        pause.min(self.times.beat)
+    }
+
+    async fn stay(&mut self, link: &mut Link) -> Result<bool, Trouble> {
+        let is_there = self.beat(link).await? && !link.has_lost();
+        if is_there {
+            self.put_once_more(link).await?;
+        } else {
+            self.note_loss();
         }
+        Ok(is_there)
+    }
+
+    async fn ask(&mut self, link: &mut Link, requests: &[Request]) -> Result<Option<Vec<Answer>>, Trouble> {
+        let answers = self.ask_all(link, requests).await?;
+        if link.has_lost() {
+            self.note_loss();
+            return Ok(None);
+        }
+        Ok(Some(answers))
+    }
+
+    /// What it cannot in time is swept by others.
+    async fn leave(&mut self, link: &mut Link) -> Result<(), Trouble> {
+        let (gone, lease) = ([self.stay], self.stay.lease());
+        link.ask(&[MapCall::Delete(&lease), MapCall::RemoveAll(&only_of(&gone))], ANSWER).await?;
+        self.change_roll(link, |roll| roll.strike(&gone)).await
     }
 }
 

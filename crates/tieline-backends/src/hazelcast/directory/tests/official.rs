@@ -13,7 +13,7 @@ async fn the_official_client_reads_a_nodes_users_and_is_found_as_a_node() {
     let python =
         std::env::var_os("TIELINE_HAZELCAST_PYTHON").expect("the script names a Python with the client");
     let engine = Engine::hazelcast().start().unwrap();
-    let shelf = Shelf::new(engine.url());
+    let shelf = Shelf::hazelcast(&engine);
     let lease = Duration::from_secs(600);
     let node = shelf.open_one(1, lease).await;
     node.asked().claim(&hub(), &user("ä/1"));
@@ -24,10 +24,10 @@ async fn the_official_client_reads_a_nodes_users_and_is_found_as_a_node() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut map = shelf.map().await;
+    let mut map = map_of(&shelf).await;
     until("the other to hold a user", async || text(&mut map, "user/hub/theirs").await.is_some()).await;
     let last = shelf.open_one(2, lease).await;
-    last.asked().meet(&[fellow(1), fellow(0xaa)], 1, &mut |_| {});
+    meet(&last, &[1, 0xaa]);
     assert_eq!(found(&last, "theirs").await, [0xaa]);
     assert_eq!(found(&last, "ä/1").await, [1]);
     let output = child.wait_with_output().unwrap();
