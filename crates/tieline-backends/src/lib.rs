@@ -3,6 +3,8 @@
 //! An engine implements a trait and is named nowhere but in the binary's configuration. The conformance suites of the
 //! traits live here too, and every engine passes the same ones.
 
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "redis"))]
+mod backlog;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 #[cfg(any(feature = "redis", feature = "nats"))]

@@ -10,9 +10,13 @@ use tieline_core::store::{
 use tieline_proto::Position;
 use tokio::sync::oneshot;
 
-mod queue;
+use crate::backlog::{Bounds, answered, at_once};
 
-pub(crate) use queue::{Bounds, Queue, Taken};
+mod queue;
+mod threaded;
+
+pub(crate) use queue::{Queue, Taken};
+pub(crate) use threaded::{ThreadedStore, Threads};
 
 /// What may wait for a writer. Past it requests are refused: whoever asks knows best whether to wait.
 const WRITES: Bounds = Bounds { count: 65_536, bytes: 64 << 20 };
@@ -102,7 +106,7 @@ impl Read {
 }
 
 /// Where requests are handed in: one queue for the writer, and one for the readers.
-pub(crate) struct Desk {
+pub struct Desk {
     pub(crate) writes: Arc<Queue<Write>>,
     pub(crate) reads: Arc<Queue<Read>>,
     /// The largest body that the engine takes.
@@ -122,14 +126,14 @@ impl Desk {
 
     pub(crate) fn append(&self, append: Append) -> Answer<Appended> {
         if append.body.len() > self.largest {
-            return refused(Refusal::TooLarge);
+            return at_once(Err(Refusal::TooLarge.into()));
         }
         self.write(|reply| Write::Append(append, reply))
     }
 
     pub(crate) fn change(&self, change: Change) -> Answer<Outcome> {
         if change.to.as_ref().is_some_and(|value| value.bytes.len() > MAX_VALUE) {
-            return refused(Refusal::TooLarge);
+            return at_once(Err(Refusal::TooLarge.into()));
         }
         self.write(|reply| Write::Change(change, reply))
     }
@@ -147,21 +151,4 @@ impl Desk {
         let size = read.size();
         answered(self.reads.push(read, size), answer)
     }
-}
-
-/// The answer to what a queue took, or did not.
-fn answered<T: Send + 'static>(
-    taken: Result<(), Refusal>,
-    answer: oneshot::Receiver<Result<T, StoreError>>,
-) -> Answer<T> {
-    match taken {
-        Ok(()) => Box::pin(async move {
-            answer.await.unwrap_or_else(|_| Err(StoreError::Unknown("its thread has ended".to_owned())))
-        }),
-        Err(refusal) => refused(refusal),
-    }
-}
-
-fn refused<T: Send + 'static>(refusal: Refusal) -> Answer<T> {
-    Box::pin(std::future::ready(Err(refusal.into())))
 }

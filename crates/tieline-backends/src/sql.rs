@@ -15,14 +15,10 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tieline_core::records::{Change, Outcome, Record, RecordKey, Records};
-use tieline_core::store::{
-    Answer, Append, Appended, Cut, DEDUP_WINDOW, Head, LogKey, MAX_BODY, Page, PageLimit, Store, StoreId,
-};
-use tieline_proto::Position;
+use tieline_core::store::{DEDUP_WINDOW, MAX_BODY, StoreId};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::requests::{Desk, Read, Write};
+use crate::requests::{Desk, ThreadedStore, Threads};
 use link::Link;
 use session::Session;
 
@@ -48,13 +44,14 @@ const READERS: usize = 4;
 /// How much longer than [`DEDUP_WINDOW`] a slot of appends lasts: a transaction that was begun in one may end in the next.
 const SLOT_MARGIN: Duration = Duration::from_secs(10);
 
-/// A store on a server. Dropping it commits what was taken, answers it, and joins its threads; that takes as long as a
-/// commit does, or as a server that does not answer is waited for. Share it in an [`Arc`].
-pub struct SqlStore {
-    id: StoreId,
+/// A store on a server.
+pub type SqlStore = ThreadedStore<SqlThreads>;
+
+/// What works for a store on a server.
+pub struct SqlThreads {
     desk: Desk,
     /// The writer and the readers.
-    threads: Vec<JoinHandle<()>>,
+    joined: Vec<JoinHandle<()>>,
     /// The sweeper, and what it is woken by; it ends when nobody can wake it.
     sweeper: Option<(SyncSender<()>, JoinHandle<()>)>,
 }
@@ -83,7 +80,7 @@ pub enum SqlReason {
     Newer,
 }
 
-impl SqlStore {
+impl ThreadedStore<SqlThreads> {
     /// Opens the store, or makes its tables; the database must be there. Waits for the server at most a few seconds, so it is no call
     /// for a thread that serves others.
     ///
@@ -98,13 +95,12 @@ impl SqlStore {
     }
 
     fn start(address: &SqlAddress, slot: Duration) -> Result<Self, SqlReason> {
-        // What was started is joined by the drop of `store`, also where the next one cannot be started.
+        // What was started is joined by the drop of `threads`, also where the next one cannot be started.
         let (opened, opening) = sync_channel(1);
         let (poke, pokes) = sync_channel(1);
-        let mut store =
-            SqlStore { id: StoreId(0), desk: Desk::new(MAX_BODY), threads: Vec::new(), sweeper: None };
-        let (writes, mine, woken) = (Arc::clone(&store.desk.writes), address.clone(), poke.clone());
-        store.threads.push(thread("store-writer", move |runtime| {
+        let mut threads = SqlThreads { desk: Desk::new(MAX_BODY), joined: Vec::new(), sweeper: None };
+        let (writes, mine, woken) = (Arc::clone(&threads.desk.writes), address.clone(), poke.clone());
+        threads.joined.push(thread("store-writer", move |runtime| {
             let link = match runtime.block_on(open(&mine)) {
                 Ok((link, id)) => {
                     let largest = link.packet.saturating_sub(link::PACKET_MARGIN).min(MAX_BODY);
@@ -117,8 +113,7 @@ impl SqlStore {
         })?);
         let gone = || SqlReason::Failed("its thread has ended".to_owned());
         let (id, largest) = opening.recv().map_err(|_| gone())??;
-        store.id = id;
-        store.desk.set_largest(largest);
+        threads.desk.set_largest(largest);
         if largest < MAX_BODY {
             tracing::warn!(
                 %address, largest,
@@ -126,15 +121,15 @@ impl SqlStore {
             );
         }
         for _ in 0..READERS {
-            let (reads, options) = (Arc::clone(&store.desk.reads), (*address.options).clone());
-            store.threads.push(thread("store-reader", move |runtime| {
+            let (reads, options) = (Arc::clone(&threads.desk.reads), (*address.options).clone());
+            threads.joined.push(thread("store-reader", move |runtime| {
                 reader::run(runtime, Session::new(options, &[]), &reads);
             })?);
         }
         let session = Session::new((*address.options).clone(), address.options.dialect().sweeping());
         let sweeping = thread("store-sweeper", move |runtime| sweeper::run(runtime, session, slot, &pokes))?;
-        store.sweeper = Some((poke, sweeping));
-        Ok(store)
+        threads.sweeper = Some((poke, sweeping));
+        Ok(ThreadedStore { id, threads })
     }
 }
 
@@ -160,60 +155,21 @@ async fn open(address: &SqlAddress) -> Result<(Link, StoreId), SqlReason> {
     Ok((link, id))
 }
 
-impl Drop for SqlStore {
+impl Threads for SqlThreads {
+    fn desk(&self) -> &Desk {
+        &self.desk
+    }
+}
+
+impl Drop for SqlThreads {
     fn drop(&mut self) {
         self.desk.reads.close();
         self.desk.writes.close();
         let sweeper = self.sweeper.take().map(|(_, thread)| thread);
-        for thread in self.threads.drain(..).chain(sweeper) {
+        for thread in self.joined.drain(..).chain(sweeper) {
             if thread.join().is_err() {
                 tracing::error!("A thread of the store has panicked.");
             }
         }
-    }
-}
-
-impl Store for SqlStore {
-    fn id(&self) -> StoreId {
-        self.id
-    }
-
-    fn append(&self, append: Append) -> Answer<Appended> {
-        self.desk.append(append)
-    }
-
-    fn read(&self, log: LogKey, after: Option<Position>, limit: PageLimit) -> Answer<Page> {
-        self.desk.read(|sender| Read::Page(log, after, limit, sender))
-    }
-
-    fn heads(&self, logs: Vec<LogKey>) -> Answer<Vec<Option<Head>>> {
-        self.desk.read(|sender| Read::Heads(logs, sender))
-    }
-
-    fn trim(&self, log: LogKey, cut: Cut) -> Answer<()> {
-        self.desk.write(|reply| Write::Trim(log, cut, reply))
-    }
-
-    fn renew(&self, log: LogKey, epoch: u64) -> Answer<Option<Head>> {
-        self.desk.write(|reply| Write::Renew(log, epoch, reply))
-    }
-}
-
-impl Records for SqlStore {
-    fn get(&self, key: RecordKey) -> Answer<Option<Record>> {
-        self.desk.read(|sender| Read::Get(key, sender))
-    }
-
-    fn compare_and_set(&self, change: Change) -> Answer<Outcome> {
-        self.desk.change(change)
-    }
-
-    fn list(
-        &self,
-        prefix: String,
-        after: Option<RecordKey>,
-        count: usize,
-    ) -> Answer<Vec<(RecordKey, Record)>> {
-        self.desk.read(|sender| Read::List { prefix, after, count, sender })
     }
 }

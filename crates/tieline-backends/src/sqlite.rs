@@ -18,13 +18,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tieline_core::records::{Change, Outcome, Record, RecordKey, Records};
-use tieline_core::store::{
-    Answer, Append, Appended, Cut, DEDUP_WINDOW, Head, LogKey, MAX_BODY, Page, PageLimit, Store, StoreId,
-};
-use tieline_proto::Position;
+use tieline_core::store::{DEDUP_WINDOW, MAX_BODY};
 
-use crate::requests::{Desk, Read, Write};
+use crate::requests::{Desk, ThreadedStore, Threads};
 
 mod busy;
 mod facts;
@@ -44,16 +40,17 @@ pub use open::{SqliteError, SqliteReason};
 /// Threads that read. Two, so that a long page does not hold up a short one.
 const READERS: usize = 2;
 
-/// A store in a file. Dropping it commits what was taken, answers it, and joins its threads; that can take as long as a
-/// commit does. Share it in an [`Arc`].
-pub struct SqliteStore {
-    id: StoreId,
+/// A store in a file.
+pub type SqliteStore = ThreadedStore<SqliteThreads>;
+
+/// What works for a store in a file.
+pub struct SqliteThreads {
     desk: Desk,
     /// The writer, and then the readers.
-    threads: Vec<JoinHandle<()>>,
+    joined: Vec<JoinHandle<()>>,
 }
 
-impl SqliteStore {
+impl ThreadedStore<SqliteThreads> {
     /// Opens the file, or makes it; the folder must be there. Waits for the disk, and for other processes at most
     /// [`BUSY_LIMIT`] a step, so it is no call for a thread that serves others.
     ///
@@ -70,81 +67,42 @@ impl SqliteStore {
     fn start(path: &Path, window: Duration) -> Result<Self, SqliteReason> {
         let (connection, id) = open::writer(path)?;
         let readers = (0..READERS).map(|_| open::reader(path)).collect::<Result<Vec<_>, _>>()?;
-        let mut store = SqliteStore { id, desk: Desk::new(MAX_BODY), threads: Vec::new() };
-        // What was started is joined by the drop of `store`, also where the next one cannot be started.
+        let mut threads = SqliteThreads { desk: Desk::new(MAX_BODY), joined: Vec::new() };
+        // What was started is joined by the drop of `threads`, also where the next one cannot be started.
         let failed =
             |error: io::Error| SqliteReason::Failed(format!("its thread cannot be started: {error}"));
-        let (writes, path) = (Arc::clone(&store.desk.writes), PathBuf::from(path));
+        let (writes, path) = (Arc::clone(&threads.desk.writes), PathBuf::from(path));
         let writer = move || writer::run(connection, &path, window, &writes);
-        store
-            .threads
+        threads
+            .joined
             .push(std::thread::Builder::new().name("store-writer".to_owned()).spawn(writer).map_err(failed)?);
         for connection in readers {
-            let reads = Arc::clone(&store.desk.reads);
+            let reads = Arc::clone(&threads.desk.reads);
             let reader = move || reader::run(&connection, &reads);
             let thread = std::thread::Builder::new().name("store-reader".to_owned()).spawn(reader);
-            store.threads.push(thread.map_err(failed)?);
+            threads.joined.push(thread.map_err(failed)?);
         }
-        Ok(store)
+        Ok(ThreadedStore { id, threads })
     }
 }
 
-impl Drop for SqliteStore {
+impl Threads for SqliteThreads {
+    fn desk(&self) -> &Desk {
+        &self.desk
+    }
+}
+
+impl Drop for SqliteThreads {
     fn drop(&mut self) {
         self.desk.reads.close();
         // The writer ends last and alone: of connections that close at the same moment, none puts `-wal` into the file.
-        while let Some(thread) = self.threads.pop() {
-            if self.threads.is_empty() {
+        while let Some(thread) = self.joined.pop() {
+            if self.joined.is_empty() {
                 self.desk.writes.close();
             }
             if thread.join().is_err() {
                 tracing::error!("A thread of the store has panicked.");
             }
         }
-    }
-}
-
-impl Store for SqliteStore {
-    fn id(&self) -> StoreId {
-        self.id
-    }
-
-    fn append(&self, append: Append) -> Answer<Appended> {
-        self.desk.append(append)
-    }
-
-    fn read(&self, log: LogKey, after: Option<Position>, limit: PageLimit) -> Answer<Page> {
-        self.desk.read(|sender| Read::Page(log, after, limit, sender))
-    }
-
-    fn heads(&self, logs: Vec<LogKey>) -> Answer<Vec<Option<Head>>> {
-        self.desk.read(|sender| Read::Heads(logs, sender))
-    }
-
-    fn trim(&self, log: LogKey, cut: Cut) -> Answer<()> {
-        self.desk.write(|reply| Write::Trim(log, cut, reply))
-    }
-
-    fn renew(&self, log: LogKey, epoch: u64) -> Answer<Option<Head>> {
-        self.desk.write(|reply| Write::Renew(log, epoch, reply))
-    }
-}
-
-impl Records for SqliteStore {
-    fn get(&self, key: RecordKey) -> Answer<Option<Record>> {
-        self.desk.read(|sender| Read::Get(key, sender))
-    }
-
-    fn compare_and_set(&self, change: Change) -> Answer<Outcome> {
-        self.desk.change(change)
-    }
-
-    fn list(
-        &self,
-        prefix: String,
-        after: Option<RecordKey>,
-        count: usize,
-    ) -> Answer<Vec<(RecordKey, Record)>> {
-        self.desk.read(|sender| Read::List { prefix, after, count, sender })
     }
 }

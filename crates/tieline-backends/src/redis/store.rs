@@ -20,14 +20,14 @@ use std::sync::Arc;
 
 use tieline_core::records::{Change, MAX_LIST, MAX_VALUE, Outcome, Record, RecordKey, Records, Version};
 use tieline_core::store::{
-    Answer, Append, Appended, Cut, Head, LogKey, MAX_BODY, Page, PageLimit, Refusal, Store, StoreError,
-    StoreId,
+    Answer, Append, Appended, Cut, Head, LogKey, MAX_BODY, Page, PageLimit, Refusal, Store, StoreId,
 };
 use tieline_proto::Position;
 use tokio::sync::oneshot;
 
 use super::RedisError;
 use super::connection::Dialler;
+use crate::backlog::{answered, at_once};
 use opening::Failure;
 use reads::{List, Read};
 use session::Shared;
@@ -121,23 +121,6 @@ impl Drop for RedisStore {
     }
 }
 
-/// The answer to what a queue took, or did not.
-fn answered<T: Send + 'static>(
-    taken: Result<(), Refusal>,
-    answer: oneshot::Receiver<Result<T, StoreError>>,
-) -> Answer<T> {
-    match taken {
-        Ok(()) => Box::pin(async move {
-            answer.await.unwrap_or_else(|_| Err(StoreError::Unknown("its task has ended".to_owned())))
-        }),
-        Err(refusal) => ready(Err(refusal.into())),
-    }
-}
-
-fn ready<T: Send + 'static>(result: Result<T, StoreError>) -> Answer<T> {
-    Box::pin(std::future::ready(result))
-}
-
 impl Store for RedisStore {
     fn id(&self) -> StoreId {
         self.0.id
@@ -145,7 +128,7 @@ impl Store for RedisStore {
 
     fn append(&self, append: Append) -> Answer<Appended> {
         if append.body.len() > MAX_BODY {
-            return ready(Err(Refusal::TooLarge.into()));
+            return at_once(Err(Refusal::TooLarge.into()));
         }
         self.write(|reply| Write::Append(append, reply))
     }
@@ -156,7 +139,7 @@ impl Store for RedisStore {
 
     fn heads(&self, logs: Vec<LogKey>) -> Answer<Vec<Option<Head>>> {
         if logs.is_empty() {
-            return ready(Ok(Vec::new()));
+            return at_once(Ok(Vec::new()));
         }
         self.read_by(|reply| Read::Heads { logs, found: Vec::new(), reply })
     }
@@ -177,7 +160,7 @@ impl Records for RedisStore {
 
     fn compare_and_set(&self, change: Change) -> Answer<Outcome> {
         if change.to.as_ref().is_some_and(|value| value.bytes.len() > MAX_VALUE) {
-            return ready(Err(Refusal::TooLarge.into()));
+            return at_once(Err(Refusal::TooLarge.into()));
         }
         self.write(|reply| Write::Change(change, Version::fresh(), reply))
     }
@@ -190,7 +173,7 @@ impl Records for RedisStore {
     ) -> Answer<Vec<(RecordKey, Record)>> {
         let left = count.min(MAX_LIST);
         if left == 0 {
-            return ready(Ok(Vec::new()));
+            return at_once(Ok(Vec::new()));
         }
         let after = after.map(|after| after.as_str().as_bytes().to_vec());
         self.read_by(|reply| Read::List(List { prefix, after, left, found: Vec::new(), reply }))

@@ -15,7 +15,8 @@ use super::fault;
 use super::link::{Arg, Link, Result, Row, SILENCE, patience};
 use super::logs::hash;
 use super::session::Session;
-use crate::requests::{Bounds, Queue, Read, Taken};
+use crate::backlog::Bounds;
+use crate::requests::{Queue, Read, Taken};
 
 /// How often a page is read whose beginning was swept meanwhile. A log whose messages go faster than that has readers that
 /// are late in any case.

@@ -9,7 +9,8 @@ use tieline_proto::{MessageId, Position};
 
 use super::facts;
 use super::fault;
-use crate::requests::{Bounds, Queue, Read, Taken};
+use crate::backlog::Bounds;
+use crate::requests::{Queue, Read, Taken};
 
 /// Reads what comes through the queue until it is closed and empty.
 pub(super) fn run(connection: &Connection, queue: &Queue<Read>) {

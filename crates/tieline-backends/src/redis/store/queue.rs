@@ -1,68 +1,37 @@
-//! [`Queue`]: what waits for the server, bounded in number, bytes and time. Past a bound nothing is taken, and the caller is
-//! told so; whatever waited too long is given up by [`Queue::expired`], so a server that is away costs an answer and no
-//! memory. Tested here.
+//! [`Queue`]: what waits for the server, a [`Backlog`] that is also bounded in time: whatever waited too long is given up by
+//! [`Queue::expired`], so a server that is away costs an answer and no memory. Tested here.
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tieline_core::store::Refusal;
 use tokio::sync::Notify;
 
-/// What a [`Queue`] takes, or gives at once.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    /// Jobs at most.
-    pub(super) count: usize,
-    /// Bytes of all jobs at most; a single larger job passes when there is no other.
-    pub(super) bytes: usize,
-}
-
-struct Waiting<T> {
-    job: T,
-    bytes: usize,
-    since: Instant,
-}
-
-struct State<T> {
-    jobs: VecDeque<Waiting<T>>,
-    bytes: usize,
-    is_closed: bool,
-}
+use crate::backlog::{Backlog, Bounds};
 
 /// Jobs in the order in which they came, for one task.
 pub(super) struct Queue<T> {
-    bounds: Bounds,
-    state: Mutex<State<T>>,
+    /// Each with when it came.
+    backlog: Mutex<Backlog<(T, Instant)>>,
     /// Wakes the one task.
     changed: Notify,
 }
 
 impl<T> Queue<T> {
     pub(super) fn new(bounds: Bounds) -> Self {
-        let state = State { jobs: VecDeque::new(), bytes: 0, is_closed: false };
-        Queue { bounds, state: Mutex::new(state), changed: Notify::new() }
+        Queue { backlog: Mutex::new(Backlog::new(bounds)), changed: Notify::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Backlog<(T, Instant)>> {
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a job of so many bytes.
     pub(super) fn push(&self, job: T, bytes: usize) -> Result<(), Refusal> {
-        let mut state = self.lock();
-        if state.is_closed {
-            return Err(Refusal::Closed);
-        }
-        let is_full = state.jobs.len() >= self.bounds.count
-            || (state.bytes + bytes > self.bounds.bytes && state.bytes > 0);
-        if is_full {
-            return Err(Refusal::QueueFull);
-        }
-        state.bytes += bytes;
-        let was_empty = state.jobs.is_empty();
-        state.jobs.push_back(Waiting { job, bytes, since: Instant::now() });
-        drop(state);
+        let mut backlog = self.lock();
+        let was_empty = backlog.is_empty();
+        backlog.push((job, Instant::now()), bytes)?;
+        drop(backlog);
         if was_empty {
             self.changed.notify_one();
         }
@@ -71,16 +40,8 @@ impl<T> Queue<T> {
 
     /// The oldest jobs, as many as `most` allows but at least one; none at once when there are none.
     pub(super) fn take_now(&self, most: Bounds) -> Vec<T> {
-        let (mut taken, mut bytes) = (Vec::new(), 0);
-        let mut state = self.lock();
-        while let Some(next) = state.jobs.front() {
-            bytes += next.bytes;
-            if !taken.is_empty() && (taken.len() >= most.count || bytes > most.bytes) {
-                break;
-            }
-            taken.extend(state.pop());
-        }
-        taken
+        let taken = self.lock().take(most);
+        taken.into_iter().map(|(job, _)| job).collect()
     }
 
     /// Waits for jobs; none when the queue is closed and empty. A wait that is given up loses nothing.
@@ -96,32 +57,21 @@ impl<T> Queue<T> {
 
     /// The jobs that have waited for longer than this.
     pub(super) fn expired(&self, limit: Duration) -> Vec<T> {
-        let mut state = self.lock();
-        let mut expired = Vec::new();
-        while state.jobs.front().is_some_and(|next| next.since.elapsed() >= limit) {
-            expired.extend(state.pop());
-        }
-        expired
+        let mut backlog = self.lock();
+        let late = || backlog.pop_if(|(_, since)| since.elapsed() >= limit);
+        std::iter::from_fn(late).map(|(job, _)| job).collect()
     }
 
     /// Takes no more. What was taken is still given.
     pub(super) fn close(&self) {
-        self.lock().is_closed = true;
+        self.lock().close();
         self.changed.notify_one();
     }
 
     /// Whether it is closed, and everything was given.
     pub(super) fn is_over(&self) -> bool {
-        let state = self.lock();
-        state.is_closed && state.jobs.is_empty()
-    }
-}
-
-impl<T> State<T> {
-    fn pop(&mut self) -> Option<T> {
-        let Waiting { job, bytes, .. } = self.jobs.pop_front()?;
-        self.bytes -= bytes;
-        Some(job)
+        let backlog = self.lock();
+        backlog.is_closed() && backlog.is_empty()
     }
 }
 
@@ -132,21 +82,19 @@ mod tests {
     const BOUNDS: Bounds = Bounds { count: 3, bytes: 10 };
 
     #[tokio::test]
-    async fn both_bounds_refuse_and_what_leaves_makes_room() {
+    async fn what_waited_too_long_is_given_up_and_at_the_end_nothing_is_left() {
         let queue = Queue::new(BOUNDS);
         for job in 0..3 {
             queue.push(job, 1).unwrap();
         }
         assert_eq!(queue.push(3, 1), Err(Refusal::QueueFull));
-        assert_eq!(queue.take(Bounds { count: 2, bytes: 10 }).await, [0, 1]);
-        assert_eq!(queue.push(3, 10), Err(Refusal::QueueFull));
+        assert_eq!(queue.take(Bounds { count: 1, bytes: 10 }).await, [0]);
         assert_eq!(queue.expired(Duration::from_secs(3600)), [0; 0]);
-        assert_eq!(queue.expired(Duration::ZERO), [2]);
-        // More than the bound, but alone.
+        assert_eq!(queue.expired(Duration::ZERO), [1, 2]);
         queue.push(3, 100).unwrap();
-        assert_eq!(queue.push(4, 1), Err(Refusal::QueueFull));
         queue.close();
         assert_eq!(queue.push(4, 1), Err(Refusal::Closed));
+        assert!(!queue.is_over());
         assert_eq!(queue.take(BOUNDS).await, [3]);
         assert_eq!(queue.take(BOUNDS).await, [0; 0]);
         assert!(queue.is_over());

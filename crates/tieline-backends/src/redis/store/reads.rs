@@ -14,10 +14,10 @@ use super::super::link::{Link, Words, shown};
 use super::super::resp::Answer;
 use super::fault;
 use super::known::Last;
-use super::queue::Bounds;
 use super::scripts::{LIST, PAGE};
 use super::session::{LIMIT, Shared};
 use super::write::{Reply, numbers, record};
+use crate::backlog::Bounds;
 
 /// What may wait to be read. Past it requests are refused.
 pub(super) const WAITING: Bounds = Bounds { count: 4096, bytes: 16 << 20 };

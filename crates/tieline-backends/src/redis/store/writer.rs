@@ -15,10 +15,10 @@ use super::super::Trouble;
 use super::super::link::{Link, Words, shown};
 use super::super::resp::Answer;
 use super::fault;
-use super::queue::Bounds;
 use super::scripts::APPLY;
 use super::session::{LIMIT, Shared};
 use super::write::{Write, numbers};
+use crate::backlog::Bounds;
 
 /// What may wait for the writer. Past it requests are refused: whoever asks knows best whether to wait.
 pub(super) const WAITING: Bounds = Bounds { count: 65_536, bytes: 64 << 20 };
