@@ -20,7 +20,8 @@ use crate::delivery::Delivery;
 /// How long a user may be on the way.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a node goes on claiming a user that another one claims: what was sent by nodes that had not heard of that is on its way.
+/// How long a node goes on claiming a user after it has heard that another one does: what was sent by nodes that had not heard of that is
+/// on its way.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Bytes that are held for one user. What comes beyond is given to nobody, as if the user were away.
@@ -41,6 +42,8 @@ struct Traveller {
     claims: Vec<u64>,
     /// Since when it has none, or since when anything is held for it.
     since: Option<Instant>,
+    /// Since when another node claims it.
+    elsewhere: Option<Instant>,
     held: Vec<Delivery>,
     bytes: usize,
     /// What its connection here was given that had come from another node itself a moment before.
@@ -112,6 +115,7 @@ impl Transit {
         let traveller = table.of.entry((hub.clone(), user.clone())).or_default();
         traveller.claims.push(claim);
         traveller.since = Some(now);
+        traveller.elsewhere = None;
         traveller.given = given;
     }
 
@@ -163,15 +167,17 @@ impl Transit {
         table.of.retain(|(hub, user), traveller| {
             let elsewhere = whereabouts(hub, user);
             let waited = traveller.since.map_or(PATIENCE, |since| now.duration_since(since));
+            traveller.elsewhere = elsewhere.and(traveller.elsewhere.or(Some(now)));
             if waited < PATIENCE && elsewhere.is_none() {
                 return true;
             }
+            let lingers = traveller.elsewhere.is_some_and(|since| now.duration_since(since) < LINGER);
             freed += std::mem::take(&mut traveller.bytes);
             due.extend(traveller.held.drain(..).map(|delivery| match elsewhere {
                 Some(node) => Due::HandOn(node, delivery),
                 None => Due::Lost(delivery),
             }));
-            if waited < LINGER && !traveller.claims.is_empty() {
+            if lingers && !traveller.claims.is_empty() {
                 return true;
             }
             self.travellers.fetch_sub(traveller.claims.len(), Ordering::AcqRel);
@@ -249,8 +255,13 @@ mod tests {
         assert!(transit.due(start + PATIENCE / 2, |_, _| None).is_empty());
         // Two shards have missed the user with the same message.
         assert!(!is_held(&transit, &user(), delivery(&hub, 3, 10), start));
-        let due = transit.due(start + PATIENCE / 2, |_, _| Some(Incarnation(9)));
-        assert_eq!(numbers(&due), ["9: 1", "9: 2", "9: 3", "release u 7"]);
+        let came = start + PATIENCE / 2;
+        let due = transit.due(came, |_, _| Some(Incarnation(9)));
+        assert_eq!(numbers(&due), ["9: 1", "9: 2", "9: 3"]);
+        // However long it took to come: others may not have heard of that.
+        assert!(is_held(&transit, &user(), delivery(&hub, 4, 10), came + LINGER / 2));
+        assert_eq!(numbers(&transit.due(came + LINGER / 2, |_, _| Some(Incarnation(9)))), ["9: 4"]);
+        assert_eq!(numbers(&transit.due(came + LINGER, |_, _| Some(Incarnation(9)))), ["release u 7"]);
         assert!(!transit.is_any());
         assert!(transit.due(start + PATIENCE * 2, |_, _| None).is_empty());
     }

@@ -307,8 +307,8 @@ impl Cluster {
             logs.offer(log, position, &delivery);
             return None;
         }
-        let Places { shards, present } = node.places_of(&delivery);
-        let held = match node.transit().is_any() {
+        let Places { shards, present, may_travel } = node.places_of(&delivery);
+        let held = match may_travel {
             true => self.traveller(&delivery, &present),
             false => None,
         };

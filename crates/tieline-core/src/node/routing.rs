@@ -27,6 +27,8 @@ pub(crate) struct Places {
     pub(crate) shards: Vec<u16>,
     /// Of each target whether anybody is here.
     pub(crate) present: SmallVec<[bool; 2]>,
+    /// Whether anybody who is not here may be on the way.
+    pub(crate) may_travel: bool,
 }
 
 /// Where a message has to go among the other nodes.
@@ -68,6 +70,8 @@ impl Route {
 impl Node {
     /// Where the recipients of a delivery are on this node, all looked up once: whoever comes or leaves meanwhile is at one place.
     pub(crate) fn places_of(&self, delivery: &Delivery) -> Places {
+        // Asked before and after the look: who comes is no traveller any more once it is here, who leaves is one before it is gone.
+        let might_travel = self.transit.is_any();
         let mut wanted = vec![false; self.tallies.len()];
         let mut present = SmallVec::with_capacity(delivery.to.len());
         for target in &delivery.to {
@@ -95,14 +99,14 @@ impl Node {
             present.push(is_present);
         }
         let shards = wanted.iter().enumerate().filter(|(_, wanted)| **wanted).map(|(shard, _)| shard as u16);
-        Places { shards: shards.collect(), present }
+        Places { shards: shards.collect(), present, may_travel: might_travel || self.transit.is_any() }
     }
 
     /// Where a message has to go.
     pub(crate) fn route(&self, delivery: &Delivery) -> Route {
-        let Places { shards, present } = self.places_of(delivery);
+        let Places { shards, present, may_travel } = self.places_of(delivery);
         let elsewhere = match self.cluster() {
-            Some(cluster) => cluster.route(delivery, self.transit.is_any(), &present),
+            Some(cluster) => cluster.route(delivery, may_travel, &present),
             None => {
                 let is_named = |target: &Target| matches!(target, Target::User(_) | Target::Connection(_));
                 let targets = delivery.to.iter().zip(&present);
