@@ -11,14 +11,13 @@ use serde_json::{Value, json};
 use tieline_core::ask::sending::{SendError, Sending, Wants};
 use tieline_core::ask::{Answer, Ask, Who};
 use tieline_core::broker::MemoryExchange;
-use tieline_core::cluster::ClusterTimes;
 use tieline_core::delivery::Target;
 use tieline_core::logs::LogRules;
 use tieline_core::store::{AppendKey, Cut};
 use tieline_core::{Node, Overloaded, Subprotocol};
 use tieline_proto::{ConnectionId, GroupName, HubName, Payload, UserId};
 
-use crate::house::{Guest, House, Peer, eventually};
+use crate::house::{Guest, House, Peer, eventually, patient};
 use crate::logs::{Door, hello, house, join, pair, rules, tieline, until_ack};
 
 /// Whom to: bob, who is at the other node, or his connection; dora, who is nowhere, or a connection that is nowhere; the groups that bob
@@ -146,7 +145,7 @@ fn check(rules: &LogRules, door: &Door, has_store: bool, states: &[StoreIs]) {
             house
         })
         .collect();
-    houses.iter_mut().for_each(|house| house.join(&exchange, ClusterTimes::default()));
+    houses.iter_mut().for_each(|house| house.join(&exchange, patient()));
     houses.iter().for_each(|house| house.wait_for_peers(1));
     let has_inbox = rules.inbox.is_some();
     let (mut alice, connected) = houses[0].connect(0, Guest::new(Subprotocol::Tieline, "alice"));

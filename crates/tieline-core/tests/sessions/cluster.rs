@@ -12,14 +12,14 @@ use tieline_core::{ClusterTimes, Limits, Subprotocol};
 use tieline_proto::{GroupName, HubName, Incarnation, Payload, UserId};
 use tieline_switchboard::Settings;
 
-use crate::house::{Guest, Heard, House, Peer, eventually};
+use crate::house::{Guest, Heard, House, Peer, eventually, patient};
 
 fn houses(count: usize) -> (Vec<House>, MemoryExchange) {
     let exchange = MemoryExchange::default();
     let mut houses: Vec<House> = (0..count).map(|_| House::named(2)).collect();
     for house in &mut houses {
         let lease = Duration::from_millis(300);
-        house.join(&exchange, ClusterTimes { lease, ..ClusterTimes::default() });
+        house.join(&exchange, ClusterTimes { lease, ..patient() });
     }
     for house in &houses {
         house.wait_for_peers(count - 1);
@@ -168,7 +168,7 @@ fn a_node_that_comes_late_learns_who_is_where() {
         early.join(&format!("g{n}"), n);
     }
     let mut late = House::named(1);
-    late.join(&exchange, ClusterTimes::default());
+    late.join(&exchange, patient());
     houses.push(late);
     houses[1].wait_for_peers(1);
     let mut sender = tieline(&houses[1], 0, "late");
@@ -248,7 +248,7 @@ fn a_roster_of_many_parts_is_learned_whole() {
     let exchange = MemoryExchange::default();
     let limits = Limits { messages_per_second: 0, groups_per_connection: GROUPS, ..Limits::default() };
     let mut first = House::with(1, limits, Settings::default());
-    first.join(&exchange, ClusterTimes::default());
+    first.join(&exchange, patient());
     let mut member = tieline(&first, 0, "member");
     for n in 0..GROUPS {
         member.send(json!({"type": "joinGroup", "group": format!("g{n}")}));
@@ -258,7 +258,7 @@ fn a_roster_of_many_parts_is_learned_whole() {
         }
     }
     let mut late = House::named(1);
-    late.join(&exchange, ClusterTimes::default());
+    late.join(&exchange, patient());
     late.wait_for_peers(1);
     let mut sender = tieline(&late, 0, "sender");
     for n in [0, 4_999, 5_000, GROUPS - 1] {

@@ -14,7 +14,7 @@ use tieline_core::{ClusterTimes, Subprotocol};
 use tieline_judge::Dice;
 use tieline_proto::{ConnectionId, HubName};
 
-use crate::house::{Guest, House, Peer, eventually};
+use crate::house::{Guest, House, PATIENCE, Peer, eventually, patient};
 
 const GROUPS: [&str; 3] = ["room-a", "room-b", "room-c"];
 const USERS: usize = 25;
@@ -122,7 +122,7 @@ fn house(exchange: &MemoryExchange) -> House {
     };
     let (beat, lease) = (Duration::from_millis(100), Duration::from_millis(500));
     let mut house = House::telling(2, rules);
-    house.join(exchange, ClusterTimes { beat, lease, ..ClusterTimes::default() });
+    house.join(exchange, ClusterTimes { beat, lease, ..patient() });
     house
 }
 
@@ -290,7 +290,7 @@ impl World {
                     last = Some(page);
                     is_so
                 };
-                let deadline = Instant::now() + Duration::from_secs(10);
+                let deadline = Instant::now() + PATIENCE;
                 let mut is_so = is_so;
                 while !is_so() {
                     if Instant::now() > deadline {

@@ -13,7 +13,7 @@ use tieline_proto::{ErrorCode, HubName, Payload, UserId};
 use tieline_switchboard::Settings;
 use tieline_websocket::Opcode;
 
-use crate::house::{Guest, House, Peer, eventually};
+use crate::house::{Guest, House, PATIENCE, Peer, eventually};
 use crate::reliable::recovery;
 
 /// What the application was told.
@@ -77,7 +77,7 @@ struct Application(Receiver<Told>, Arc<Node>);
 
 impl Application {
     fn told(&self) -> Told {
-        self.0.recv_timeout(Duration::from_secs(10)).expect("the application is told nothing for ten seconds")
+        self.0.recv_timeout(PATIENCE).expect("the application is told")
     }
 
     fn connected(&self) -> EventSource {

@@ -3,11 +3,11 @@
 use std::thread;
 
 use serde_json::{Value, json};
+use tieline_core::Subprotocol;
 use tieline_core::broker::MemoryExchange;
-use tieline_core::{ClusterTimes, Subprotocol};
 use tieline_proto::{ConnectionId, HubName};
 
-use crate::house::{Guest, Heard, House, Peer, eventually};
+use crate::house::{Guest, Heard, House, Peer, eventually, patient};
 
 fn guest(hub: &'static str, subprotocol: Subprotocol, user: &str) -> Guest {
     Guest { hub, ..Guest::new(subprotocol, user) }
@@ -46,7 +46,7 @@ fn reached(sender: &mut Peer, user: &str) -> Value {
 fn houses(count: usize) -> Vec<House> {
     let exchange = MemoryExchange::links();
     let mut houses: Vec<House> = (0..count).map(|_| House::named(2)).collect();
-    houses.iter_mut().for_each(|house| house.join(&exchange, ClusterTimes::default()));
+    houses.iter_mut().for_each(|house| house.join(&exchange, patient()));
     houses.iter().for_each(|house| house.wait_for_peers(count - 1));
     houses
 }

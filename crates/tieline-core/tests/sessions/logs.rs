@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use serde_json::{Value, json};
 use tieline_core::Subprotocol;
 use tieline_core::broker::MemoryExchange;
-use tieline_core::cluster::ClusterTimes;
 use tieline_core::logs::{Engine, GroupRule, LogRules};
 use tieline_core::records::{self, Change, MemoryRecords, Record, RecordKey, Records};
 use tieline_core::store::{
@@ -16,7 +15,7 @@ use tieline_core::store::{
 };
 use tieline_proto::{GroupName, HubName, Position};
 
-use crate::house::{Guest, House, Peer};
+use crate::house::{Guest, House, Peer, patient};
 
 /// A store that can be made to refuse everything, or to answer nothing.
 #[derive(Clone)]
@@ -136,8 +135,8 @@ pub(crate) fn house(door: &Door) -> House {
 pub(crate) fn pair(door: &Door) -> (House, House) {
     let exchange = MemoryExchange::links();
     let (mut one, mut two) = (house(door), house(door));
-    one.join(&exchange, ClusterTimes::default());
-    two.join(&exchange, ClusterTimes::default());
+    one.join(&exchange, patient());
+    two.join(&exchange, patient());
     one.wait_for_peers(1);
     two.wait_for_peers(1);
     (one, two)
@@ -427,8 +426,8 @@ fn a_store_that_never_answers_gives_no_ack_that_is_false() {
 fn nodes_with_different_stores_refuse_and_say_what_to_choose() {
     let exchange = MemoryExchange::links();
     let (mut one, mut two) = (house(&Door::new()), house(&Door::new()));
-    one.join(&exchange, ClusterTimes::default());
-    two.join(&exchange, ClusterTimes::default());
+    one.join(&exchange, patient());
+    two.join(&exchange, patient());
     one.wait_for_peers(1);
     let mut alice = tieline(&one, 0, "alice");
     let ack = publish(&mut alice, "kept", 1, 1);

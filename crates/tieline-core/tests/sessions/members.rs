@@ -8,12 +8,11 @@ use serde_json::{Value, json};
 use tieline_core::Subprotocol;
 use tieline_core::ask::{Ask, Who};
 use tieline_core::broker::MemoryExchange;
-use tieline_core::cluster::ClusterTimes;
 use tieline_core::store::{Cut, LogKey, Store};
 use tieline_proto::{GroupName, HubName, Position, UserId};
 use tieline_websocket::Opcode;
 
-use crate::house::{Guest, House, Peer, eventually};
+use crate::house::{Guest, House, Peer, eventually, patient};
 use crate::logs::{Door, data, futures_block, house, join, pair, publish, tieline, until_ack};
 use crate::moving::{houses, recover};
 
@@ -543,8 +542,8 @@ fn a_store_that_refuses_or_says_nothing_is_told_in_time_and_heard_when_it_is_bac
 fn a_node_without_a_store_or_with_another_one_has_no_members() {
     let exchange = MemoryExchange::links();
     let (mut one, mut two) = (house(&Door::new()), house(&Door::new()));
-    one.join(&exchange, ClusterTimes::default());
-    two.join(&exchange, ClusterTimes::default());
+    one.join(&exchange, patient());
+    two.join(&exchange, patient());
     one.wait_for_peers(1);
     two.wait_for_peers(1);
     let mut bob = tieline(&one, 0, "bob");

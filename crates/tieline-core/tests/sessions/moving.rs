@@ -7,10 +7,10 @@ use std::thread;
 use serde_json::{Value, json};
 use tieline_core::ask::{Answer, Ask, Right, Who};
 use tieline_core::broker::MemoryExchange;
-use tieline_core::{Arrival, ClusterTimes, Subprotocol};
+use tieline_core::{Arrival, Subprotocol};
 use tieline_proto::{CloseCode, ConnectionId, HubName, Permission};
 
-use crate::house::{Guest, Heard, House, Peer, eventually};
+use crate::house::{Guest, Heard, House, Peer, eventually, patient};
 use crate::logs::Door;
 
 /// How many messages a sender may be ahead of their reader.
@@ -34,7 +34,7 @@ pub(crate) fn houses(door: Option<&Door>) -> Vec<House> {
         })
         .collect();
     for house in &mut houses {
-        house.join(&exchange, ClusterTimes::default());
+        house.join(&exchange, patient());
     }
     for house in &houses {
         house.wait_for_peers(2);

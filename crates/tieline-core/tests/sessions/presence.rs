@@ -13,7 +13,7 @@ use tieline_proto::HubName;
 use tieline_proto::presence::Details;
 use tieline_proto::role::Roles;
 
-use crate::house::{Guest, House, Peer, eventually};
+use crate::house::{Guest, House, PATIENCE, Peer, eventually, patient};
 
 const GRACE: Duration = Duration::from_millis(300);
 
@@ -26,7 +26,7 @@ fn rules(grace: Duration) -> PresenceRules {
 fn houses(count: usize, grace: Duration) -> (Vec<House>, MemoryExchange) {
     let exchange = MemoryExchange::links();
     let (beat, lease) = (Duration::from_millis(100), Duration::from_millis(600));
-    let times = ClusterTimes { beat, lease, ..ClusterTimes::default() };
+    let times = ClusterTimes { beat, lease, ..patient() };
     let mut houses: Vec<House> = (0..count).map(|_| House::telling(2, rules(grace))).collect();
     houses.iter_mut().for_each(|house| house.join(&exchange, times));
     houses.iter().for_each(|house| house.wait_for_peers(count - 1));
@@ -169,7 +169,7 @@ fn until(peer: &mut Peer, question: Value, is_so: impl Fn(&Value) -> bool) {
         if is_so(&page) {
             return;
         }
-        assert!(started.elapsed() < Duration::from_secs(10), "it never came to be so: {page}");
+        assert!(started.elapsed() < PATIENCE, "it never came to be so: {page}");
     }
 }
 

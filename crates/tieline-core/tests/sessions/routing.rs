@@ -6,18 +6,14 @@ use serde_json::{Value, json};
 use tieline_core::broker::MemoryExchange;
 use tieline_core::{ClusterTimes, Routing, Subprotocol};
 
-use crate::house::{House, Peer};
+use crate::house::{House, Peer, patient};
 
 const WAYS: [Routing; 2] = [Routing::Directed, Routing::Broadcast];
 
 fn houses(count: usize, exchange: &MemoryExchange, routing: Routing) -> Vec<House> {
     let mut houses: Vec<House> = (0..count).map(|_| House::named(1)).collect();
     // What is waited for on the other channel would be given up after a beat, and be out of order then.
-    let times = ClusterTimes {
-        beat: Duration::from_secs(20),
-        lease: Duration::from_secs(60),
-        ..ClusterTimes::default()
-    };
+    let times = ClusterTimes { beat: Duration::from_secs(20), lease: Duration::from_secs(60), ..patient() };
     houses.iter_mut().for_each(|house| house.join_by(exchange, times, routing));
     houses.iter().for_each(|house| house.wait_for_peers(count - 1));
     houses

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use tieline_core::broker::MemoryExchange;
 use tieline_core::{ClusterTimes, Subprotocol};
 
-use crate::house::{Guest, House, Peer, eventually};
+use crate::house::{Guest, House, Peer, eventually, patient};
 
 const LEASE: Duration = Duration::from_millis(600);
 
 fn houses(count: usize, lease: Duration) -> (Vec<House>, MemoryExchange) {
     let exchange = MemoryExchange::links();
-    let times = ClusterTimes { beat: Duration::from_millis(100), lease, ..ClusterTimes::default() };
+    let times = ClusterTimes { beat: Duration::from_millis(100), lease, ..patient() };
     let mut houses: Vec<House> = (0..count).map(|_| House::named(1)).collect();
     houses.iter_mut().for_each(|house| house.join(&exchange, times));
     houses.iter().for_each(|house| house.wait_for_peers(count - 1));
