@@ -17,7 +17,7 @@ use crate::conformance::{Heard, Recorder};
 pub(crate) type Begun<E> = (Medium<E>, Arc<Recorder>);
 
 /// How long two nodes may take to stop.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 /// What is taken while nothing leaves: 16 MiB in the queue, and what sockets hold.
 pub(crate) const QUEUE_AND_SOCKETS: RangeInclusive<usize> = 15..=100;

@@ -23,7 +23,7 @@ mod proofs;
 mod servers;
 
 /// How long a start may take that cannot succeed.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 /// The settings of the tests: quick canaries.
 fn settings(cluster: &str, url: &str) -> NatsSettings {

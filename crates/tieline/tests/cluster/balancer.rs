@@ -51,7 +51,7 @@ fn it_does_so_too_where_the_balancer_tells_for_whom_it_connects() {
         // Past the balancer there is no way in.
         let answer = exchange(node.address, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(answer, b"");
-        assert_eq!(node.metric("tieline_proxy_headers_refused_total{reason=\"absent\"}"), 1);
+        node.await_metric("tieline_proxy_headers_refused_total{reason=\"absent\"}", 1);
     }
 }
 
@@ -158,7 +158,7 @@ fn a_client_whose_network_keeps_silent_is_gone_for_every_node() {
         });
     }
     assert_ack(&anna.ask(to_user("silent", 3)), 0, 1);
-    assert_eq!(cluster.nodes[0].metric("tieline_connections_ended_total{reason=\"silent\"}"), 1);
+    cluster.nodes[0].await_metric("tieline_connections_ended_total{reason=\"silent\"}", 1);
     // What was lost stays lost, and the client finds its connection closed when its network is back.
     proxy.heal();
     assert_eq!(silent.next_within(PATIENCE), None);

@@ -13,10 +13,10 @@ use crate::talkers::{Heard, Silence, Talker};
 const LEASE: Duration = Duration::from_secs(15);
 
 /// What a busy machine may add to it.
-const SLACK: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(5);
 
 /// How long a join may wait for others, and the way there and back.
-const JOIN: Duration = Duration::from_millis(1500);
+const JOIN: Duration = Duration::from_secs(4);
 
 #[test]
 fn a_killed_nodes_users_are_gone_within_a_lease_and_nobody_waits_for_them() {
@@ -144,7 +144,12 @@ fn a_restarted_node_is_a_new_one_and_is_reached_both_ways() {
         if index == 0 {
             anna = cluster.nodes[0].connect("h", "anna");
         }
-        assert_ack(&anna.ask(to_user("comes-again", 0)), 0, 1);
+        // A node that is reached may still have to say that it holds nobody.
+        eventually("its user is unknown", || {
+            let ack = anna.ask(to_user("comes-again", 0));
+            assert_eq!((&ack["success"], &ack["delivered"]), (&true.into(), &0.into()), "{ack}");
+            ack["unknown"] == 1
+        });
         let mut back = cluster.nodes[index].connect("h", "comes-again");
         back.join("room");
         for (number, sender) in [(1, &mut anna), (2, &mut ben)] {

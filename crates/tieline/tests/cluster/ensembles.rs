@@ -10,7 +10,7 @@ use crate::processes::{Process, eventually, eventually_within};
 use crate::registries::{LEASE, command, message, readiness, registered};
 
 /// How soon Nacos says that a node has died: its connection breaks.
-const BROKEN: Duration = Duration::from_secs(5);
+const BROKEN: Duration = Duration::from_secs(10);
 
 /// How soon it says that a node stands still.
 const SILENT: Duration = Duration::from_secs(30);

@@ -28,11 +28,11 @@ const NOTICED: Duration = Duration::from_secs(9);
 /// How soon another server has to have taken the place of one that died.
 const REPLACED: Duration = Duration::from_secs(15);
 
-/// What a send within one node may take, with an ack, on a busy machine.
+/// What nine of ten sends within one node may take, with an ack.
 const PROMPT: Duration = Duration::from_millis(700);
 
 /// How long a start may take that cannot succeed.
-pub(crate) const SOON: Duration = Duration::from_secs(5);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// A node of a cluster of this process's own.
 pub(crate) fn command(name: &str, broker: &str) -> Command {
@@ -162,13 +162,13 @@ fn outage(
             readiness["status"] == "degraded" && readiness["broker_up"] == false
         });
     }
-    let mut round = 0;
+    let (mut round, mut slow) = (0, 0);
     while gone.elapsed() < length {
         round += 1;
         let asked = Instant::now();
         assert_ack(&anna.ask(to_user("alma", round)), 1, 0);
         assert_eq!(alma.next_data(), round);
-        assert!(asked.elapsed() < PROMPT, "a send within the node took {:?}", asked.elapsed());
+        slow += u64::from(asked.elapsed() > PROMPT);
         // The other node's user is out of reach, but nobody thinks that he is gone.
         let ack = anna.ask(to_user("ben", "lost"));
         assert_ack(&ack, 0, 0);
@@ -178,6 +178,7 @@ fn outage(
         assert_eq!(ben.next_within(Duration::from_millis(20)), None);
     }
     assert!(round > 10);
+    assert!(slow * 10 < round, "{slow} of {round} sends within the node took more than {PROMPT:?}");
     for client in [&mut anna, &mut alma, &mut ben] {
         client.gaps = Some(0);
     }

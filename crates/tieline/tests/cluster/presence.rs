@@ -10,13 +10,16 @@ use tieline_core::unix_ms;
 use tieline_proto::civil::push_rfc3339;
 
 use crate::client::Client;
-use crate::processes::{Process, SECRET, TestCluster, any, eventually_within};
+use crate::processes::{Process, SECRET, TestCluster, any, eventually};
 use crate::support::PATIENCE;
 use crate::support::endpoint::{Endpoint, Post, Reply};
 use crate::support::http::call;
 
 /// How long a node is believed to live that is not reached.
 const LEASE: Duration = Duration::from_secs(15);
+
+/// What a busy machine may add.
+const SLACK: Duration = Duration::from_secs(10);
 
 /// How long users are waited for.
 const GRACE: Duration = Duration::from_secs(3);
@@ -96,22 +99,25 @@ fn of_a_killed_node_those_leave_who_do_not_come_back_elsewhere() {
     let left = events(&mut watcher);
     assert_eq!(left, (10..30).map(|n| format!("leave u{n} n2")).collect::<Vec<_>>(), "in one frame");
     let took = killed.elapsed();
-    assert!(took >= GRACE && took < LEASE + GRACE + Duration::from_secs(3), "{took:?}");
+    assert!(took >= GRACE && took < LEASE + GRACE + SLACK, "{took:?}");
     let stay: Vec<String> = (0..10).map(|n| format!("u{n:02}")).collect();
     for node in &cluster.nodes[..2] {
         let is_so = || users(&page(node, "groups/room/")) == stay;
-        eventually_within(Duration::from_secs(3), "the others are gone at every node", is_so);
+        eventually("the others are gone at every node", is_so);
         let mut hub = stay.clone();
         hub.push("watcher".into());
-        assert_eq!(users(&page(node, "")), hub);
-        assert_eq!(page(node, "")["total"], json!({"users": 11, "connections": 11, "anonymous": 0}));
+        let total = json!({"users": 11, "connections": 11, "anonymous": 0});
+        eventually("they are gone from the hub, too", || {
+            let page = page(node, "");
+            users(&page) == hub && page["total"] == total
+        });
     }
     drop(clients);
     // A node that comes later learns it from the others.
     let (seeds, secret) = ([cluster.nodes[0].peers], ["--cluster-secret", SECRET]);
     let later = Process::start("n3", any(), any(), &seeds, &secret, &telling.variables());
     let knows = || page(&later, "")["total"] == json!({"users": 11, "connections": 11, "anonymous": 0});
-    eventually_within(Duration::from_secs(6), "it knows who is there", knows);
+    eventually("it knows who is there", knows);
 }
 
 #[test]
@@ -138,7 +144,7 @@ fn the_application_hears_once_who_has_left_with_a_killed_node() {
     let back: Vec<Client> = (0..2).map(|n| cluster.nodes[n].connect("h", &format!("u{n:02}"))).collect();
     let mut left = Vec::new();
     while left.len() < USERS - back.len() {
-        let post = endpoint.next_within(LEASE + GRACE + Duration::from_secs(5));
+        let post = endpoint.next_within(LEASE + GRACE + SLACK);
         // What a node told shortly before it died may be told again.
         if post.event() == "presence" && event(&post).0 == "leave" {
             left.push(event(&post));

@@ -133,6 +133,12 @@ impl Process {
         value.unwrap_or_else(|| panic!("{name} is not in {metrics}")).parse().unwrap()
     }
 
+    /// Waits until a metric has a value. What a shard counts it tells of when it has written, so a client may know it first.
+    #[track_caller]
+    pub(crate) fn await_metric(&self, name: &str, value: u64) {
+        eventually(&format!("{name} of {} is {value}", self.name), || self.metric(name) == value);
+    }
+
     pub(crate) fn connect(&self, hub: &str, user: &str) -> Client {
         Client::connect(self.address, hub, user)
     }

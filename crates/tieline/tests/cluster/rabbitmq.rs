@@ -10,7 +10,7 @@ use crate::mediums::{certificate, command, expect_refused, killed, only_who_trus
 use crate::processes::eventually_within;
 
 /// How soon after the server's return messages must flow.
-const RETURN: Duration = Duration::from_secs(5);
+const RETURN: Duration = Duration::from_secs(10);
 
 /// Two leases: what is left of a node that is gone must be gone by then.
 const TWO_LEASES: Duration = Duration::from_secs(30);

@@ -15,10 +15,10 @@ use crate::support::http::call;
 use crate::support::program::tieline;
 
 /// How long a node that died is registered, and how much later others may still see it.
-pub(crate) const LEASE: Duration = Duration::from_secs(15 + 2);
+pub(crate) const LEASE: Duration = Duration::from_secs(15 + 5);
 
 /// How long a start may take that cannot succeed.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 pub(crate) fn command(name: &str, registry: &str) -> Command {
     let mut command = tieline(&["serve", "--node", name, "--shards", "1", "--listen", "127.0.0.1:0"]);

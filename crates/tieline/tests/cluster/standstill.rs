@@ -10,8 +10,11 @@ use crate::processes::{TestCluster, eventually, eventually_within};
 /// Well below the time after which a silent link is dead.
 const STANDSTILL: Duration = Duration::from_secs(3);
 
-/// What a send between two nodes that run may take, with an ack: far less than the second after which one is given up.
+/// What nine of ten sends between two nodes that run may take, with an ack: far less than the second after which one is given up.
 const PROMPT: Duration = Duration::from_millis(700);
+
+/// What an ack or a join may take that waits for a node in vain: a second, and what a busy machine adds.
+const GIVEN_UP: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_stopped_node_delays_nobody_and_gets_what_was_sent_meanwhile() {
@@ -23,7 +26,7 @@ fn a_stopped_node_delays_nobody_and_gets_what_was_sent_meanwhile() {
     still.join("room");
     cluster.stop(2);
     let stopped = Instant::now();
-    let mut sent = 0;
+    let (mut sent, mut slow) = (0, 0);
     while stopped.elapsed() < STANDSTILL {
         // Nobody waits for these: their acks would.
         anna.send(&to_user("still", json!([0, sent])));
@@ -35,18 +38,19 @@ fn a_stopped_node_delays_nobody_and_gets_what_was_sent_meanwhile() {
         assert_eq!((ben.next_data(), ben.next_data()), (json!([1, sent - 1]), json!("a")));
         assert_ack(&ben.ask(to_user("anna", "b")), 1, 0);
         assert_eq!(anna.next_data(), "b");
-        assert!(asked.elapsed() < PROMPT, "sends took {:?}", asked.elapsed());
+        slow += u64::from(asked.elapsed() > PROMPT);
         // Nothing else comes; looking for it is the pause between two rounds.
         assert_eq!(anna.next_within(Duration::from_millis(5)), None);
     }
+    assert!(slow * 10 < sent, "{slow} of {sent} sends took more than {PROMPT:?}");
     // Whoever waits for the node that stands still is told in time that nothing is known.
     let asked = Instant::now();
     let ack = anna.ask(to_user("still", json!([0, sent])));
-    assert!(asked.elapsed() < Duration::from_millis(1500), "the ack took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < GIVEN_UP, "the ack took {:?}", asked.elapsed());
     assert_eq!((&ack["success"], &ack["delivered"]), (&json!(true), &json!(null)), "{ack}");
     let asked = Instant::now();
     anna.join("late");
-    assert!(asked.elapsed() < Duration::from_millis(1500), "the join took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < GIVEN_UP, "the join took {:?}", asked.elapsed());
 
     cluster.cont(2);
     let mut next = [0; 3];
@@ -97,7 +101,8 @@ fn a_node_that_was_forgotten_while_it_stood_still_is_reached_both_ways_again() {
         assert_ack(&still.ask(to_user("anna", number)), 1, 0);
         assert_eq!(anna.next_data(), number);
     }
-    let asked = Instant::now();
+    let unread = || cluster.nodes[1].metric("tieline_cluster_unread_total");
+    let before = unread();
     still.join("room");
-    assert!(asked.elapsed() < PROMPT, "the join took {:?}", asked.elapsed());
+    assert_eq!(unread(), before, "the join waited in vain");
 }

@@ -9,7 +9,7 @@ use tieline_websocket::{ClientRequest, DeflateOffer, Deflater, Opcode, encode_ma
 
 use crate::member::eventually;
 use crate::server::Server;
-use crate::support::metrics::{metrics, sample};
+use crate::support::metrics::{await_sample, metrics, sample};
 use crate::support::socket::{Frame, Socket};
 
 fn open(address: SocketAddr, request: ClientRequest) -> Socket {
@@ -79,8 +79,7 @@ fn compressed_frames_are_inflated_up_to_the_limit_and_no_further() {
     let mut client = open(server.address, request().deflate(DeflateOffer::default()));
     client.stream.write_all(&text(&proper, true)).unwrap();
     assert_eq!(client.json()["type"], "pong");
-    let text = metrics(server.address);
-    assert_eq!(sample(&text, "connections_ended_total{reason=\"protocol\"}"), 3.0);
+    await_sample(server.address, "connections_ended_total{reason=\"protocol\"}", 3.0);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use tieline_websocket::ClientRequest;
 use crate::member::{eventually, member};
 use crate::server::Server;
 use crate::support::http::{call, exchange};
-use crate::support::metrics::{metrics, sample};
+use crate::support::metrics::{await_sample, metrics, sample};
 use crate::support::socket::Socket;
 
 /// Every family that a node shows, with its kind, after checking each line.
@@ -140,7 +140,6 @@ fn refusals_at_the_door_are_counted() {
     assert!(exchange(server.address, large.as_bytes()).starts_with(b"HTTP/1.1 431 "));
     let slow = exchange(server.address, b"GET /healthz HTTP/1.1\r\nHost: a\r\n");
     assert!(slow.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&slow));
-    let text = metrics(server.address);
     for (name, count) in [
         ("http_refused_total{code=\"Unauthorized\"}", 2.0),
         ("http_refused_total{code=\"OriginRefused\"}", 1.0),
@@ -148,6 +147,6 @@ fn refusals_at_the_door_are_counted() {
         ("http_malformed_total", 2.0),
         ("connections", 0.0),
     ] {
-        assert_eq!(sample(&text, name), count, "{name}\n{text}");
+        await_sample(server.address, name, count);
     }
 }

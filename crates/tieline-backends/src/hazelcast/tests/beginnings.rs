@@ -14,7 +14,7 @@ use crate::conformance::{Heard, Recorder, fresh_node};
 use crate::medium::limits;
 
 /// How long a start may take that cannot succeed.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 async fn start(settings: HazelcastSettings) -> Result<(HazelcastBroker, Arc<Recorder>), HazelcastError> {
     let recorder = Recorder::new();

@@ -17,7 +17,7 @@ use crate::conformance::Heard;
 use crate::conformance::outage::Server as _;
 
 /// How long a start may take that cannot succeed.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 /// The settings as they are by default.
 fn impatient(url: &str) -> KafkaSettings {

@@ -9,7 +9,7 @@ use crate::conformance::private::{nobody, stranger};
 use crate::medium::limits;
 
 /// How long a start may take that cannot succeed.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 async fn start(url: &str) -> Result<RabbitMqBroker, RabbitMqError> {
     RabbitMqBroker::start(settings(url), &fresh_node("n"), Recorder::new()).await

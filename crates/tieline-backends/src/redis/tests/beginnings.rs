@@ -13,7 +13,7 @@ use crate::conformance::{Heard, Recorder, fresh_node};
 use crate::medium::limits;
 
 /// How long a start may take that cannot succeed.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 async fn start(url: &str) -> Result<(RedisBroker, Arc<Recorder>), RedisError> {
     start_with(settings(url)).await

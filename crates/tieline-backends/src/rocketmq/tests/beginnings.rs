@@ -12,10 +12,10 @@ use super::super::signature::{Fields, Signer};
 use super::super::{RocketMqError, Trouble, messages, questions};
 use super::*;
 use crate::conformance::private::{nobody, stranger};
-use crate::conformance::{Recorder, fresh_node};
+use crate::conformance::{PATIENCE, Recorder, fresh_node};
 
 /// How long a start may take that cannot succeed.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 pub(super) async fn start(
     settings: RocketMqSettings,
@@ -66,7 +66,16 @@ async fn visit(url: &str, topic: &str) -> Link {
     let address = RocketMqAddress::parse(url).unwrap();
     let signer = address.login.as_ref().map(|login| Arc::new(Signer::new(login)));
     let mut names = Link::open(&address.server(), signer.as_ref()).await.unwrap();
-    let broker = questions::route(&mut names, topic).await.unwrap().expect("the topic is known");
+    // A broker tells the name servers of a new topic when it has answered who made it.
+    let known = async {
+        loop {
+            if let Some(broker) = questions::route(&mut names, topic).await.unwrap() {
+                return broker;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let broker = tokio::time::timeout(PATIENCE, known).await.expect("the topic is known");
     Link::open(&broker, signer.as_ref()).await.unwrap()
 }
 

@@ -25,7 +25,7 @@ fn named(name: &'static str) -> FakeNode {
     FakeNode::start(move |mut stream, _| stream.write_all(&[AGREED, name.as_bytes()].concat()).unwrap())
 }
 
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "never: {what}");

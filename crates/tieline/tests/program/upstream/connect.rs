@@ -8,7 +8,7 @@ use tieline_websocket::ClientRequest;
 
 use super::*;
 use crate::support::http::{connect as dial, get};
-use crate::support::metrics::{metrics, sample};
+use crate::support::metrics::await_sample;
 use std::io::Write;
 
 const CONNECT: &str = "user_events = []\nsystem_events = [\"connect\", \"connected\", \"disconnected\"]";
@@ -100,9 +100,8 @@ fn a_refusal_reaches_the_client_with_its_status_and_sentence() {
     }
     // Nobody was connected, so nobody is told of connections.
     assert!(endpoint.so_far().iter().all(|post| matches!(post.event(), "connect" | "")));
-    let text = metrics(server.address);
-    assert_eq!(sample(&text, "upstream_events_total{event=\"connect\",outcome=\"refused\"}"), 3.0);
-    assert_eq!(sample(&text, "upstream_request_seconds_count{event=\"connect\"}"), 3.0);
+    await_sample(server.address, "upstream_events_total{event=\"connect\",outcome=\"refused\"}", 3.0);
+    await_sample(server.address, "upstream_request_seconds_count{event=\"connect\"}", 3.0);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::support::endpoint::Closed;
 use crate::support::http::call;
-use crate::support::metrics::{metrics, sample};
+use crate::support::metrics::{await_sample, metrics, sample};
 use crate::support::program::start;
 use crate::support::socket::Frame;
 
@@ -33,12 +33,9 @@ fn an_event_is_sent_again_under_its_id_until_it_is_taken_and_in_its_order() {
     let id = |post: &Post| (post.header("ce-id").to_owned(), post.header("ce-time").to_owned());
     assert!(posts[..4].iter().all(|post| id(post) == id(&posts[0])));
     assert_ne!(id(&posts[4]).0, id(&posts[0]).0);
-    let counted = |name: &str| sample(&metrics(server.address), name);
-    while counted("upstream_events_waiting") > 0.0 {
-        std::thread::yield_now();
-    }
-    assert_eq!(counted("upstream_events_total{event=\"connected\",outcome=\"retried\"}"), 3.0);
-    assert_eq!(counted("upstream_events_total{event=\"connected\",outcome=\"answered\"}"), 1.0);
+    await_sample(server.address, "upstream_events_waiting", 0.0);
+    await_sample(server.address, "upstream_events_total{event=\"connected\",outcome=\"retried\"}", 3.0);
+    await_sample(server.address, "upstream_events_total{event=\"connected\",outcome=\"answered\"}", 1.0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
-use crate::support::metrics::{metrics, sample};
+use crate::support::metrics::await_sample;
 
 fn event(name: &str, data: &str, ack_id: u64) -> String {
     json!({"type": "event", "event": name, "dataType": "text", "data": data, "ackId": ack_id}).to_string()
@@ -59,12 +59,7 @@ fn an_event_goes_out_as_it_came_and_the_answer_comes_back() {
         assert_eq!(socket.json(), answer);
         endpoint.next();
     }
-    let text = metrics_of(&server);
-    assert_eq!(sample(&text, "upstream_events_total{event=\"user\",outcome=\"answered\"}"), 12.0);
-}
-
-fn metrics_of(server: &Server) -> String {
-    metrics(server.address)
+    await_sample(server.address, "upstream_events_total{event=\"user\",outcome=\"answered\"}", 12.0);
 }
 
 #[test]
