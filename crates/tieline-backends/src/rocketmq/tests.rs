@@ -18,10 +18,12 @@ use crate::medium::{Pace, limits};
 mod beginnings;
 mod ways;
 
-/// The settings of the tests: a cluster of its own, and quick canaries.
+/// The settings of the tests: a cluster of its own, quick canaries, and patience at the start. A server that has just been started takes
+/// seconds for its first topic on a busy machine.
 fn settings(url: &str) -> RocketMqSettings {
     let settings = RocketMqSettings::new(&fresh_cluster(), RocketMqAddress::parse(url).unwrap());
-    RocketMqSettings { pace: Pace { canary: Duration::from_millis(300), ..settings.pace }, ..settings }
+    let pace = Pace { canary: Duration::from_millis(300), connect: Duration::from_secs(9), ..settings.pace };
+    RocketMqSettings { pace, ..settings }
 }
 
 /// Whether the server is ours to hurt. If not, that is said.

@@ -13,6 +13,7 @@ use xtask::Engine;
 
 use crate::client::{Client, assert_ack, to_group, to_user};
 use crate::processes::{Process, eventually, eventually_within};
+use crate::support::PATIENCE;
 use crate::support::http::call;
 use crate::support::program::tieline;
 
@@ -42,9 +43,21 @@ pub(crate) fn command(name: &str, broker: &str) -> Command {
     command
 }
 
-/// Nodes `a` and `b` that reach each other.
+/// Nodes `a` and `b` that reach each other. A server that has just been started may take longer for its first answers on a busy machine than
+/// a node waits for them at its start: then the node is started again.
 pub(crate) fn pair(mut command: impl FnMut(&str) -> Command) -> [Process; 2] {
-    let nodes = ["a", "b"].map(|name| Process::spawn(name, command(name)));
+    let deadline = Instant::now() + PATIENCE;
+    let nodes = ["a", "b"].map(|name| {
+        loop {
+            match Process::try_spawn(name, command(name)) {
+                Ok(node) => return node,
+                Err(log) => {
+                    let is_slow = log.contains("it does not answer") && Instant::now() < deadline;
+                    assert!(is_slow, "{name} does not start: {log}");
+                }
+            }
+        }
+    });
     for node in &nodes {
         eventually(&format!("{} reaches both", node.name), || node.reaches() == ["a", "b"]);
     }

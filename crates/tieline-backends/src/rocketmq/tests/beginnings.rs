@@ -15,7 +15,7 @@ use crate::conformance::private::{nobody, stranger};
 use crate::conformance::{PATIENCE, Recorder, fresh_node};
 
 /// How long a start may take that cannot succeed.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 
 pub(super) async fn start(
     settings: RocketMqSettings,
