@@ -26,6 +26,7 @@ pub mod supervisor;
 mod tests;
 mod zookeeper;
 
+use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::BuildHasher;
@@ -35,6 +36,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -393,6 +395,11 @@ impl Drop for Engine {
     fn drop(&mut self) {
         let Some(own) = self.own.take() else { return };
         drop(own.children);
+        let mut held = held();
+        for port in ports(self.kind, own.port) {
+            held.remove(&port);
+        }
+        drop(held);
         if thread::panicking() {
             eprintln!("the log of {} is kept: {}", self.kind.name(), log_of(&own.folder).display());
         } else if let Err(error) = fs::remove_dir_all(&own.folder) {
@@ -428,6 +435,7 @@ impl Builder {
             prepare(self.kind, folder)?;
             match start(self.kind, folder, port, false) {
                 Ok(children) => {
+                    held().extend(ports(self.kind, port));
                     let own = Instance { folder: folder.to_path_buf(), port, children };
                     return Ok(Engine { kind: self.kind, url: self.kind.url(port), own: Some(own) });
                 }
@@ -478,8 +486,12 @@ fn log_of(folder: &Path) -> PathBuf {
 /// could be somebody's when a server that was killed is to have its own again.
 const PORTS: Range<u16> = 12_000..31_000;
 
-/// A port that nobody listens on, nor on those so far from it. Somebody may take it before the server does; then another one is tried.
-fn free_port(further: &[i32]) -> Result<u16, Error> {
+/// A port that nobody listens on, nor on those so far from it, and that no connection is given. Somebody may take it before the server does:
+/// an engine tries another one then.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port(further: &[i32]) -> Result<u16, Error> {
     // Whoever else looks for one at this moment begins elsewhere.
     let seed = RandomState::new().hash_one(process::id());
     let first = (seed % u64::from(PORTS.end - PORTS.start)) as u16;
@@ -489,11 +501,23 @@ fn free_port(further: &[i32]) -> Result<u16, Error> {
 }
 
 fn are_free(port: u16, further: &[i32]) -> bool {
+    let held = held();
     let is_free = |far: &i32| {
         let port = u16::try_from(i32::from(port) + far);
-        port.is_ok_and(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        port.is_ok_and(|port| !held.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok())
     };
     [0].iter().chain(further).all(is_free)
+}
+
+/// The ports of this process's engines, those of killed ones among them: nobody listens there, and another engine must not.
+fn held() -> MutexGuard<'static, HashSet<u16>> {
+    static HELD: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The ports of an engine.
+fn ports(kind: &dyn Kind, port: u16) -> impl Iterator<Item = u16> {
+    [0].iter().chain(kind.further_ports()).filter_map(move |far| u16::try_from(i32::from(port) + far).ok())
 }
 
 /// How all its processes are started.

@@ -76,11 +76,17 @@ fn engines_of_one_kind_do_not_meet() {
         left_out("xtask: two engines of one kind", "TIELINE_TEST_REDIS names one server for all");
         return;
     }
-    let one = Engine::redis().start().unwrap();
+    let mut one = Engine::redis().start().unwrap();
     let two = Engine::redis().start().unwrap();
     assert_ne!(one.url(), two.url());
     assert_eq!(ask(one.url(), "SET whose one").unwrap(), "+OK");
     assert_eq!(ask(two.url(), "GET whose").unwrap(), "$-1", "the key must not be there");
+    // What a killed one had is kept for it.
+    let port = one.own.as_ref().unwrap().port;
+    one.kill().unwrap();
+    assert!(!are_free(port, &[]));
+    drop(one);
+    assert!(are_free(port, &[]));
 }
 
 /// A server that says why it cannot run, as a broken installation would.

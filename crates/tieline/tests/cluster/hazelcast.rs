@@ -1,13 +1,12 @@
 //! Two nodes joined by private Hazelcast members: while they are there, killed, and wrong; and a node that is killed.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use xtask::engine::hazelcast::{Hazelcast, state};
 use xtask::{Engine, left_out};
 
 use crate::mediums::{command, exchange, expect_refused, killed, pair, readiness};
-use crate::processes::eventually;
+use crate::processes::{eventually, nobody};
 
 /// How soon after the member's return messages must flow.
 const RETURN: Duration = Duration::from_secs(5);
@@ -61,7 +60,7 @@ fn nodes_go_on_by_another_member_and_leave_nothing_when_they_are_killed() {
     eventually("the member forgets who was killed", || !is_client("b"));
     assert!(is_client("a"));
 
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     let cannot = "cannot use the Hazelcast cluster at";
     expect_refused(&format!("hazelcast://u:hush@{nobody}"), &format!("{cannot} {nobody}"));
     let wrong = format!("hazelcast://u:hush@{}?cluster=other", place(&second));

@@ -1,6 +1,5 @@
 //! Two nodes joined by a private Kafka: while it is there, killed and started again under messages that are kept, behind a password, and wrong.
 
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use xtask::engine::kafka::LOGIN;
@@ -8,7 +7,7 @@ use xtask::{Engine, left_out};
 
 use crate::client::{assert_ack, to_user};
 use crate::mediums::{command, exchange, expect_refused, pair, readiness};
-use crate::processes::{eventually, eventually_within};
+use crate::processes::{eventually, eventually_within, nobody};
 
 /// For how long the server is killed.
 const KILLED: Duration = Duration::from_secs(5);
@@ -103,7 +102,7 @@ fn a_password_joins_nodes_and_whatever_is_wrong_is_told_at_the_start() {
     exchange(&mut anna, &mut ben, &large);
 
     expect_refused(&format!("kafka://{user}:hush2@{behind_login}"), "login failed");
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     expect_refused(&format!("kafka://u:hush@{nobody}"), &format!("cannot use the Kafka cluster at {nobody}"));
     expect_refused("kafka://u:hush@127.0.0.1:port", "takes the address of a broker");
     if !cfg!(feature = "kafka-tls") {

@@ -1,12 +1,12 @@
 //! Two nodes joined by a private NATS server: while it is there, killed, behind a password and TLS, and wrong.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use xtask::engine::nats::Nats;
 use xtask::{Engine, left_out};
 
 use crate::mediums::{certificate, expect_refused, killed, only_who_trusts_is_joined};
+use crate::processes::nobody;
 
 /// How soon after the server's return messages must flow.
 const RETURN: Duration = Duration::from_secs(3);
@@ -44,7 +44,7 @@ fn passwords_and_tls_join_nodes_and_whatever_is_wrong_is_told_at_the_start() {
 
     expect_refused(&format!("nats://node:hush2@{plain}"), "Authorization Violation");
     expect_refused(&format!("nats://{plain}"), "Authorization Violation");
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     expect_refused(&format!("nats://node:hush@{nobody}"), &format!("cannot use the NATS server at {nobody}"));
     expect_refused(&format!("tls://node:hush@{plain}"), "does not speak TLS");
     expect_refused("nats://node:hush@127.0.0.1:port", "takes the address of a broker");

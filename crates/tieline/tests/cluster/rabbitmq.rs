@@ -1,13 +1,12 @@
 //! Two nodes joined by a private RabbitMQ: while it is there, killed, behind a password and TLS, and wrong; and what is left of them there.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use xtask::engine::rabbitmq::{configure, control};
 use xtask::{Engine, left_out};
 
 use crate::mediums::{certificate, command, expect_refused, killed, only_who_trusts_is_joined, pair};
-use crate::processes::eventually_within;
+use crate::processes::{eventually_within, nobody};
 
 /// How soon after the server's return messages must flow.
 const RETURN: Duration = Duration::from_secs(10);
@@ -37,7 +36,7 @@ fn passwords_and_tls_join_nodes_and_of_killed_nodes_nothing_is_left() {
     let Some(mut server) = private("passwords and TLS") else { return };
     let folder = certificate();
     let (key, cert) = (folder.file("key"), folder.file("cert"));
-    let tls = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let tls = xtask::engine::free_port(&[]).unwrap();
     let settings = [
         format!("listeners.ssl.1 = 127.0.0.1:{tls}"),
         format!("ssl_options.cacertfile = {cert}\nssl_options.certfile = {cert}"),
@@ -52,7 +51,7 @@ fn passwords_and_tls_join_nodes_and_of_killed_nodes_nothing_is_left() {
 
     let plain = server.url().strip_prefix("amqp://").unwrap().to_owned();
     expect_refused(&format!("amqp://guest:hush@{plain}"), "ACCESS_REFUSED");
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     expect_refused(
         &format!("amqp://node:hush@{nobody}"),
         &format!("cannot use the RabbitMQ server at {nobody}"),

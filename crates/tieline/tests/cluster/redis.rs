@@ -1,6 +1,5 @@
 //! Two nodes joined by a private Redis server: while it is there, killed, standing still, behind a password and TLS, and wrong.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use xtask::engine::redis::ask;
@@ -12,7 +11,7 @@ use crate::mediums::{
     Folder, certificate, command, exchange, expect_refused, killed, only_who_trusts_is_joined, pair,
     replaced, standing,
 };
-use crate::processes::eventually_within;
+use crate::processes::{eventually_within, nobody};
 
 /// How soon after the server's return messages must flow.
 const RETURN: Duration = Duration::from_secs(5);
@@ -100,7 +99,7 @@ fn nothing_is_left(url: &str, servers: &[String], channels: &str) {
 /// Makes the server speak TLS on another port, with a certificate of its own, and gives that port and the certificate.
 fn speak_tls(server: &Engine) -> (u16, Folder) {
     let folder = certificate();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = xtask::engine::free_port(&[]).unwrap();
     let (key, cert) = (folder.file("key"), folder.file("cert"));
     for setting in [
         format!("tls-cert-file {cert} tls-key-file {key} tls-ca-cert-file {cert}"),
@@ -156,7 +155,7 @@ fn passwords_and_tls_join_nodes_and_whatever_is_wrong_is_told_at_the_start() {
 
     expect_refused(&format!("redis://:hush2@{plain}"), "WRONGPASS");
     expect_refused(&format!("redis://{plain}"), "NOAUTH");
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     expect_refused(&format!("redis://:hush@{nobody}"), &format!("cannot use the Redis server at {nobody}"));
     expect_refused(&format!("redis://:hush@127.0.0.1:{tls}"), "cannot use the Redis server");
     expect_refused(&format!("rediss://:hush@{plain}"), "cannot use the Redis server");

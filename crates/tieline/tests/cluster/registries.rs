@@ -1,7 +1,6 @@
 //! Nodes that find each other by a registry: a mesh without a seed, with a Redis server or a list that somebody has written down,
 //! that server gone and back, and what is refused at the start.
 
-use std::net::TcpListener;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -117,11 +116,8 @@ fn a_mesh_without_a_seed_finds_its_nodes_by_a_redis_server_and_outlives_it() {
 #[test]
 fn a_mesh_finds_the_nodes_of_a_list() {
     // Somebody who writes a list knows the ports.
-    let ports: Vec<u16> = {
-        let listeners: Vec<_> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
-    };
-    let at = |index: usize| format!("127.0.0.1:{}", ports[index]);
+    let first = xtask::engine::free_port(&[1, 2, 3]).unwrap();
+    let at = |index: u16| format!("127.0.0.1:{}", first + index);
     let list = format!("static://a=ws://{};peer={},b=ws://{};peer={}", at(0), at(1), at(2), at(3));
     let nodes = [("a", 0), ("b", 2)].map(|(name, index)| {
         let mut command = tieline(&["serve", "--node", name, "--shards", "1", "--broker", "mesh:"]);

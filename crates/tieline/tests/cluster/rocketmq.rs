@@ -1,11 +1,11 @@
 //! Two nodes joined by a private RocketMQ, a name server and a broker: while it is there, killed, and wrong.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use xtask::{Engine, left_out};
 
 use crate::mediums::{expect_refused, killed};
+use crate::processes::nobody;
 
 /// How soon after the server's return messages must flow.
 const RETURN: Duration = Duration::from_secs(3);
@@ -22,7 +22,7 @@ fn a_killed_rocketmq_leaves_each_node_to_its_own_clients_and_joins_them_again() 
     let key = login.split_once(':').unwrap().0;
     expect_refused(&format!("rocketmq://{key}:hush@{place}"), "check signature failed");
     expect_refused(&format!("rocketmq://{place}"), "username cannot be null");
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     expect_refused(&format!("rocketmq://k:hush@{nobody}"), &format!("cannot connect to {nobody}"));
     expect_refused("rocketmq://k:hush@127.0.0.1:port", "a port is a number");
     killed(server, RETURN);

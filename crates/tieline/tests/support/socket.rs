@@ -92,7 +92,8 @@ impl Socket {
         self.stream.write_all(&frame).unwrap();
     }
 
-    /// The next message, close or end, which must come. Pings are passed over.
+    /// The next message, close or end, which must come. Pings are passed over; one that only asks whether the client lives is answered, so
+    /// that whoever listens for long is not taken for gone.
     pub(crate) fn next(&mut self) -> Frame {
         self.next_within(PATIENCE).expect("the server says something")
     }
@@ -103,6 +104,7 @@ impl Socket {
         loop {
             let mut input = &mut self.unread[..];
             let before = input.len();
+            let mut is_asked = false;
             let event =
                 self.decoder.decode(&mut input, &mut self.shared).expect("the server speaks WebSocket");
             let frame = match event {
@@ -113,7 +115,11 @@ impl Socket {
                 Some(Event::Close(close)) => Some(close.map_or(Frame::Close(1005, String::new()), |close| {
                     Frame::Close(close.code, close.reason.to_owned())
                 })),
-                Some(_) => None,
+                Some(Event::Ping(payload)) => {
+                    is_asked = payload.is_empty();
+                    None
+                }
+                Some(Event::Pong(_)) => None,
                 None => {
                     self.unread.clear();
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -129,6 +135,12 @@ impl Socket {
             };
             let used = before - input.len();
             self.unread.drain(..used);
+            if is_asked {
+                let mut pong = Vec::new();
+                encode_masked(&mut pong, Opcode::Pong, b"", [7, 1, 8, 2]);
+                // The server may have closed since.
+                let _ = self.stream.write_all(&pong);
+            }
             if frame.is_some() {
                 return frame;
             }

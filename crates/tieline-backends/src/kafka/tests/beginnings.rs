@@ -15,6 +15,7 @@ use super::super::{MAX_ENVELOPE, Trouble};
 use super::*;
 use crate::conformance::Heard;
 use crate::conformance::outage::Server as _;
+use crate::conformance::private::nobody;
 
 /// How long a start may take that cannot succeed.
 const SOON: Duration = Duration::from_secs(10);
@@ -113,7 +114,7 @@ fn somebody(says: &'static [u8]) -> String {
 
 #[tokio::test]
 async fn what_is_no_kafka_is_told() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     let found = trouble(&format!("kafka://{nobody}")).await;
     assert!(matches!(&found, Trouble::Connect(text) if text.contains("refused")), "{found}");
     let found = trouble("kafka://no-such-host.invalid").await;

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use super::*;
+use crate::conformance::private::nobody;
 
 fn address(engine: &Engine) -> &str {
     engine.url().strip_prefix("nats://").unwrap()
@@ -13,7 +14,7 @@ async fn the_next_server_is_used_when_one_is_gone() {
     if !is_private("several servers") {
         return;
     }
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     let (mut one, two) = (Engine::nats().start().unwrap(), Engine::nats().start().unwrap());
     let url = format!("nats://{nobody},{},{}", address(&one), address(&two));
     let settings = settings(&fresh_cluster(), &url);

@@ -1,7 +1,6 @@
 //! The broker on a real Redis Cluster of three masters with replicas: the conformance suite, masters that die, and clusters that are not
 //! there.
 
-use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use xtask::engine::redis::ask;
 use xtask::{Engine, left_out};
 
 use super::*;
+use crate::conformance::private::nobody;
 use crate::conformance::{self, Fabric, Heard, Joining, Recorder, fresh_node, outage};
 
 /// How soon after a master's death what it carried must flow again.
@@ -213,7 +213,7 @@ async fn what_is_no_cluster_is_told() {
         let RedisError::Server { trouble, .. } = error else { panic!("{error}") };
         trouble
     };
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     assert!(matches!(
         trouble(&format!("redis+cluster://:hush@{nobody},{nobody}")).await,
         Trouble::Connect(_)

@@ -1,7 +1,6 @@
 //! The broker on a real master with a replica and a sentinel: the conformance suite, masters that die and stand still, and sentinels that know
 //! nothing.
 
-use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use tieline_core::broker::{Broker, To};
 use xtask::{Engine as Server, left_out};
 
 use super::*;
+use crate::conformance::private::nobody;
 use crate::conformance::{self, Fabric, Heard, Joined, Joining, Recorder, fresh_node};
 
 /// How soon after a master's death envelopes must flow again.
@@ -121,7 +121,7 @@ async fn what_sentinels_do_not_know_is_told() {
         let RedisError::Server { trouble, .. } = error else { panic!("{error}") };
         trouble
     };
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     assert!(matches!(trouble(&format!("redis+sentinel://:hush@{nobody}/m")).await, Trouble::Connect(_)));
     if !are_private("sentinels that know nothing") {
         return;

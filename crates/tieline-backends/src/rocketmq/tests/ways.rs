@@ -16,6 +16,7 @@ use super::super::questions;
 use super::super::{RocketMqError, Trouble};
 use super::beginnings::start;
 use super::*;
+use crate::conformance::private::nobody;
 use crate::conformance::{Heard, Recorder};
 
 /// A name server that knows one broker, or none, and tells it for every topic.
@@ -97,7 +98,7 @@ async fn name_servers_without_a_broker_are_told() {
         Err(RocketMqError::Server { trouble: Trouble::NoBroker, .. }) => {}
         other => panic!("{:?}", other.err()),
     }
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     let wrong = NameServer::start("", Some(nobody)).await;
     match start(settings(&wrong.url)).await {
         Err(RocketMqError::Server { trouble: Trouble::Connect { place, .. }, .. }) => {

@@ -88,9 +88,9 @@ impl FakeNode {
     }
 }
 
-/// A place of this machine where nobody listens.
+/// A place of this machine where nobody listens: no connection is given this port, and no server of a test.
 pub(super) fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    SocketAddr::from(([127, 0, 0, 1], 1))
 }
 
 /// Reads a head, and what came with it.
