@@ -43,7 +43,7 @@ use crate::session::{GONE, SETTLING, Session};
 use crate::stamp::{Stamper, unix_ms};
 use crate::subprotocol::Subprotocol;
 use crate::tally::Tally;
-pub(crate) use checkpoints::{Due, Wanted};
+pub(crate) use checkpoints::{Due, Holding, Wanted};
 use ends::Ends;
 use fresh::Fresh;
 pub(crate) use presence::Shown;

@@ -14,7 +14,7 @@ use super::answer::Refusal;
 use super::moving::TAKEN;
 use crate::logs::KeepError;
 use crate::recovery::{Checkpoint, Group, Place, Places, Progress, roles};
-use crate::session::{GONE, Session};
+use crate::session::{GONE, SETTLING, Session};
 use crate::store::{LogKey, Refusal as StoreRefusal};
 use crate::subprotocol::Subprotocol;
 
@@ -63,6 +63,17 @@ pub(crate) struct Due {
     pub(crate) generation: u32,
     /// The record.
     pub(crate) record: Vec<u8>,
+}
+
+/// How a shard holds a connection that was once there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holding {
+    /// It does not any more.
+    Gone,
+    /// The store has no record of it, or none that is this node's.
+    Unstored,
+    /// The store keeps it as of this generation.
+    Stored(u32),
 }
 
 impl Operator {
@@ -234,7 +245,8 @@ impl Operator {
             }
         }
         let session = shard.session_mut(slot)?;
-        let is_moving = session.taking != 0;
+        // One that was given half is looked at: another node may have resumed it since.
+        let is_moving = session.taking >= GONE;
         let progress = session.progress.as_mut()?;
         progress.is_listed = false;
         progress.is_kept = is_kept;
@@ -299,7 +311,7 @@ impl Operator {
     pub(crate) fn doubt(&mut self, shard: &mut Shard<Self>, id: ConnectionId) {
         let address = self.node.settlers().find(id).or_else(|| self.node.first_address(id));
         let Some(slot) = address.and_then(|address| shard.find(address)) else { return };
-        if shard.session(slot).is_some_and(|session| session.id == id && session.taking == 0) {
+        if shard.session(slot).is_some_and(|session| session.id == id && session.taking < GONE) {
             self.touched(shard, slot);
         }
     }
@@ -312,12 +324,15 @@ impl Operator {
         shard.close(slot, CloseCode::PolicyViolation.code(), TAKEN);
     }
 
-    /// By which generation this shard holds a connection that the store keeps.
-    pub(crate) fn generation_of(&self, shard: &Shard<Self>, address: Address) -> Option<u32> {
-        let session = shard.session(shard.find(address)?)?;
-        let progress =
-            session.progress.as_ref().filter(|progress| progress.is_stored && session.taking == 0)?;
-        Some(progress.known.generation)
+    /// How this shard holds a connection.
+    pub(crate) fn holding(&self, shard: &Shard<Self>, address: Address) -> Holding {
+        let session = shard.find(address).and_then(|slot| shard.session(slot));
+        let Some(session) = session.filter(|session| session.taking != GONE) else { return Holding::Gone };
+        let progress = session.progress.as_ref();
+        match progress.filter(|progress| progress.is_stored && session.taking != SETTLING) {
+            Some(progress) => Holding::Stored(progress.known.generation),
+            None => Holding::Unstored,
+        }
     }
 
     /// Has some of the records written again, each in its turn.

@@ -21,6 +21,7 @@ use super::words::{Head, Page, Rest};
 use crate::directory::Standing;
 use crate::logins::Login;
 use crate::node::Node;
+use crate::operator::Holding;
 use crate::records::{Change, Expect, Outcome, Record, Version};
 
 /// Connections that are being resumed, so that two sockets of one do not do it side by side.
@@ -77,17 +78,21 @@ impl Checkpoints {
 }
 
 impl Node {
-    /// Whether another node has a connection that stands here, as its record says: this node may have stood still for so long that
-    /// it was taken for dead. Then the connection is ended here. While the store does not answer, what stands here counts.
+    /// Whether a connection that stood here is to be sought elsewhere: it is gone, or another node has it, as its record says, because
+    /// this one may have stood still for so long that it was taken for dead. Then it is ended here. While the store does not answer,
+    /// what stands here counts.
     pub(super) async fn has_lost(&self, id: ConnectionId, address: Address, token: &str) -> bool {
         let Some(checkpoints) = self.checkpoints() else { return false };
         if !self.reconnection().verify(id, token) {
             // Its shard refuses it.
             return false;
         }
-        let generation =
-            self.ask(address.shard, move |operator, shard| operator.generation_of(shard, address));
-        let Ok(Some(generation)) = generation.await else { return false };
+        let holding = self.ask(address.shard, move |operator, shard| operator.holding(shard, address)).await;
+        let generation = match holding {
+            Ok(Holding::Stored(generation)) => generation,
+            Ok(Holding::Gone) => return true,
+            Ok(Holding::Unstored) | Err(_) => return false,
+        };
         let Ok(Some(record)) = checkpoints.find(id).await else { return false };
         let me = self.id().incarnation;
         if !Checkpoint::read(&record.value).is_some_and(|found| found.supersedes(generation, me)) {

@@ -361,6 +361,47 @@ fn a_node_that_was_taken_for_dead_lets_go_of_what_others_have() {
     drop(connected);
 }
 
+/// A connection of the first house that the second one began to take, and then could not.
+fn half_taken(houses: &[House], door: &Door) -> Value {
+    let (mut old, connected) = reliable(&houses[0], "u");
+    old.join("kept", 1);
+    wait_for_record(door, &connected, 0);
+    door.is_shut.store(true, Ordering::SeqCst);
+    assert!(matches!(bring(&houses[1], &connected).1, Arrival::Refused(CloseCode::TryAgainLater)));
+    assert_eq!(old.hear(), Heard::End, "its client had gone to the other node");
+    door.is_shut.store(false, Ordering::SeqCst);
+    connected
+}
+
+#[test]
+fn what_a_node_gave_half_and_another_resumed_since_is_not_gone_on_with() {
+    let door = Door::new();
+    let (houses, exchange) = houses(2, &door);
+    let connected = half_taken(&houses, &door);
+    exchange.cut(houses[0].node.id().incarnation);
+    let (newer, _) = recover(&houses[1], &connected).unwrap();
+    newer.cut();
+    let (mut back, _) = recover(&houses[0], &connected).unwrap();
+    let mut sender = houses[0].user(0, Subprotocol::Tieline, "s");
+    send(&mut sender, "kept", 1);
+    let (sequence, _) = next(&mut back);
+    assert_eq!(sequence >> 32, 2, "{sequence}");
+}
+
+#[test]
+fn a_node_lets_go_of_what_it_gave_half_and_another_resumed_since() {
+    let door = Door::new();
+    let (houses, exchange) = houses(2, &door);
+    let connected = half_taken(&houses, &door);
+    let [one, other] = [0, 1].map(|at: usize| houses[at].node.id().incarnation);
+    exchange.part(one, other);
+    let (_newer, _) = recover(&houses[1], &connected).unwrap();
+    exchange.mend(one, other);
+    let held = || houses[0].node.hubs().get(&hub()).map_or(0, |hub| hub.user_connections("u"));
+    eventually(|| held() == 0);
+    assert_eq!(houses[0].node.checkpoint_counters().unwrap().fenced.load(Ordering::Relaxed), 1);
+}
+
 #[test]
 fn a_record_ends_with_its_connection_and_goes_where_it_goes() {
     let door = Door::new();
