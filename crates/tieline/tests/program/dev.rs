@@ -4,12 +4,14 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tieline_websocket::ClientRequest;
 
+use crate::support::PATIENCE;
 use crate::support::program::tieline;
 use crate::support::socket::Socket;
 
@@ -62,6 +64,20 @@ fn ask(socket: &mut Socket, frame: Value) -> Value {
     socket.json()
 }
 
+/// Waits until this client's node knows whom the other one holds: it has said where it listens, and may still have to read of the other.
+/// Before that it cannot tell that a user is nowhere.
+fn await_other_node(socket: &mut Socket) {
+    let deadline = Instant::now() + PATIENCE;
+    for number in 1_000_000.. {
+        let frame = json!({"type": "sendToUser", "user": "nobody", "data": number, "ackId": number});
+        let ack = ask(socket, frame);
+        if ack["queued"] == 1 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{ack}");
+    }
+}
+
 /// Everything in a folder.
 fn entries(folder: &PathBuf) -> Vec<PathBuf> {
     std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
@@ -79,6 +95,7 @@ fn messages_are_kept_at_all_nodes_with_nothing_beside_them_and_nothing_stays_beh
     let dev = Dev::start(&folder, &[]);
     assert_eq!(entries(&folder).len(), 1, "one folder");
     let mut alice = dev.connect(0, "alice");
+    await_other_node(&mut alice);
     let ack = ask(&mut alice, json!({"type": "sendToUser", "user": "bob", "data": "mail", "ackId": 1}));
     assert_eq!((&ack["success"], &ack["queued"]), (&json!(true), &json!(1)), "{ack}");
     let ack = ask(&mut alice, json!({"type": "sendToGroup", "group": "room", "data": "news", "ackId": 2}));
@@ -112,7 +129,10 @@ fn a_store_that_is_named_outlasts_the_nodes() {
     let url = format!("sqlite://{}/s.db", folder.display());
     let first = Dev::start(&folder, &["--store", &url]);
     let send = json!({"type": "sendToUser", "user": "bob", "data": "mail", "ackId": 1});
-    assert_eq!(ask(&mut first.connect(0, "alice"), send)["queued"], 1);
+    let mut alice = first.connect(0, "alice");
+    await_other_node(&mut alice);
+    assert_eq!(ask(&mut alice, send)["queued"], 1);
+    drop(alice);
     first.end();
     let second = Dev::start(&folder, &["--store", &url]);
     assert_eq!(ask(&mut second.connect(1, "bob"), json!({"type": "hello"}))["data"], "mail");
