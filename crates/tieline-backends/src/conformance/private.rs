@@ -1,10 +1,12 @@
 //! What the tests of engines have of servers: one of their own as what the suites break, names that nobody else uses on a shared one, and addresses where
 //! somebody else answers, or nobody.
 
+use std::fmt::{Debug, Display};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -48,6 +50,24 @@ pub fn is_private(variable: &str, broker: &str, test: &str) -> bool {
         );
     }
     !is_named
+}
+
+/// How long a start may take that cannot succeed.
+const REFUSED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The error of a start that cannot succeed, which comes in time and has no password in it. A busy machine has three attempts.
+pub async fn refused<B, E: Display + Debug>(start: impl AsyncFn() -> Result<B, E>) -> E {
+    let mut took = Vec::new();
+    loop {
+        let began = Instant::now();
+        let error = start().await.err().expect("such a start cannot succeed");
+        took.push(began.elapsed());
+        assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
+        if took.last().is_some_and(|took| *took < REFUSED_WITHIN) {
+            return error;
+        }
+        assert!(took.len() < 3, "it took {took:?}: {error}");
+    }
 }
 
 /// A cluster's name that no other test, and no other run on the same server, has.

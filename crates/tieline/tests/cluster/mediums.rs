@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use xtask::Engine;
 
 use crate::client::{Client, assert_ack, to_group, to_user};
-use crate::processes::{Process, eventually, eventually_within};
+use crate::processes::{Process, eventually, eventually_within, refusal};
 use crate::support::PATIENCE;
 use crate::support::http::call;
 use crate::support::program::tieline;
@@ -31,9 +31,6 @@ const REPLACED: Duration = Duration::from_secs(15);
 
 /// What nine of ten sends within one node may take, with an ack.
 const PROMPT: Duration = Duration::from_millis(700);
-
-/// How long a start may take that cannot succeed.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// A node of a cluster of this process's own.
 pub(crate) fn command(name: &str, broker: &str) -> Command {
@@ -229,13 +226,9 @@ fn outage(
 
 /// A start that must fail soon, with these words and without the secret.
 pub(crate) fn expect_refused(url: &str, words: &str) {
-    let began = Instant::now();
-    let Output { status, stderr, stdout } = command("n", url).output().unwrap();
-    let took = began.elapsed();
-    let told = String::from_utf8_lossy(&stderr) + String::from_utf8_lossy(&stdout);
+    let (status, told) = refusal(&mut command("n", url));
     assert!(status.code().is_some_and(|code| code > 0), "{url}: {status}, {told}");
     assert!(told.contains(words) && !told.contains("hush"), "{url}: {told}");
-    assert!(took < SOON, "{url} took {took:?}");
 }
 
 /// A key and a certificate of its own, for `localhost`, as the files `key` and `cert`.
@@ -298,9 +291,7 @@ pub(crate) fn only_who_trusts_is_joined(url: &str, folder: &Folder) {
     exchange(&mut anna, &mut ben, &large);
     // The same server is not trusted where its certificate is not.
     let mut stranger = command("n", url);
-    let began = Instant::now();
-    let refused = stranger.output().unwrap();
-    assert!(!refused.status.success() && began.elapsed() < SOON);
-    let told = String::from_utf8_lossy(&refused.stderr);
+    let (status, told) = refusal(&mut stranger);
+    assert!(!status.success(), "{told}");
     assert!(told.contains("certificate") && !told.contains("hush"), "{told}");
 }

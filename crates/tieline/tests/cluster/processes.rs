@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -319,6 +319,25 @@ pub(crate) fn any() -> SocketAddr {
 /// Where nobody listens: no connection is given this port, and no server of a test.
 pub(crate) fn nobody() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 1))
+}
+
+/// How long a start may take that cannot succeed.
+const REFUSED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How a program ends that cannot start, and all that it says, which comes in time. A busy machine has three attempts.
+#[track_caller]
+pub(crate) fn refusal(command: &mut Command) -> (ExitStatus, String) {
+    let mut took = Vec::new();
+    loop {
+        let began = Instant::now();
+        let Output { status, stderr, stdout } = command.output().unwrap();
+        took.push(began.elapsed());
+        let told = String::from_utf8_lossy(&stderr) + String::from_utf8_lossy(&stdout);
+        if took.last().is_some_and(|took| *took < REFUSED_WITHIN) {
+            return (status, told.into_owned());
+        }
+        assert!(took.len() < 3, "it took {took:?}: {told}");
+    }
 }
 
 /// Looks until something is so.

@@ -1,7 +1,7 @@
 //! Nodes that find each other by a registry: a mesh without a seed, with a Redis server or a list that somebody has written down,
 //! that server gone and back, and what is refused at the start.
 
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -9,15 +9,12 @@ use xtask::engine::redis::ask;
 use xtask::{Engine, left_out};
 
 use crate::client::{assert_ack, to_user};
-use crate::processes::{Process, eventually, eventually_within};
+use crate::processes::{Process, eventually, eventually_within, refusal};
 use crate::support::http::call;
 use crate::support::program::tieline;
 
 /// How long a node that died is registered, and how much later others may still see it.
 pub(crate) const LEASE: Duration = Duration::from_secs(15 + 5);
-
-/// How long a start may take that cannot succeed.
-const SOON: Duration = Duration::from_secs(10);
 
 pub(crate) fn command(name: &str, registry: &str) -> Command {
     let mut command = tieline(&["serve", "--node", name, "--shards", "1", "--listen", "127.0.0.1:0"]);
@@ -149,15 +146,12 @@ fn a_node_alone_registers_for_those_who_look() {
 /// A start that must fail soon, with these words and without the secret.
 #[track_caller]
 fn expect_refused(mut command: Command, words: &[&str]) {
-    let began = Instant::now();
-    let Output { status, stderr, stdout } = command.output().unwrap();
-    let told = String::from_utf8_lossy(&stderr) + String::from_utf8_lossy(&stdout);
+    let (status, told) = refusal(&mut command);
     assert!(status.code().is_some_and(|code| code > 0), "{status}, {told}");
     for word in words {
         assert!(told.contains(word), "{word} is not in {told}");
     }
     assert!(!told.contains("hush"), "{told}");
-    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
 }
 
 #[test]

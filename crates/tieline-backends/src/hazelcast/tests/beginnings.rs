@@ -2,19 +2,15 @@
 //! queue that is full, with what others publish to its topics, and at its end.
 
 use std::io::{Read, Write};
-use std::time::Instant;
 
 use tieline_core::broker::To;
 
 use super::super::topics::{ALL, Names};
 use super::super::{HazelcastError, Trouble, protocol};
 use super::*;
-use crate::conformance::private::{nobody, stranger};
-use crate::conformance::{Heard, Recorder, fresh_node};
+use crate::conformance::private::{nobody, refused, stranger};
+use crate::conformance::{Heard, PATIENCE, Recorder, fresh_node};
 use crate::medium::limits;
-
-/// How long a start may take that cannot succeed.
-const SOON: Duration = Duration::from_secs(10);
 
 async fn start(settings: HazelcastSettings) -> Result<(HazelcastBroker, Arc<Recorder>), HazelcastError> {
     let recorder = Recorder::new();
@@ -25,10 +21,7 @@ async fn start(settings: HazelcastSettings) -> Result<(HazelcastBroker, Arc<Reco
 
 /// What is wrong with members, found in time.
 async fn trouble(url: &str) -> Trouble {
-    let began = Instant::now();
-    let error = start(settings(url)).await.err().unwrap_or_else(|| panic!("{url} is fine"));
-    assert!(began.elapsed() < SOON, "it took {:?}: {error}", began.elapsed());
-    assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
+    let error = refused(async || start(settings(url)).await).await;
     let HazelcastError::Server { trouble, .. } = error else { panic!("{error}") };
     trouble
 }
@@ -71,9 +64,7 @@ async fn members_are_tried_one_after_the_other() {
     let told = trouble(&wrong).await;
     assert!(matches!(&told, Trouble::Login { cluster } if cluster == "other"), "{told}");
     let url = format!("hazelcast://{},{},{real}?{cluster}", nobody(), stranger(b""));
-    let began = Instant::now();
     let (broker, _) = start(settings(&url)).await.unwrap();
-    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
     broker.close();
     // Whatever a name is made of.
     for name in ["a:one:01", "a b@c", "*", "ä/ö", &"x".repeat(256)] {
@@ -92,7 +83,7 @@ async fn members_are_tried_one_after_the_other() {
 /// Publishes any bytes to a topic, as any client could.
 fn publish(url: &str, topic: &str, bytes: &[u8]) {
     let mut stream = std::net::TcpStream::connect(place(url)).unwrap();
-    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut hello = protocol::PREAMBLE.to_vec();
     let greeter = protocol::Greeter { id: 1, cluster: "tieline", login: None, name: "anybody" };
     protocol::authenticate(&mut hello, 1, &greeter);

@@ -4,6 +4,7 @@
 use xtask::engine::nats::ask;
 
 use super::*;
+use crate::conformance::PATIENCE;
 use crate::conformance::private::{nobody, stranger};
 use crate::medium::limits;
 
@@ -62,7 +63,7 @@ async fn nothing_of_a_node_that_is_gone_is_left_on_the_server() {
     assert!(there.contains("\"name\": \"tieline-n\"") && there.contains("tieline.tests-"), "{there}");
     broker.close();
     broker.closed().await;
-    let end = Instant::now() + SOON;
+    let end = Instant::now() + PATIENCE;
     loop {
         let left = ask(engine.url(), "/connz?subs=1").unwrap();
         if !left.contains("tieline") {
