@@ -16,7 +16,7 @@ use tieline_core::{Arrival, ClusterTimes, Subprotocol};
 use tieline_proto::{CloseCode, ConnectionId, GroupName, HubName, Position};
 use tieline_websocket::Opcode;
 
-use crate::house::{Guest, Heard, House, Peer, eventually};
+use crate::house::{Guest, Heard, House, PATIENCE, Peer, eventually, patient};
 use crate::logs::{Door, futures_block, rules};
 
 fn hub() -> HubName {
@@ -31,7 +31,7 @@ fn id(connected: &Value) -> ConnectionId {
 fn houses(count: usize, door: &Door) -> (Vec<House>, MemoryExchange) {
     let exchange = MemoryExchange::links();
     let lease = Duration::from_millis(300);
-    let times = ClusterTimes { beat: Duration::from_millis(100), lease, ..ClusterTimes::default() };
+    let times = ClusterTimes { beat: Duration::from_millis(100), lease, ..patient() };
     let mut houses: Vec<House> = (0..count).map(|_| crate::logs::house(door)).collect();
     houses.iter_mut().for_each(|house| house.join(&exchange, times));
     houses.iter().for_each(|house| house.wait_for_peers(count - 1));
@@ -63,7 +63,7 @@ fn bring(house: &House, connected: &Value) -> (Option<u16>, Arrival) {
 
 /// Comes again until the house has decided: with what it says, or the code that it closes with.
 fn recover(house: &House, connected: &Value) -> Result<(Peer, Value), u16> {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let (shard, arrival) = bring(house, connected);
         let mut peer = house.adopt(shard.unwrap_or(0), arrival, Subprotocol::AzureReliable);

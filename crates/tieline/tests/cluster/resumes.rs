@@ -130,7 +130,7 @@ fn a_client_whose_nodes_are_killed_one_behind_the_other_gets_every_acknowledged_
         };
     }
     assert_eq!(got, (1..=last).collect::<BTreeSet<u64>>());
-    assert_eq!(cluster.nodes[2].metric("tieline_resumed_total"), 1);
+    cluster.nodes[2].await_metric("tieline_resumed_total", 1);
 }
 
 #[test]
