@@ -21,14 +21,18 @@ pub(super) async fn start(
     Ok((broker, recorder))
 }
 
-/// The settings as they are by default.
-fn impatient(url: &str) -> RocketMqSettings {
-    RocketMqSettings::new(&fresh_cluster(), RocketMqAddress::parse(url).unwrap())
+/// What is wrong with a server that says something, found in time. A busy one is waited for, and then asked again.
+async fn trouble(url: &str) -> Trouble {
+    trouble_by(|| settings(url)).await
 }
 
-/// What is wrong with a server, found in time.
-async fn trouble(url: &str) -> Trouble {
-    let error = refused(async || start(impatient(url)).await).await;
+/// What is wrong with a server that may say nothing.
+async fn silence(url: &str) -> Trouble {
+    trouble_by(|| RocketMqSettings::new(&fresh_cluster(), RocketMqAddress::parse(url).unwrap())).await
+}
+
+async fn trouble_by(settings: impl Fn() -> RocketMqSettings) -> Trouble {
+    let error = refused(async || start(settings()).await).await;
     let RocketMqError::Server { trouble, .. } = error else { panic!("{error}") };
     trouble
 }
@@ -37,7 +41,7 @@ async fn trouble(url: &str) -> Trouble {
 async fn what_is_no_rocketmq_is_told() {
     let nobody = nobody();
     assert!(matches!(trouble(&format!("rocketmq://{nobody}")).await, Trouble::Connect { .. }));
-    let unknown = trouble("rocketmq://no-such-host.invalid").await;
+    let unknown = silence("rocketmq://no-such-host.invalid").await;
     assert!(matches!(unknown, Trouble::Connect { .. } | Trouble::Silent), "{unknown}");
     let http = stranger(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     assert!(matches!(trouble(&format!("rocketmq://{http}")).await, Trouble::Garbage));
@@ -45,7 +49,7 @@ async fn what_is_no_rocketmq_is_told() {
     let alert = stranger(&[0x15, 3, 1, 0, 2, 2, 80]);
     assert!(matches!(trouble(&format!("rocketmq://k:hush@{alert}")).await, Trouble::Garbage));
     let silent = stranger(b"");
-    assert!(matches!(trouble(&format!("rocketmq://k:hush@{silent}")).await, Trouble::Silent));
+    assert!(matches!(silence(&format!("rocketmq://k:hush@{silent}")).await, Trouble::Silent));
     let other_header = stranger(b"\0\0\0\x06\0\0\0\x02[]");
     assert!(matches!(trouble(&format!("rocketmq://{nobody},{other_header}")).await, Trouble::Garbage));
 }
