@@ -30,7 +30,7 @@ pub mod records;
 pub mod store;
 
 /// How long a step waits for what it wants to see.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A future on the heap, so that a [`Fabric`] can be any engine.
 pub type Joining<'a> = Pin<Box<dyn Future<Output = Arc<dyn Broker>> + Send + 'a>>;

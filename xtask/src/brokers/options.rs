@@ -6,12 +6,13 @@ use super::NAMES;
 
 /// How `cargo xtask brokers` is called.
 pub(super) const USAGE: &str = "\
-usage: cargo xtask brokers --binary PATH [--rounds N] [--seconds S] [--socketio FOLDER] [--traffic N,…] [NAME…]
+usage: cargo xtask brokers --binary PATH [--rounds N] [--seconds S] [--socketio FOLDER] [--traffic N,…] [--beats N] [NAME…]
   --binary    the program, which should be optimised and have every engine built in
   --rounds    how often each is measured (3)
   --seconds   length of each measurement (1)
   --socketio  put socket.io with its Redis adapter beside it, from the folder of the comparison
   --traffic   count instead what messages are on the way between nodes, in clusters of so many, 3 or more
+  --beats     for how many beats of 5 s each is counted (1); a mesh of many nodes wants more
   NAME        brokers, as the keeper of engines calls them, and mesh; without one, all";
 
 /// What is asked for.
@@ -26,6 +27,8 @@ pub(super) struct Options {
     pub(super) socketio: Option<PathBuf>,
     /// How many nodes clusters have in which traffic is counted, if it is that.
     pub(super) traffic: Option<Vec<usize>>,
+    /// For how many beats of the nodes each is counted.
+    pub(super) beats: u32,
     /// Brokers, of [`NAMES`].
     pub(super) names: Vec<String>,
 }
@@ -39,6 +42,7 @@ impl Options {
             seconds: 1.0,
             socketio: None,
             traffic: None,
+            beats: 1,
             names: Vec::new(),
         };
         let mut words = words.iter().copied();
@@ -67,6 +71,9 @@ impl Options {
                     let counts: Option<Vec<usize>> = value.split(',').map(count).collect();
                     options.traffic = Some(counts.ok_or_else(bad)?);
                 }
+                "--beats" => {
+                    options.beats = value.parse().ok().filter(|n| (1..=100).contains(n)).ok_or_else(bad)?
+                }
                 _ => return Err(format!("`{word}` is unknown\n{USAGE}")),
             }
         }
@@ -91,13 +98,15 @@ mod tests {
         assert_eq!((options.rounds, options.seconds), (2, 0.5));
         assert_eq!(options.names, ["nats", "mesh"]);
         assert_eq!(parse("--binary t").unwrap().names, NAMES);
-        assert_eq!(parse("--binary t --traffic 3,50").unwrap().traffic, Some(vec![3, 50]));
+        let options = parse("--binary t --traffic 3,50 --beats 10").unwrap();
+        assert_eq!((options.traffic, options.beats), (Some(vec![3, 50]), 10));
         for (line, told) in [
             ("", "--binary is needed"),
             ("--binary t carrier-pigeon", "`carrier-pigeon` is none of mesh"),
             ("--binary t --rounds 0", "`--rounds 0` makes no sense"),
             ("--binary t --seconds nan", "`--seconds nan`"),
             ("--binary t --traffic 3,2", "`--traffic 3,2` makes no sense"),
+            ("--binary t --beats 0", "`--beats 0` makes no sense"),
             ("--binary", "`--binary` needs a value"),
             ("--binary t --round 1", "`--round` is unknown"),
         ] {

@@ -1,8 +1,9 @@
 //! What one message is on its way between nodes: how many envelopes, and how many bytes, by routing and size of the cluster.
 //!
 //! Clusters of real nodes are started on each broker. The first node has a sender, the second one a user, and the second and
-//! third one a member each of a group. Each kind of message is sent some hundred times, evenly, within one beat of the
-//! nodes; what the same cluster counts in a beat without messages is taken off. Envelopes come from the nodes' own metrics; bytes from the
+//! third one a member each of a group. Each kind of message is sent some hundred times, evenly, within each of some beats of the
+//! nodes; what the same cluster counts in as many beats without messages is taken off. Many nodes say much to each other anyway, and
+//! do so a little sooner or later: the more beats, the less that matters. Envelopes come from the nodes' own metrics; bytes from the
 //! kernel, by `ss` of iproute2, which knows of each socket what was sent and received: those of all nodes but for their clients'.
 //!
 //! Tested here as far as it reads anything; the rest by whoever makes the table.
@@ -23,9 +24,9 @@ use crate::link::{Link, Lost};
 use crate::node;
 
 /// A beat of the nodes: whatever they say to each other anyway is said once in it, but for signs of life to a server.
-const WINDOW: Duration = Duration::from_secs(5);
+const BEAT: Duration = Duration::from_secs(5);
 
-/// Messages in a window, and the pause between two of them, so that none is joined with another on its way.
+/// Messages in a beat, and the pause between two of them, so that none is joined with another on its way.
 const MESSAGES: u32 = 250;
 const PACE: Duration = Duration::from_millis(12);
 
@@ -71,7 +72,7 @@ pub(super) fn run(options: &Options, sizes: &[usize], folder: &Path) -> Result<(
                 let folder = folder.join(format!("{name}-{size}-{routing}"));
                 let words = ["--routing", routing];
                 let nodes = Pair::nodes(&options.binary, name, *size, &words, &folder)?;
-                let counted = runtime.block_on(count(&nodes))?;
+                let counted = runtime.block_on(count(&nodes, options.beats))?;
                 for (what, [plain, acked]) in counted {
                     let envelopes = |counts: Counts| format!("{:.1}, {:.1}", counts.sent, counts.arrived);
                     let bytes = |counts: Counts| format!("{:.0}, {:.0}", counts.written, counts.read);
@@ -89,8 +90,8 @@ pub(super) fn run(options: &Options, sizes: &[usize], folder: &Path) -> Result<(
     Ok(())
 }
 
-/// What one message of each kind is in this cluster: without an ack, and with one.
-async fn count(nodes: &Pair) -> Result<Vec<(&'static str, [Counts; 2])>, Error> {
+/// What one message of each kind is in this cluster, sent in so many beats: without an ack, and with one.
+async fn count(nodes: &Pair, beats: u32) -> Result<Vec<(&'static str, [Counts; 2])>, Error> {
     let addresses = nodes.addresses();
     let open = async |at: usize, user: &str| {
         let link = Link::open(addresses[at], user).await;
@@ -104,7 +105,7 @@ async fn count(nodes: &Pair) -> Result<Vec<(&'static str, [Counts; 2])>, Error> 
         clients.push(member);
     }
     let clients: Vec<_> = clients.into_iter().map(|client| tokio::spawn(listen(client))).collect();
-    let calm = calm(nodes).await?;
+    let (calm, messages) = (calm(nodes, beats).await?, beats * MESSAGES);
     let text = "x".repeat(TEXT);
     let kinds = [
         ("to a user", json!({"type": "sendToUser", "user": "user"})),
@@ -120,7 +121,7 @@ async fn count(nodes: &Pair) -> Result<Vec<(&'static str, [Counts; 2])>, Error> 
         for (is_acked, total) in [false, true].into_iter().zip(&mut both) {
             let (before, begun) = (counts(nodes)?, Instant::now());
             let mut turns = interval(PACE);
-            for _ in 0..MESSAGES {
+            for _ in 0..messages {
                 turns.tick().await;
                 if is_acked {
                     ack += 1;
@@ -128,9 +129,9 @@ async fn count(nodes: &Pair) -> Result<Vec<(&'static str, [Counts; 2])>, Error> 
                 }
                 say(&mut sender, &frame, is_acked).await?;
             }
-            rest(begun).await;
+            rest(begun, beats).await;
             let all = counts(nodes)?.since(before).since(calm);
-            let each = |count: f64| count / f64::from(MESSAGES);
+            let each = |count: f64| count / f64::from(messages);
             *total = Counts {
                 sent: each(all.sent),
                 arrived: each(all.arrived),
@@ -145,11 +146,11 @@ async fn count(nodes: &Pair) -> Result<Vec<(&'static str, [Counts; 2])>, Error> 
 }
 
 /// What nodes say to each other anyway, once all that joining has set off is over: two windows are alike.
-async fn calm(nodes: &Pair) -> Result<Counts, Error> {
+async fn calm(nodes: &Pair, beats: u32) -> Result<Counts, Error> {
     let mut last = Counts { sent: f64::INFINITY, ..Counts::default() };
     for _ in 0..MOST_WINDOWS {
         let before = counts(nodes)?;
-        rest(Instant::now()).await;
+        rest(Instant::now(), beats).await;
         let now = counts(nodes)?.since(before);
         if (now.sent - last.sent).abs() <= ALIKE * now.sent + 1.0 {
             return Ok(now);
@@ -159,9 +160,9 @@ async fn calm(nodes: &Pair) -> Result<Counts, Error> {
     Err(Error::Count("the nodes do not come to rest".to_owned()))
 }
 
-/// Waits until a window that began then is over.
-async fn rest(begun: Instant) {
-    sleep_until(begun + WINDOW).await;
+/// Waits until a window of so many beats that began then is over.
+async fn rest(begun: Instant, beats: u32) {
+    sleep_until(begun + beats * BEAT).await;
 }
 
 /// Sends a frame, and waits for its ack where there is to be one.
