@@ -1,4 +1,4 @@
-//! [`Keys`]: a directory's [`Table`] on a Redis server.
+//! A directory on a Redis server, as [`RedisDirectorySettings`] say: keys of it, by one script.
 //!
 //! A node has two keys there, and both live as long as its lease: its users with the numbers of its claims, and whom it remembers. So
 //! a dead node's users are gone at once, with its lease, and leave nothing behind. A third key lists the nodes that have put all
