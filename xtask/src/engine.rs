@@ -64,7 +64,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &nats::PLAIN,
     &redis_cluster::PLAIN,
     &sentinel::PLAIN,
-    &kafka::Kafka,
+    &kafka::QUICK,
     &postgres::Postgres,
     &mariadb::MariaDb,
     &zookeeper::ZooKeeper,
@@ -336,7 +336,7 @@ impl Engine {
 
     /// A private Kafka.
     pub fn kafka() -> Builder {
-        Builder { kind: &kafka::Kafka }
+        Builder { kind: &kafka::QUICK }
     }
 
     /// Kills the server with SIGKILL, all of its processes, and waits until it is gone. The port and the data stay reserved for
