@@ -21,7 +21,7 @@ const CLUSTER: &str = "MkU3OEVBNTcwNTJENDM2Qk";
 /// Of the file with the server's key and certificate, which protect nothing.
 const KEY_PASSWORD: &str = "tieline";
 
-/// How a server is told of its own death.
+/// A server, and how long it may stand still before it takes itself for dead.
 pub struct Kafka {
     /// For how long the server believes in itself without a sign, in milliseconds. Then its partitions have no leader for a moment.
     session: u32,
@@ -30,7 +30,8 @@ pub struct Kafka {
 /// One that is soon back after it was killed.
 pub(super) static QUICK: Kafka = Kafka { session: 1_500 };
 
-/// One that goes on where it was after it has stood still for a while, as servers do by default.
+/// One that goes on where it was after it has stood still for a while: twice as long as servers may by default, so that a busy machine
+/// makes no difference.
 pub static PATIENT: Kafka = Kafka { session: 18_000 };
 
 /// The certificate that the server shows on its third port, as clients are told to trust it.
