@@ -64,7 +64,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &nats::PLAIN,
     &redis_cluster::PLAIN,
     &sentinel::PLAIN,
-    &kafka::QUICK,
+    &kafka::Kafka,
     &postgres::Postgres,
     &mariadb::MariaDb,
     &zookeeper::ZooKeeper,
@@ -336,7 +336,7 @@ impl Engine {
 
     /// A private Kafka.
     pub fn kafka() -> Builder {
-        Builder { kind: &kafka::QUICK }
+        Builder { kind: &kafka::Kafka }
     }
 
     /// Kills the server with SIGKILL, all of its processes, and waits until it is gone. The port and the data stay reserved for

@@ -23,6 +23,7 @@
 //! Tested by the conformance suite, killed and standing servers among it, and by `tests.rs` with passwords, strangers and topics that vanish.
 
 mod address;
+mod bootstrap;
 mod outbox;
 mod pulse;
 mod reader;

@@ -21,18 +21,7 @@ const CLUSTER: &str = "MkU3OEVBNTcwNTJENDM2Qk";
 /// Of the file with the server's key and certificate, which protect nothing.
 const KEY_PASSWORD: &str = "tieline";
 
-/// A server, and how long it may stand still before it takes itself for dead.
-pub struct Kafka {
-    /// For how long the server believes in itself without a sign, in milliseconds. Then its partitions have no leader for a moment.
-    session: u32,
-}
-
-/// One that is soon back after it was killed.
-pub(super) static QUICK: Kafka = Kafka { session: 1_500 };
-
-/// One that goes on where it was after it has stood still for a while: twice as long as servers may by default, so that a busy machine
-/// makes no difference.
-pub static PATIENT: Kafka = Kafka { session: 18_000 };
+pub(super) struct Kafka;
 
 /// The certificate that the server shows on its third port, as clients are told to trust it.
 pub fn certificate() -> PathBuf {
@@ -119,7 +108,6 @@ impl Kind for Kafka {
             ),
             format!("listener.name.tls.ssl.keystore.location={}", keystore().display()),
             format!("listener.name.tls.ssl.keystore.password={KEY_PASSWORD}"),
-            format!("broker.session.timeout.ms={}", self.session),
             SETTINGS.to_owned(),
         ];
         std::fs::write(folder.join("server.properties"), settings.join("\n"))?;
@@ -194,6 +182,7 @@ log.cleaner.dedupe.buffer.size=4194304
 log.cleaner.io.buffer.size=65536
 log.retention.check.interval.ms=1000
 log.initial.task.delay.ms=1000
+broker.session.timeout.ms=1500
 broker.heartbeat.interval.ms=250
 initial.broker.registration.timeout.ms=60000
 controller.quorum.election.timeout.ms=200

@@ -18,6 +18,7 @@ use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use tieline_core::broker::{NotTaken, To};
 use tieline_proto::Incarnation;
 
+use super::bootstrap::Bootstrap;
 use super::signs::{Ears, Signs};
 use super::topics::{Topics, inbox};
 use super::{MAX_ENVELOPE, Trouble};
@@ -67,6 +68,14 @@ impl Outbox {
     /// Takes nothing more, and gives the producer of what was taken.
     pub(super) fn close(&self) -> Option<ThreadedProducer<Ears>> {
         self.producer.write().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Names the servers to the producer again.
+    pub(super) fn name_servers(&self, bootstrap: &Bootstrap) {
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(producer) = producer.as_ref() {
+            bootstrap.name_to(producer.client());
+        }
     }
 
     /// Looks after a producer to which topics are unknown, or which takes nothing for ever.

@@ -11,10 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
+use rdkafka::consumer::Consumer;
 use rdkafka::producer::Producer;
 use tieline_core::broker::To;
 use tokio::runtime::Handle;
 
+use super::bootstrap::Bootstrap;
 use super::pulse::Pulse;
 use super::reader::{Heard, Reader};
 use super::signs::Ears;
@@ -53,6 +55,7 @@ pub(super) struct Service {
     runtime: Handle,
     reader: Reader,
     pulse: Pulse,
+    bootstrap: Bootstrap,
     /// Something about the topics is to be mended, from then on.
     broken: Option<Instant>,
     /// Whether somebody has said so, and it is no guess.
@@ -76,12 +79,14 @@ impl Service {
         let reader = Reader::new(&settings.consumer(node), ears, &shared.topics, shared.incarnation)?;
         let config = settings.client(node);
         let pulse = Pulse::new(settings.canary, settings.misses, since);
+        let bootstrap = Bootstrap::new(&settings.address.server());
         let patience = settings.connect;
         let mut service = Service {
             reader,
             config,
             runtime,
             pulse,
+            bootstrap,
             broken: None,
             is_lost: false,
             probe: 0,
@@ -189,6 +194,10 @@ impl Service {
                 // Topics that are gone may never tell of themselves. It can wait, because servers that are away are the rule.
                 self.broken = Some(now + LOOK_EVERY);
             }
+        }
+        if self.bootstrap.is_due(self.pulse.is_away(), now) {
+            self.bootstrap.name_to(self.reader.consumer().client());
+            self.shared.outbox.name_servers(&self.bootstrap);
         }
         if signs.take_topic_lost() {
             self.broken = Some(self.broken.map_or(now, |since| since.min(now + PAUSE)));

@@ -12,7 +12,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use tieline_core::broker::{Broker, Inbound};
 use tieline_proto::NodeId;
 use tokio::sync::Mutex;
-use xtask::engine::kafka;
 use xtask::{Engine, left_out};
 
 use super::{KafkaAddress, KafkaBroker, KafkaError, KafkaSettings};
@@ -114,7 +113,7 @@ async fn a_server_that_is_killed_leaves_no_gap() {
 async fn a_server_that_stands_still_leaves_no_gap() {
     let _turn = TURN.lock().await;
     if is_private("a server that stands still") {
-        let mut server = Engine::of(&kafka::PATIENT).start().unwrap();
+        let mut server = Engine::kafka().start().unwrap();
         let cluster = Cluster(settings(server.url()));
         outage::server_stands_still(&cluster, &mut server).await;
     }

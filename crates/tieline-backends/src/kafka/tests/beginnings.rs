@@ -11,6 +11,8 @@ use tieline_core::broker::{NotTaken, To};
 use xtask::engine::kafka;
 use xtask::engine::kafka::LOGIN;
 
+use super::super::bootstrap::Bootstrap;
+use super::super::signs::{Ears, Signs};
 use super::super::{MAX_ENVELOPE, Trouble};
 use super::*;
 use crate::conformance::Heard;
@@ -122,6 +124,21 @@ async fn what_is_no_kafka_is_told() {
     let silent = somebody(b"");
     let found = trouble(&format!("kafka://tieline:hush@{silent}")).await;
     assert!(matches!(found, Trouble::Connect(_) | Trouble::Silent), "{found}");
+}
+
+/// As it is where the library has forgotten all its servers.
+#[tokio::test]
+async fn a_client_that_knows_no_server_reaches_those_that_are_named_to_it() {
+    let _turn = TURN.lock().await;
+    let engine = Engine::kafka().start().unwrap();
+    let mut config = stranger(&format!("kafka://{}", nobody()));
+    let lost: BaseConsumer<Ears> =
+        config.set("reconnect.backoff.max.ms", "500").create_with_context(Ears(Signs::new(None))).unwrap();
+    lost.fetch_metadata(None, Duration::from_millis(500)).expect_err("nobody is there");
+    let address = KafkaAddress::parse(engine.url()).unwrap();
+    Bootstrap::new(&address.server()).name_to(lost.client());
+    let found = lost.fetch_metadata(None, Duration::from_secs(20)).unwrap();
+    assert!(!found.brokers().is_empty());
 }
 
 #[tokio::test]
