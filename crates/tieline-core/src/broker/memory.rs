@@ -38,7 +38,7 @@ enum Channel {
 #[derive(Default)]
 struct State {
     nodes: HashMap<Incarnation, SyncSender<News>>,
-    /// Pairs whose link is cut, each both ways round.
+    /// From whom nothing comes to whom; of links that are cut, both ways round.
     parted: HashSet<(Incarnation, Incarnation)>,
     is_medium: bool,
     /// Whether what went to all and what went to one is handed up in turns of chance.
@@ -129,6 +129,11 @@ impl MemoryExchange {
         let mut state = self.lock();
         state.parted.extend([(one, other), (other, one)]);
         state.tell_pair(one, other, News::Unreachable);
+    }
+
+    /// From now on nothing that one node says comes to the other, and neither hears of that.
+    pub fn mute(&self, from: Incarnation, to: Incarnation) {
+        self.lock().parted.insert((from, to));
     }
 
     /// Joins them again.

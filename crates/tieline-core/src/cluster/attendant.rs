@@ -85,10 +85,9 @@ pub(super) struct Attendant {
     copies: HashMap<Incarnation, Copy>,
     /// Connections that wait, the longest first.
     waits: Vec<Wait>,
-    /// How far those that are reached had read when the broker carried last.
-    read: Option<u64>,
-    /// The version that the others are still to read, where somebody went on without them while a broker that keeps was away.
-    late: Option<u64>,
+    /// The version that each of these nodes is still to read, where somebody went on without them: what they send until then, by what
+    /// they knew before, may not come here, and no number tells of it.
+    late: HashMap<Incarnation, u64>,
     /// Nodes whose roster was read further than they were told.
     to_confirm: HashSet<Incarnation>,
     /// Whether what everybody sees of the peers is old.
@@ -118,8 +117,7 @@ impl Attendant {
             heartbeat,
             copies: HashMap::new(),
             waits: Vec::new(),
-            read: None,
-            late: None,
+            late: HashMap::new(),
             to_confirm: HashSet::new(),
             peers_changed: false,
             stores_changed: false,
@@ -164,7 +162,7 @@ impl Attendant {
             // Whoever is told that this node knows it is sent to.
             self.confirm();
             self.let_go_on(read);
-            self.look_who_is_late(read);
+            self.look_who_is_late();
             self.tell_gap();
         }
         drop(self.heartbeat.deregister());
@@ -587,21 +585,23 @@ impl Attendant {
 
     /// Lets those go on whose statements were read by all that can be reached, or who waited long enough.
     fn let_go_on(&mut self, read: Option<u64>) {
-        let limit = self.cluster.times.read;
-        let asked = self.cluster.asked().map(Arc::as_ref);
+        let cluster = Arc::clone(&self.cluster);
+        let asked = cluster.asked().map(Arc::as_ref);
+        // Nobody is waited for in an outage. What a broker loses in it is told at its end; where it keeps all, nothing tells who was sent past.
+        let is_kept = self.is_away && cluster.keeps();
         for wait in std::mem::take(&mut self.waits) {
             let is_read = wait.until.is_over(read, asked);
-            if !is_read && wait.since.elapsed() < limit {
+            if !is_read && wait.since.elapsed() < cluster.times.read {
                 self.waits.push(wait);
                 continue;
             }
-            if self.is_away && self.cluster.keeps() && !wait.until.is_over(self.read, asked) {
-                self.late = self.late.max(Some(wait.until.read));
+            if !is_read || is_kept {
+                self.note_late(wait.until.read);
             }
             let Wait { since, address, then, .. } = wait;
             match self.node.go_on(address, then, None) {
                 Ok(()) => {
-                    let counters = &self.cluster.counters;
+                    let counters = &cluster.counters;
                     counters.read_wait.record(since.elapsed());
                     counters.unread.fetch_add(u64::from(!is_read), Ordering::Relaxed);
                 }
@@ -614,16 +614,34 @@ impl Attendant {
         }
     }
 
-    /// Tells of a gap when the others have read what nobody waited for: what they sent until then, by what they knew before, may not
-    /// have come here, and no number tells of it.
-    fn look_who_is_late(&mut self, read: Option<u64>) {
+    /// Somebody went on without the nodes that have not read this version. Says whether there are any.
+    fn note_late(&mut self, version: u64) -> bool {
+        let mut is_any = false;
+        for (node, _) in self.copies.iter().filter(|(_, copy)| copy.read.is_none_or(|read| read < version)) {
+            let late = self.late.entry(*node).or_default();
+            *late = version.max(*late);
+            is_any = true;
+        }
+        is_any
+    }
+
+    /// Tells of a gap when a node has read what somebody did not wait for. One that is forgotten sends nothing more.
+    fn look_who_is_late(&mut self) {
+        if let Some(version) = self.cluster.statements.take_late()
+            && !self.note_late(version)
+        {
+            // They have read it meanwhile.
+            self.is_gap_owed = true;
+        }
         if self.is_away {
             return;
         }
-        self.read = read;
-        if self.late.is_some_and(|late| read.is_some_and(|read| late <= read)) {
-            self.late = None;
-            self.is_gap_owed = true;
-        }
+        let (copies, is_gap_owed) = (&self.copies, &mut self.is_gap_owed);
+        self.late.retain(|node, version| {
+            let read = copies.get(node).map(|copy| copy.read);
+            let has_read = read.flatten().is_some_and(|read| *version <= read);
+            *is_gap_owed |= has_read;
+            read.is_some() && !has_read
+        });
     }
 }

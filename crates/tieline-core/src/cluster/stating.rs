@@ -33,6 +33,8 @@ struct Own {
     untold: Vec<Change>,
     /// The version that every node which is reached has read; none where one of them may not know this node yet.
     read: Option<u64>,
+    /// The last version that somebody outside the task went on without, until the task looks.
+    late: Option<u64>,
 }
 
 /// Whether the others know already what a connection waits for.
@@ -129,6 +131,17 @@ impl Statements {
         read
     }
 
+    /// Somebody went on though not every node has read this version.
+    fn went_on(&self, version: u64) {
+        let mut own = lock(&self.own);
+        own.late = own.late.max(Some(version));
+    }
+
+    /// The last version that somebody went on without, once.
+    pub(super) fn take_late(&self) -> Option<u64> {
+        lock(&self.own).late.take()
+    }
+
     /// Whether all nodes that are reached have said that they know this one.
     fn is_known_to_all(&self) -> bool {
         lock(&self.own).read.is_some()
@@ -193,6 +206,7 @@ impl Cluster {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.counters.unread.fetch_add(1, Ordering::Relaxed);
+                self.statements.went_on(until.read);
                 match error.into_inner() {
                     Word::Wait(_, _, then) => Err(then),
                     _ => Ok(()),
@@ -215,6 +229,9 @@ impl Cluster {
         let all = read.wait_for(|read| read.is_some_and(|read| read >= version && is_settled(read)));
         if tokio::time::timeout(self.times.read, all).await.is_err() {
             self.counters.unread.fetch_add(1, Ordering::Relaxed);
+            if read.borrow().is_none_or(|read| read < version) {
+                self.statements.went_on(version);
+            }
         }
         self.counters.read_wait.record(since.elapsed());
     }

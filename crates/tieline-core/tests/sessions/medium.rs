@@ -74,6 +74,30 @@ fn what_is_lost_just_after_a_notice_is_told_too() {
 }
 
 #[test]
+fn who_joined_before_the_others_knew_is_told_of_a_gap_when_they_do() {
+    let times = ClusterTimes { lease: Duration::from_secs(600), read: Duration::from_millis(200), ..quick() };
+    let (houses, exchange) = houses(2, times);
+    let mut alice = tieline(&houses[0], "alice");
+    let mut bob = tieline(&houses[1], "bob");
+    let nodes = [0, 1].map(|at: usize| houses[at].node.id().incarnation);
+    let before = count(&houses[1], |c| &c.unread);
+    exchange.mute(nodes[1], nodes[0]);
+    bob.join("room", 1);
+    assert_eq!(count(&houses[1], |c| &c.unread), before + 1, "nobody waits for long");
+    let mut say = |number: u64| {
+        alice.send(json!({"type": "sendToGroup", "group": "room", "data": number, "ackId": number}));
+        alice.receive_but_gaps()["delivered"].clone()
+    };
+    assert_eq!(say(1), 0);
+    exchange.mend(nodes[1], nodes[0]);
+    // Nothing that was sent to his node is missing there: no number tells of it.
+    assert_eq!(bob.receive(), json!({"type": "system", "event": "gap"}));
+    assert_eq!(count(&houses[1], |c| &c.missing), 0);
+    assert_eq!(say(2), 1);
+    assert_eq!(bob.receive()["data"], 2);
+}
+
+#[test]
 fn who_starts_is_met_at_once_and_learns_who_is_where() {
     // The next beat would come far too late for this test.
     let slow = ClusterTimes { beat: Duration::from_secs(600), ..patient() };

@@ -101,7 +101,6 @@ fn clients_of_a_killed_node_go_on_at_another_one() {
     let connect = |index: usize| {
         let mut client = Client::connect(balancer.address, "h", &format!("u{index}"));
         client.join("room");
-        client.gaps = Some(0);
         client
     };
     let mut clients: Vec<_> = (0..9).map(connect).collect();

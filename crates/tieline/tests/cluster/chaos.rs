@@ -39,8 +39,7 @@ fn act(cluster: &TestCluster, dice: &mut Dice, members: &mut Members) {
     let user = dice.below(USERS);
     let Some(member) = members.get_mut(&user) else {
         let node = dice.below(NODES);
-        let mut client = cluster.nodes[node].connect("h", &format!("u{user}"));
-        client.gaps = Some(0);
+        let client = cluster.nodes[node].connect("h", &format!("u{user}"));
         members.insert(user, Member { node, groups: BTreeSet::new(), client });
         return;
     };
@@ -137,7 +136,6 @@ fn assert_nodes_agree_after_chaos(seed: u64) {
     let mut last = Vec::new();
     for node in &cluster.nodes {
         let mut prober = node.connect("h", "prober");
-        prober.gaps = Some(0);
         // The last round is the one that is counted.
         let deadline = Instant::now() + BEAT;
         let first = loop {

@@ -1,4 +1,4 @@
-//! A blocking client of `tieline.v1` that hides nothing: it hands out every frame in the order it came.
+//! A blocking client of `tieline.v1` that hands out every frame in the order it came, but for notices of a gap, which it counts.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ pub(crate) struct Client {
     pub(crate) id: String,
     socket: Socket,
     last_ack: u64,
-    /// Notices of a gap that came, where they are expected; otherwise they are handed out as any frame.
-    pub(crate) gaps: Option<u32>,
+    /// Notices of a gap that came. Whoever connects or joins before all nodes know of it, on a machine that is too busy, is told of one too.
+    pub(crate) gaps: u32,
 }
 
 impl Client {
@@ -30,7 +30,7 @@ impl Client {
         let path = format!("/client/hubs/{hub}?{query}");
         let request = ClientRequest::new(&node.to_string(), &path).unwrap().protocol("tieline.v1");
         let socket = Socket::open(node, request)?;
-        let mut client = Client { id: String::new(), socket, last_ack: 0, gaps: None };
+        let mut client = Client { id: String::new(), socket, last_ack: 0, gaps: 0 };
         let connected = client.next();
         assert_eq!(connected["event"], "connected");
         client.id = connected["connectionId"].as_str().unwrap().to_owned();
@@ -78,16 +78,27 @@ impl Client {
     pub(crate) fn next_within(&mut self, limit: Duration) -> Option<Value> {
         let deadline = Instant::now() + limit;
         loop {
-            let frame = match self.socket.next_within(deadline.saturating_duration_since(Instant::now()))? {
-                Frame::Text(text) => serde_json::from_str(&text).unwrap(),
-                Frame::Close(code, _) => json!({"type": "close", "code": code}),
-                Frame::End => return None,
-                Frame::Binary(bytes) => panic!("{bytes:x?} in place of JSON"),
-            };
-            match &mut self.gaps {
-                Some(gaps) if frame["event"] == "gap" => *gaps += 1,
-                _ => return Some(frame),
+            let frame = self.next_of_all(deadline)?;
+            if frame["event"] != "gap" {
+                return Some(frame);
             }
+            self.gaps += 1;
+        }
+    }
+
+    /// Waits for a notice of a gap, which must be the next that comes.
+    pub(crate) fn next_gap(&mut self, limit: Duration) {
+        let told = self.next_of_all(Instant::now() + limit).expect("the gap is told in time");
+        assert_eq!(told["event"], "gap", "{told}");
+        self.gaps += 1;
+    }
+
+    fn next_of_all(&mut self, deadline: Instant) -> Option<Value> {
+        match self.socket.next_within(deadline.saturating_duration_since(Instant::now()))? {
+            Frame::Text(text) => Some(serde_json::from_str(&text).unwrap()),
+            Frame::Close(code, _) => Some(json!({"type": "close", "code": code})),
+            Frame::End => None,
+            Frame::Binary(bytes) => panic!("{bytes:x?} in place of JSON"),
         }
     }
 

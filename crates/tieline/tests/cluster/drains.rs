@@ -36,7 +36,7 @@ fn follow(mut client: Client, user: &str, next: std::net::SocketAddr) -> Vec<u64
                 let query = format!("user={user}&replaces={}", client.id);
                 moved = Some(Client::enter(next, "h", &query).unwrap());
             }
-            (_, Some("disconnected" | "gap")) => {}
+            (_, Some("disconnected")) => {}
             (Some("close"), _) => {
                 assert_eq!(frame["code"], 1000, "it has another connection");
                 client = moved.take().expect("it was told before");
@@ -54,7 +54,6 @@ fn a_node_that_is_stopped_sends_its_clients_to_the_others_and_no_message_is_lost
     let user = |n: usize| format!("u{n}");
     let clients: Vec<Client> = (0..CLIENTS).map(|n| cluster.nodes[0].connect("h", &user(n))).collect();
     let mut sender = cluster.nodes[2].connect("h", "sender");
-    sender.gaps = Some(0);
     let (sent, got) = thread::scope(|scope| {
         let readers: Vec<_> = clients
             .into_iter()

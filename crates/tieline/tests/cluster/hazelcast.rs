@@ -1,11 +1,11 @@
-//! Two nodes joined by private Hazelcast members: while they are there, killed, and wrong; and a node that is killed.
+//! Two nodes joined by private Hazelcast members: while they are there, killed, standing still, and wrong; and a node that is killed.
 
 use std::time::Duration;
 
 use xtask::engine::hazelcast::{Hazelcast, state};
 use xtask::{Engine, left_out};
 
-use crate::mediums::{command, exchange, expect_refused, killed, pair, readiness};
+use crate::mediums::{command, exchange, expect_refused, killed, pair, readiness, standing};
 use crate::processes::{eventually, nobody};
 
 /// How soon after the member's return messages must flow.
@@ -35,6 +35,13 @@ fn a_killed_member_leaves_each_node_to_its_own_clients_and_joins_them_again() {
 }
 
 #[test]
+fn a_member_that_stands_still_for_longer_than_a_lease_is_an_outage_that_nobody_dies_of() {
+    if are_private("a member that stands still") {
+        standing(Engine::hazelcast().start().unwrap(), RETURN);
+    }
+}
+
+#[test]
 fn nodes_go_on_by_another_member_and_leave_nothing_when_they_are_killed() {
     if !are_private("several members") {
         return;
@@ -53,7 +60,7 @@ fn nodes_go_on_by_another_member_and_leave_nothing_when_they_are_killed() {
     }
     for client in [&mut anna, &mut ben] {
         // What may have been lost meanwhile is told.
-        client.gaps = Some(0);
+        client.gaps = 0;
     }
     exchange(&mut anna, &mut ben, "by the second");
     drop(b);

@@ -1,4 +1,5 @@
-//! Two nodes joined by a private Kafka: while it is there, killed and started again under messages that are kept, behind a password, and wrong.
+//! Two nodes joined by a private Kafka: while it is there, killed and started again or standing still under messages that are kept, behind a password,
+//! and wrong.
 
 use std::time::{Duration, Instant};
 
@@ -6,16 +7,12 @@ use xtask::engine::kafka::LOGIN;
 use xtask::{Engine, left_out};
 
 use crate::client::{assert_ack, to_user};
-use crate::mediums::{command, exchange, expect_refused, pair, readiness};
+use crate::mediums::{
+    KILLED, NOTICED, STANDSTILL, command, exchange, expect_refused, go_on, pair, readiness, stand_still,
+};
 use crate::processes::{eventually, eventually_within, nobody};
 
-/// For how long the server is killed.
-const KILLED: Duration = Duration::from_secs(5);
-
-/// How soon an outage is noticed: the library tells of it, and a canary has a second to say otherwise.
-const NOTICED: Duration = Duration::from_secs(9);
-
-/// How soon after the server's return messages must flow.
+/// How soon after the server's return messages must flow. Of an outage by standing still, an eighth may come on top.
 const RETURN: Duration = Duration::from_secs(3);
 
 /// What nine of ten sends within one node may take, with an ack.
@@ -33,10 +30,26 @@ fn are_private(test: &str) -> bool {
 
 #[test]
 fn a_killed_server_leaves_no_gap_and_what_was_sent_meanwhile_arrives() {
-    if !are_private("a killed server") {
-        return;
+    if are_private("a killed server") {
+        outage(KILLED, RETURN, |server| server.kill().unwrap(), |server| server.restart().unwrap());
     }
-    let mut server = Engine::kafka().start().unwrap();
+}
+
+#[test]
+fn a_server_that_stands_still_for_longer_than_a_lease_leaves_no_gap_either() {
+    if are_private("a server that stands still") {
+        outage(STANDSTILL, RETURN + STANDSTILL / 8, |server| stand_still(server), |server| go_on(server));
+    }
+}
+
+/// Takes a server away for a while, and back, under messages that are kept meanwhile.
+fn outage(
+    length: Duration,
+    returned: Duration,
+    take_away: impl Fn(&mut Engine),
+    bring_back: impl Fn(&mut Engine),
+) {
+    let mut server = Engine::kafka().start().expect("a server starts");
     let url = server.url().to_owned();
     let nodes = pair(|name| command(name, &url));
     let incarnations = nodes[0].nodes();
@@ -45,14 +58,14 @@ fn a_killed_server_leaves_no_gap_and_what_was_sent_meanwhile_arrives() {
     let mut ben = nodes[1].connect("h", "ben");
     exchange(&mut anna, &mut ben, "before");
     for client in [&mut anna, &mut alma, &mut ben] {
-        client.gaps = Some(0);
+        client.gaps = 0;
     }
 
-    server.kill().unwrap();
+    take_away(&mut server);
     let gone = Instant::now();
     let (mut sent, mut slow) = (0, 0);
     let mut is_noticed = false;
-    while gone.elapsed() < KILLED || !is_noticed {
+    while gone.elapsed() < length || !is_noticed {
         is_noticed |= nodes.iter().all(|node| readiness(node)["broker_up"] == false);
         assert!(is_noticed || gone.elapsed() < NOTICED, "the outage is not noticed");
         let asked = Instant::now();
@@ -67,20 +80,20 @@ fn a_killed_server_leaves_no_gap_and_what_was_sent_meanwhile_arrives() {
     assert!(slow * 10 < sent, "{slow} of {sent} sends within the node took more than {PROMPT:?}");
     assert_eq!(readiness(&nodes[0])["status"], "degraded");
 
-    server.restart().unwrap();
+    bring_back(&mut server);
     let back = Instant::now();
     for number in 1..=sent {
         assert_eq!(ben.next_data(), number, "in order, and none is missing");
     }
-    assert!(back.elapsed() < RETURN, "it flows after {:?}", back.elapsed());
+    assert!(back.elapsed() < returned, "it flows after {:?}", back.elapsed());
     for node in &nodes {
         eventually("the node is ready", || readiness(node)["status"] == "ok");
     }
-    eventually_within(RETURN, "both are reached", || nodes[1].reaches() == ["a", "b"]);
+    eventually_within(returned, "both are reached", || nodes[1].reaches() == ["a", "b"]);
     exchange(&mut anna, &mut ben, "after");
     for client in [&mut anna, &mut alma, &mut ben] {
         client.expect_nothing();
-        assert_eq!(client.gaps, Some(0), "{} was told of a gap", client.id);
+        assert_eq!(client.gaps, 0, "{} was told of a gap", client.id);
     }
     assert_eq!(nodes[0].nodes(), incarnations, "no node was started anew");
 }

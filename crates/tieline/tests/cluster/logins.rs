@@ -44,11 +44,8 @@ impl Drop for Single {
     }
 }
 
-/// A connection that counts the gaps it is told of: nodes that were cut from each other tell of some.
 fn connect(node: SocketAddr, user: &str) -> Client {
-    let mut client = Client::connect(node, "single", user);
-    client.gaps = Some(0);
-    client
+    Client::connect(node, "single", user)
 }
 
 /// Has all users log in, and looks who is left. `part` cuts node 2 from the others, `heal` brings it back.

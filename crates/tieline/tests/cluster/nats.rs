@@ -1,11 +1,11 @@
-//! Two nodes joined by a private NATS server: while it is there, killed, behind a password and TLS, and wrong.
+//! Two nodes joined by a private NATS server: while it is there, killed, standing still, behind a password and TLS, and wrong.
 
 use std::time::Duration;
 
 use xtask::engine::nats::Nats;
 use xtask::{Engine, left_out};
 
-use crate::mediums::{certificate, expect_refused, killed, only_who_trusts_is_joined};
+use crate::mediums::{certificate, expect_refused, killed, only_who_trusts_is_joined, standing};
 use crate::processes::nobody;
 
 /// How soon after the server's return messages must flow.
@@ -25,6 +25,13 @@ fn are_private(test: &str) -> bool {
 fn a_killed_server_leaves_each_node_to_its_own_clients_and_joins_them_again() {
     if are_private("a killed server") {
         killed(Engine::nats().start().unwrap(), RETURN);
+    }
+}
+
+#[test]
+fn a_server_that_stands_still_for_longer_than_a_lease_is_an_outage_that_nobody_dies_of() {
+    if are_private("a server that stands still") {
+        standing(Engine::nats().start().unwrap(), RETURN);
     }
 }
 

@@ -80,7 +80,6 @@ fn of_a_killed_node_those_leave_who_do_not_come_back_elsewhere() {
     let telling = Telling::new("presence");
     let mut cluster = TestCluster::start_with(3, &[], &telling.variables());
     let mut watcher = cluster.nodes[0].connect("h", "watcher");
-    watcher.gaps = Some(0);
     watcher.send(&json!({"type": "presence", "group": "room", "subscribe": true, "ackId": 1_000}));
     assert_eq!(watcher.next()["total"]["users"], 0);
     assert_eq!(watcher.next()["success"], true);

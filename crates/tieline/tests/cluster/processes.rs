@@ -143,11 +143,10 @@ impl Process {
         Client::connect(self.address, hub, user)
     }
 
-    /// A client of the hub `h` that is in the group `room`, and counts the gaps it is told of.
+    /// A client of the hub `h` that is in the group `room`.
     pub(crate) fn connect_to_room(&self, user: &str) -> Client {
         let mut client = self.connect("h", user);
         client.join("room");
-        client.gaps = Some(0);
         client
     }
 

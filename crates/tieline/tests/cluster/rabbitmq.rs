@@ -1,11 +1,13 @@
-//! Two nodes joined by a private RabbitMQ: while it is there, killed, behind a password and TLS, and wrong; and what is left of them there.
+//! Two nodes joined by a private RabbitMQ: while it is there, killed, standing still, behind a password and TLS, and wrong; and what is left of them there.
 
 use std::time::Duration;
 
 use xtask::engine::rabbitmq::{configure, control};
 use xtask::{Engine, left_out};
 
-use crate::mediums::{certificate, command, expect_refused, killed, only_who_trusts_is_joined, pair};
+use crate::mediums::{
+    certificate, command, expect_refused, killed, only_who_trusts_is_joined, pair, standing,
+};
 use crate::processes::{eventually_within, nobody};
 
 /// How soon after the server's return messages must flow.
@@ -28,6 +30,13 @@ fn private(test: &str) -> Option<Engine> {
 fn a_killed_server_leaves_each_node_to_its_own_clients_and_joins_them_again() {
     if let Some(server) = private("a killed server") {
         killed(server, RETURN);
+    }
+}
+
+#[test]
+fn a_server_that_stands_still_for_longer_than_a_lease_is_an_outage_that_nobody_dies_of() {
+    if let Some(server) = private("a server that stands still") {
+        standing(server, RETURN);
     }
 }
 

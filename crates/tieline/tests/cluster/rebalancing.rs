@@ -145,7 +145,6 @@ impl History {
 
     /// Reads until both kinds of messages have ended, and goes where it is told.
     fn follow(mut self, mut client: Client, user: &str, gateway: std::net::SocketAddr) -> History {
-        client.gaps = Some(0);
         let (mut next, mut ends) = (None::<Client>, BTreeSet::new());
         while ends.len() < 2 {
             let Some(frame) = client.next_within(PATIENCE) else { panic!("{user} hears nothing any more") };
@@ -170,7 +169,6 @@ impl History {
                 (Some("close"), _) => {
                     assert_eq!(frame["code"], 1000, "it has another connection");
                     client = next.take().expect("it was told before");
-                    client.gaps = Some(0);
                     self.join(&mut client);
                 }
                 _ => panic!("{frame}"),
@@ -218,7 +216,6 @@ fn a_node_that_comes_gets_its_users_from_the_others_and_nobody_else_moves() {
     // This one is not where the ring has it; its owner stays the same, and so does it.
     let stray = (3000..).map(user).find(|user| after.owner(user) == Some("n1")).unwrap();
     let mut strays = world.nodes[0].connect("h", &stray);
-    sender.gaps = Some(0);
 
     let stop = AtomicBool::new(false);
     let (sent, histories) = thread::scope(|scope| {

@@ -1,20 +1,28 @@
-//! Two nodes joined by a private RocketMQ, a name server and a broker: while it is there, killed, and wrong.
+//! Two nodes joined by a private RocketMQ, a name server and a broker: while it is there, killed, standing still, and wrong.
 
 use std::time::Duration;
 
 use xtask::{Engine, left_out};
 
-use crate::mediums::{expect_refused, killed};
+use crate::mediums::{expect_refused, killed, standing};
 use crate::processes::nobody;
 
 /// How soon after the server's return messages must flow.
 const RETURN: Duration = Duration::from_secs(3);
 
+/// Whether servers are started here, and not named by the environment, which is then said.
+fn are_private(test: &str) -> bool {
+    let is_named = std::env::var_os("TIELINE_TEST_ROCKETMQ").is_some();
+    if is_named {
+        let why = "TIELINE_TEST_ROCKETMQ names a server that was not started here";
+        left_out(&format!("nodes joined by RocketMQ: {test}"), why);
+    }
+    !is_named
+}
+
 #[test]
 fn a_killed_rocketmq_leaves_each_node_to_its_own_clients_and_joins_them_again() {
-    if std::env::var_os("TIELINE_TEST_ROCKETMQ").is_some() {
-        let why = "TIELINE_TEST_ROCKETMQ names a server that was not started here";
-        left_out("nodes joined by RocketMQ", why);
+    if !are_private("a killed server") {
         return;
     }
     let server = Engine::rocketmq().start().unwrap();
@@ -26,4 +34,11 @@ fn a_killed_rocketmq_leaves_each_node_to_its_own_clients_and_joins_them_again() 
     expect_refused(&format!("rocketmq://k:hush@{nobody}"), &format!("cannot connect to {nobody}"));
     expect_refused("rocketmq://k:hush@127.0.0.1:port", "a port is a number");
     killed(server, RETURN);
+}
+
+#[test]
+fn a_rocketmq_that_stands_still_for_longer_than_a_lease_is_an_outage_that_nobody_dies_of() {
+    if are_private("a server that stands still") {
+        standing(Engine::rocketmq().start().unwrap(), RETURN);
+    }
 }

@@ -91,8 +91,8 @@ fn a_node_that_was_forgotten_while_it_stood_still_is_reached_both_ways_again() {
     });
     assert_ack(&anna.ask(to_user("still", 0)), 0, 1);
     // What went to all in between is lost to it, and its clients are told.
-    still.gaps = Some(0);
-    anna.gaps = Some(0);
+    still.gaps = 0;
+    anna.gaps = 0;
     cluster.cont(1);
     cluster.wait_for_all();
     for number in 0..10 {

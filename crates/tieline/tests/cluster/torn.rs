@@ -154,8 +154,7 @@ fn a_damaged_file_is_refused_or_says_what_it_had() {
                 }
                 // Whatever became of the file, it does not end the node.
                 let mut alice = node.connect("h", "alice");
-                // Where the damage is in what an inbox needs, the client is told by a gap.
-                alice.gaps = Some(0);
+                // Where the damage is in what an inbox needs, the client is told by a gap, which it counts.
                 assert_eq!(alice.ask(to_group("live", 1))["success"], true);
             }
         }
