@@ -2,23 +2,18 @@
 
 use std::time::Duration;
 
+use xtask::Engine;
 use xtask::engine::hazelcast::{Hazelcast, state};
-use xtask::{Engine, left_out};
 
-use crate::mediums::{command, exchange, expect_refused, killed, pair, readiness, standing};
+use crate::mediums::{command, exchange, expect_refused, is_named, killed, pair, readiness, standing};
 use crate::processes::{eventually, nobody};
 
 /// How soon after the member's return messages must flow.
 const RETURN: Duration = Duration::from_secs(5);
 
-/// Whether members are started here, and not named by the environment, which is then said.
+/// Whether members are started here, and not named by the environment.
 fn are_private(test: &str) -> bool {
-    let is_named = std::env::var_os("TIELINE_TEST_HAZELCAST").is_some();
-    if is_named {
-        let why = "TIELINE_TEST_HAZELCAST names members that were not started here";
-        left_out(&format!("nodes joined by Hazelcast: {test}"), why);
-    }
-    !is_named
+    !is_named("TIELINE_TEST_HAZELCAST", &format!("nodes joined by Hazelcast: {test}"))
 }
 
 /// Host and port of an address.

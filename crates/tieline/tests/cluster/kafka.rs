@@ -3,12 +3,13 @@
 
 use std::time::{Duration, Instant};
 
+use xtask::Engine;
 use xtask::engine::kafka::LOGIN;
-use xtask::{Engine, left_out};
 
 use crate::client::{assert_ack, to_user};
 use crate::mediums::{
-    KILLED, NOTICED, STANDSTILL, command, exchange, expect_refused, go_on, pair, readiness, stand_still,
+    KILLED, NOTICED, STANDSTILL, command, exchange, expect_refused, go_on, is_named, pair, readiness,
+    stand_still,
 };
 use crate::processes::{eventually, eventually_within, nobody};
 
@@ -18,14 +19,9 @@ const RETURN: Duration = Duration::from_secs(3);
 /// What nine of ten sends within one node may take, with an ack.
 const PROMPT: Duration = Duration::from_millis(700);
 
-/// Whether servers are started here, and not named by the environment, which is then said.
+/// Whether servers are started here, and not named by the environment.
 fn are_private(test: &str) -> bool {
-    let is_named = std::env::var_os("TIELINE_TEST_KAFKA").is_some();
-    if is_named {
-        let why = "TIELINE_TEST_KAFKA names a server that was not started here";
-        left_out(&format!("nodes joined by Kafka: {test}"), why);
-    }
-    !is_named
+    !is_named("TIELINE_TEST_KAFKA", &format!("nodes joined by Kafka: {test}"))
 }
 
 #[test]

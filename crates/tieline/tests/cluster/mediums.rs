@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use xtask::Engine;
+use xtask::{Engine, left_out};
 
 use crate::client::{Client, assert_ack, to_group, to_user};
 use crate::processes::{Process, eventually, eventually_within, refusal};
@@ -31,6 +31,15 @@ const REPLACED: Duration = Duration::from_secs(15);
 
 /// What nine of ten sends within one node may take, with an ack.
 const PROMPT: Duration = Duration::from_millis(700);
+
+/// Whether the environment names servers, which must not be hurt: then that is said.
+pub(crate) fn is_named(variable: &str, test: &str) -> bool {
+    let is_named = std::env::var_os(variable).is_some();
+    if is_named {
+        left_out(test, &format!("{variable} names servers that were not started here"));
+    }
+    is_named
+}
 
 /// A node of a cluster of this process's own.
 pub(crate) fn command(name: &str, broker: &str) -> Command {

@@ -2,23 +2,18 @@
 
 use std::time::Duration;
 
+use xtask::Engine;
 use xtask::engine::nats::Nats;
-use xtask::{Engine, left_out};
 
-use crate::mediums::{certificate, expect_refused, killed, only_who_trusts_is_joined, standing};
+use crate::mediums::{certificate, expect_refused, is_named, killed, only_who_trusts_is_joined, standing};
 use crate::processes::nobody;
 
 /// How soon after the server's return messages must flow.
 const RETURN: Duration = Duration::from_secs(3);
 
-/// Whether servers are started here, and not named by the environment, which is then said.
+/// Whether servers are started here, and not named by the environment.
 fn are_private(test: &str) -> bool {
-    let is_named = std::env::var_os("TIELINE_TEST_NATS").is_some();
-    if is_named {
-        let why = "TIELINE_TEST_NATS names a server that was not started here";
-        left_out(&format!("nodes joined by NATS: {test}"), why);
-    }
-    !is_named
+    !is_named("TIELINE_TEST_NATS", &format!("nodes joined by NATS: {test}"))
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use xtask::Engine;
 use xtask::engine::rabbitmq::{configure, control};
-use xtask::{Engine, left_out};
 
 use crate::mediums::{
-    certificate, command, expect_refused, killed, only_who_trusts_is_joined, pair, standing,
+    certificate, command, expect_refused, is_named, killed, only_who_trusts_is_joined, pair, standing,
 };
 use crate::processes::{eventually_within, nobody};
 
@@ -16,14 +16,10 @@ const RETURN: Duration = Duration::from_secs(10);
 /// Two leases: what is left of a node that is gone must be gone by then.
 const TWO_LEASES: Duration = Duration::from_secs(30);
 
-/// A private server, or none where the environment names one, which is then said.
+/// A private server, or none where the environment names one.
 fn private(test: &str) -> Option<Engine> {
-    if std::env::var_os("TIELINE_TEST_RABBITMQ").is_some() {
-        let why = "TIELINE_TEST_RABBITMQ names a server that was not started here";
-        left_out(&format!("nodes joined by RabbitMQ: {test}"), why);
-        return None;
-    }
-    Some(Engine::rabbitmq().start().expect("a server starts"))
+    let is_named = is_named("TIELINE_TEST_RABBITMQ", &format!("nodes joined by RabbitMQ: {test}"));
+    (!is_named).then(|| Engine::rabbitmq().start().expect("a server starts"))
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use xtask::Engine;
 use xtask::engine::redis::ask;
 use xtask::engine::redis_cluster::RedisCluster;
 use xtask::engine::sentinel::Sentinel;
-use xtask::{Engine, left_out};
 
 use crate::mediums::{
-    Folder, certificate, command, exchange, expect_refused, killed, only_who_trusts_is_joined, pair,
-    replaced, standing,
+    Folder, certificate, command, exchange, expect_refused, is_named, killed, only_who_trusts_is_joined,
+    pair, replaced, standing,
 };
 use crate::processes::{eventually_within, nobody};
 
@@ -18,15 +18,6 @@ const RETURN: Duration = Duration::from_secs(5);
 
 /// How soon nothing of a killed node may be left.
 const TWO_LEASES: Duration = Duration::from_secs(30);
-
-/// Whether the environment names servers, which must not be hurt: then that is said.
-fn is_named(variable: &str, test: &str) -> bool {
-    let is_named = std::env::var_os(variable).is_some();
-    if is_named {
-        left_out(test, &format!("{variable} names servers that were not started here"));
-    }
-    is_named
-}
 
 /// A private server, or none where the environment names one.
 fn private(test: &str) -> Option<Engine> {

@@ -2,22 +2,17 @@
 
 use std::time::Duration;
 
-use xtask::{Engine, left_out};
+use xtask::Engine;
 
-use crate::mediums::{expect_refused, killed, standing};
+use crate::mediums::{expect_refused, is_named, killed, standing};
 use crate::processes::nobody;
 
 /// How soon after the server's return messages must flow.
 const RETURN: Duration = Duration::from_secs(3);
 
-/// Whether servers are started here, and not named by the environment, which is then said.
+/// Whether servers are started here, and not named by the environment.
 fn are_private(test: &str) -> bool {
-    let is_named = std::env::var_os("TIELINE_TEST_ROCKETMQ").is_some();
-    if is_named {
-        let why = "TIELINE_TEST_ROCKETMQ names a server that was not started here";
-        left_out(&format!("nodes joined by RocketMQ: {test}"), why);
-    }
-    !is_named
+    !is_named("TIELINE_TEST_ROCKETMQ", &format!("nodes joined by RocketMQ: {test}"))
 }
 
 #[test]
