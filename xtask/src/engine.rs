@@ -41,6 +41,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use child::Child;
+use nix::sys::signal::Signal;
 
 /// How long a server may take until it answers in its own protocol. Generous, because machines under load need
 /// several times what a quiet one does; nobody waits longer than the server needs.
@@ -350,6 +351,16 @@ impl Engine {
     pub fn kill_member(&mut self, member: usize) -> Result<(), Error> {
         self.own()?.children[member] = None;
         Ok(())
+    }
+
+    /// Keeps all its processes from running, by SIGSTOP; its sockets stay open.
+    pub fn stand_still(&self) -> Result<(), Error> {
+        child::signal(&self.pids(), Signal::SIGSTOP)
+    }
+
+    /// Lets them run on.
+    pub fn go_on(&self) -> Result<(), Error> {
+        child::signal(&self.pids(), Signal::SIGCONT)
     }
 
     /// Starts the server again on the same port and data, killing it first if it still runs, and returns when it

@@ -8,14 +8,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::Error;
 use super::options::{Broker, Options, Store};
 use super::stage::Stage;
-use crate::engine::child::Child;
+use crate::engine::child::{self, Child};
 use crate::engine::{self, Engine};
 use crate::node;
 use crate::proxy::Proxy;
@@ -292,14 +290,7 @@ impl Cluster {
             }
             _ => self.engine(party).map(|engine| engine.pids()).unwrap_or_default(),
         };
-        for pid in pids {
-            match kill(Pid::from_raw(pid as i32), signal) {
-                // A process of a server may have ended meanwhile.
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(error) => return Err(Error::io("send a signal", error.into())),
-            }
-        }
-        Ok(())
+        Ok(child::signal(&pids, signal)?)
     }
 
     /// A node that runs as it should has neither ended by itself nor lost a thread.

@@ -11,6 +11,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::Error;
 
 /// How often the thread looks whether the child has ended by itself.
@@ -103,6 +107,17 @@ impl Drop for Child {
             thread::sleep(LOOK_EVERY / 5);
         }
     }
+}
+
+/// Sends processes a signal. One that a server has started may have ended meanwhile.
+pub(crate) fn signal(ids: &[u32], signal: Signal) -> Result<(), Error> {
+    for id in ids {
+        match kill(Pid::from_raw(*id as i32), signal) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => return Err(Error::io("send a signal", error.into())),
+        }
+    }
+    Ok(())
 }
 
 /// State and parent of a process, from what the kernel says behind its name.

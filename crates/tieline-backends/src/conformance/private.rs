@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use xtask::{Engine, left_out};
 
 use super::outage::Server;
@@ -24,18 +22,11 @@ impl Server for Engine {
     }
 
     fn stand_still(&mut self) {
-        signal(self, Signal::SIGSTOP);
+        Engine::stand_still(self).unwrap();
     }
 
     fn go_on(&mut self) {
-        signal(self, Signal::SIGCONT);
-    }
-}
-
-/// Every process of it: a server may have several.
-fn signal(engine: &Engine, signal: Signal) {
-    for pid in engine.pids() {
-        kill(Pid::from_raw(pid as i32), signal).unwrap();
+        Engine::go_on(self).unwrap();
     }
 }
 

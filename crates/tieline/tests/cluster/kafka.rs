@@ -8,8 +8,7 @@ use xtask::engine::kafka::LOGIN;
 
 use crate::client::{assert_ack, to_user};
 use crate::mediums::{
-    KILLED, NOTICED, STANDSTILL, command, exchange, expect_refused, go_on, is_named, pair, readiness,
-    stand_still,
+    KILLED, NOTICED, STANDSTILL, command, exchange, expect_refused, is_named, pair, readiness,
 };
 use crate::processes::{eventually, eventually_within, nobody};
 
@@ -34,7 +33,12 @@ fn a_killed_server_leaves_no_gap_and_what_was_sent_meanwhile_arrives() {
 #[test]
 fn a_server_that_stands_still_for_longer_than_a_lease_leaves_no_gap_either() {
     if are_private("a server that stands still") {
-        outage(STANDSTILL, RETURN + STANDSTILL / 8, |server| stand_still(server), |server| go_on(server));
+        outage(
+            STANDSTILL,
+            RETURN + STANDSTILL / 8,
+            |server| server.stand_still().unwrap(),
+            |server| server.go_on().unwrap(),
+        );
     }
 }
 

@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 use xtask::{Engine, left_out};
 
@@ -138,23 +136,8 @@ fn flows_again(from: &mut Client, to: &mut Client, user: &str, killed: Instant) 
 
 /// The server stands still for longer than a lease.
 pub(crate) fn standing(mut server: Engine, returned: Duration) {
-    outage(&mut server, STANDSTILL, NOTICED, returned, |server| stand_still(server), |server| go_on(server));
-}
-
-/// Keeps all processes of a server from running; its sockets stay open.
-pub(crate) fn stand_still(server: &Engine) {
-    signal(server, Signal::SIGSTOP);
-}
-
-/// Lets it run on.
-pub(crate) fn go_on(server: &Engine) {
-    signal(server, Signal::SIGCONT);
-}
-
-fn signal(server: &Engine, signal: Signal) {
-    for pid in server.pids() {
-        kill(Pid::from_raw(pid as i32), signal).unwrap();
-    }
+    let stop = |server: &mut Engine| server.stand_still().unwrap();
+    outage(&mut server, STANDSTILL, NOTICED, returned, stop, |server| server.go_on().unwrap());
 }
 
 /// Takes the server away for a while, and back.

@@ -16,7 +16,6 @@ use super::super::signs::{Ears, Signs};
 use super::super::{MAX_ENVELOPE, Trouble};
 use super::*;
 use crate::conformance::Heard;
-use crate::conformance::outage::Server as _;
 use crate::conformance::private::{nobody, refused};
 
 /// How long a node may take to stop.
@@ -181,7 +180,7 @@ async fn it_stops_while_its_server_is_away() {
     let mut server = Engine::kafka().start().unwrap();
     let (broker, recorder) = start_with(settings(server.url())).await.unwrap();
     let (standing, _) = start_with(settings(server.url())).await.unwrap();
-    server.stand_still();
+    server.stand_still().unwrap();
     let began = Instant::now();
     standing.close();
     standing.closed().await;

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tieline_core::records::{RecordKey, Records};
 use tieline_core::store::StoreError;
 use tieline_proto::Position;
@@ -114,16 +112,6 @@ async fn what_was_acknowledged_outlives_the_server(mut server: Server) {
     assert!(stored <= told.acknowledged.len() + told.unknown);
 }
 
-impl Server {
-    /// Sends it, and all its workers, a signal.
-    fn signal(&self, signal: Signal) {
-        for pid in self.engine.pids() {
-            // One of its workers may have ended meanwhile.
-            let _ = kill(Pid::from_raw(pid as i32), signal);
-        }
-    }
-}
-
 async fn a_server_that_stands_still_holds_nobody_up(server: Server) {
     if !server.is_private("a server that stands still") {
         return;
@@ -134,7 +122,7 @@ async fn a_server_that_stands_still_holds_nobody_up(server: Server) {
     let store = Arc::new(database.store());
     store.append(append("a", b"before")).await.unwrap();
     store.read(group("a"), None, ALL).await.unwrap();
-    server.signal(Signal::SIGSTOP);
+    server.engine.stand_still().unwrap();
     let refused = Mutex::new(Vec::new());
     for round in 0..3 {
         let since = Instant::now();
@@ -158,7 +146,7 @@ async fn a_server_that_stands_still_holds_nobody_up(server: Server) {
         record.await.unwrap_err();
         assert!(since.elapsed() < SOON, "round {round} took {:?}", since.elapsed());
     }
-    server.signal(Signal::SIGCONT);
+    server.engine.go_on().unwrap();
     let since = Instant::now();
     while store.append(append("a", b"after")).await.is_err() {
         assert!(since.elapsed() < PATIENCE, "the store does not append again");
