@@ -10,9 +10,9 @@
 //!
 //! **One lease for each node.** Users name the stay of their node, and count only as long as its lease has not ended, so all of a
 //! dead node's are gone with that one entry, whose end members see to. Each node looks once a second who is listed, sooner when somebody
-//! has come, and relies on it for [`Times::fresh`]. What a dead node leaves is taken out by whoever changes the entry next. Entries that only dead nodes
-//! are in are removed by one call, as soon as no node can rely any more on what it saw of them; those of a whole cluster that died, when
-//! one of its nodes starts again.
+//! has come, and relies on it for [`Times::fresh`]. What a dead node leaves is taken out by whoever changes the entry next. Entries in which
+//! nobody is left, whoever they were and whenever they went, are removed by one call when a node leaves, and after a death as soon as no
+//! node can rely any more on what it saw; those of a whole cluster that died, when one of its nodes starts again.
 //!
 //! **What is lost.** Members keep one copy of each entry beside it, if nothing else is configured, so a member may die. If more is
 //! lost, the map tells its clients; then, and when the map, its lease or its place on the roll is gone, and after each outage, a node
@@ -37,7 +37,7 @@ use crate::directory::{ANSWER, AT_ONCE, Table, TableDirectory};
 use crate::hosts::{self, Host};
 use errand::Errand;
 use link::Link;
-use roll::{ROLL, Roll, Stay, View, only_of};
+use roll::{ROLL, Roll, Stay, View};
 
 mod errand;
 mod link;
@@ -238,7 +238,7 @@ impl Map {
         Ok(self.view.has(self.stay))
     }
 
-    /// Removes what is left of those whose leases were over for long enough: the entries that nobody else is in, and then their places
+    /// Removes what is left of those whose leases were over for long enough: the entries in which nobody else lives, and then their places
     /// on the roll. The node whose stay is the first one does it.
     async fn sweep(&mut self, link: &mut Link) -> Result<(), Trouble> {
         if !link.is_aside_done() {
@@ -251,7 +251,8 @@ impl Map {
         let over: Vec<Stay> = over.map(|(stay, _)| *stay).take(SWEPT_AT_ONCE).collect();
         let is_first = self.view.listed().all(|other| (other.number, other) > (self.stay.number, self.stay));
         if is_first && !over.is_empty() {
-            link.ask_aside(&MapCall::RemoveAll(&only_of(&over)), ANSWER).await?;
+            let entries = self.view.roll().entries_without(&over);
+            link.ask_aside(&MapCall::RemoveAll(&entries), ANSWER).await?;
             self.sweeping = Some(over);
         }
         Ok(())
@@ -352,7 +353,7 @@ impl Table for Map {
         self.looked = 0;
         link.ask(&[MapCall::Delete(&self.stay.lease())], ANSWER).await?;
         let (node, above) = (self.node, self.stay.number);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
         self.stay = self.change_roll(link, |roll| roll.enter(node, now, above)).await?;
         let (stay, lease, ttl) = (self.stay, self.stay.lease(), self.times.ttl());
         link.ask(&[MapCall::Set(&lease, LIVES, ttl)], ANSWER).await?;
@@ -385,11 +386,26 @@ impl Table for Map {
         Ok(Some(answers))
     }
 
-    /// What it cannot in time is swept by others.
+    /// What it cannot in time is swept by others. The last one leaves nothing: where others have left meanwhile, entries are looked
+    /// through again that were theirs as well.
     async fn leave(&mut self, link: &mut Link) -> Result<(), Trouble> {
-        let (gone, lease) = ([self.stay], self.stay.lease());
-        link.ask(&[MapCall::Delete(&lease), MapCall::RemoveAll(&only_of(&gone))], ANSWER).await?;
-        self.change_roll(link, |roll| roll.strike(&gone)).await
+        let (me, lease) = (self.stay, self.stay.lease());
+        link.ask(&[MapCall::Delete(&lease)], ANSWER).await?;
+        loop {
+            let (_, roll) = read_roll(link).await?;
+            let was_last = roll.is_only(me);
+            link.ask(&[MapCall::RemoveAll(&roll.entries_without(&[me]))], ANSWER).await?;
+            let strike = |roll: &mut Roll| {
+                let is_done = was_last || !roll.is_only(me);
+                if is_done {
+                    roll.strike(&[me]);
+                }
+                is_done
+            };
+            if self.change_roll(link, strike).await? {
+                return Ok(());
+            }
+        }
     }
 }
 

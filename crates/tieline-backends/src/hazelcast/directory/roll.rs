@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A node that has to put its users there anew comes with a new number, and what it left under an earlier one counts no longer. So
-//! an entry that was written late, or brought back, misleads nobody. Numbers go up, also beyond a roll that was lost: they are at least
-//! the seconds of the clock.
+//! an entry that was written late, or brought back, misleads nobody. Numbers go up, also beyond a roll that is gone: they are at least the
+//! milliseconds of the clock, and entering takes longer than one.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -82,7 +82,7 @@ impl Roll {
         (!self.stays.is_empty()).then(|| std::iter::once(self.next.to_string()).chain(words).collect())
     }
 
-    /// A node enters, at so many seconds by the clock.
+    /// A node enters, at so many milliseconds by the clock.
     pub(super) fn enter(&mut self, node: Incarnation, now: u64, above: u64) -> Stay {
         let stay = Stay { node, number: self.next.max(now).max(above + 1) };
         self.next = stay.number + 1;
@@ -104,6 +104,21 @@ impl Roll {
     /// All who are on it.
     pub(super) fn stays(&self) -> impl Iterator<Item = Stay> {
         self.stays.iter().map(|(stay, _)| *stay)
+    }
+
+    /// Whether nobody but this one is on it.
+    pub(super) fn is_only(&self, stay: Stay) -> bool {
+        self.stays().all(|other| other == stay)
+    }
+
+    /// The regular expression for the entries of users that nobody holds or remembers but these and stays that are gone. Who enters after
+    /// the roll was read has a number that is not below the next one, so its entries are not among them.
+    pub(super) fn entries_without(&self, gone: &[Stay]) -> String {
+        let kept = self.stays().filter(|stay| !gone.contains(stay));
+        let kept: Vec<String> =
+            kept.map(|stay| format!("(?!{}[=~])", stay.to_string().replace('.', "\\."))).collect();
+        let token = format!("{}[0-9a-f]{{16}}\\.{}[=~][^ ]*", kept.concat(), below(self.next));
+        format!("{token}(?: {token})*")
     }
 
     /// Whether it is on the roll, and all its users are there; `None` where it is not on it.
@@ -163,6 +178,11 @@ impl View {
         self.listed.contains_key(&node)
     }
 
+    /// The roll as it was seen.
+    pub(super) fn roll(&self) -> &Roll {
+        &self.roll
+    }
+
     /// Every other node that is listed.
     pub(super) fn listed(&self) -> impl Iterator<Item = Stay> {
         self.listed.values().copied()
@@ -180,11 +200,19 @@ impl View {
     }
 }
 
-/// The regular expression for the entries of users that only these hold or remember.
-pub(super) fn only_of(stays: &[Stay]) -> String {
-    let names: Vec<String> = stays.iter().map(|stay| stay.to_string().replace('.', "\\.")).collect();
-    let token = format!("(?:{})[=~][^ ]*", names.join("|"));
-    format!("{token}(?: {token})*")
+/// The regular expression for the decimal numbers below this one, as they are written.
+fn below(number: u64) -> String {
+    let text = number.to_string();
+    let mut ways: Vec<String> = Vec::new();
+    if text.len() > 1 {
+        ways.push(format!("[0-9]{{1,{}}}", text.len() - 1));
+    }
+    // As long, alike up to some digit, and there smaller.
+    for (at, digit) in text.bytes().enumerate().filter(|(_, digit)| *digit > b'0') {
+        let (alike, left) = (&text[..at], text.len() - at - 1);
+        ways.push(format!("{alike}[0-{}][0-9]{{{left}}}", char::from(digit - 1)));
+    }
+    format!("(?:{})", ways.join("|"))
 }
 
 #[cfg(test)]

@@ -86,6 +86,88 @@ async fn nothing_of_a_dead_node_is_left_soon_after_its_lease() {
     assert_eq!((text(&mut map, &keys[0]).await, text(&mut map, ROLL).await), (None, None));
 }
 
+/// Of who holds or remembers a user together, the last one takes the entry along, however the others went.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_of_those_who_went_one_after_the_other() {
+    let engine = Engine::hazelcast().start().unwrap();
+    let shelf = Shelf::hazelcast(&engine);
+    let mut map = map_of(&shelf).await;
+    for round in 0..5 {
+        let lease = Duration::from_secs(if round == 0 { 4 } else { 600 });
+        let mut nodes = Vec::new();
+        for me in 1..=4 {
+            nodes.push(shelf.open_one(round * 10 + me, lease).await);
+        }
+        for node in &nodes {
+            node.asked().claim(&hub(), &user("u"));
+        }
+        until("all to hold the user", async || {
+            text(&mut map, "user/hub/u").await.is_some_and(|text| text.split(' ').count() == 4)
+        })
+        .await;
+        let [first, second, third, last] = <[_; 4]>::try_from(nodes).ok().unwrap();
+        if round == 0 {
+            // Gone without a word, and struck off the roll, before the next one goes.
+            drop(first);
+            let roll = async |map: &mut Link| text(map, ROLL).await.unwrap();
+            until("the roll to have forgotten it", async || roll(&mut map).await.split(' ').count() == 4)
+                .await;
+            drop(second);
+            until("the roll to have forgotten it", async || roll(&mut map).await.split(' ').count() == 3)
+                .await;
+        } else {
+            first.close().await;
+            second.close().await;
+        }
+        // At once, so that each may take the other for the last one.
+        tokio::join!(third.close(), last.close());
+        assert_eq!((text(&mut map, "user/hub/u").await, text(&mut map, ROLL).await), (None, None), "{round}");
+    }
+}
+
+/// Members, whose regular expressions they are, keep the entries of those who are there, and of those who come after the roll was read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_remove_the_entries_in_which_nobody_is_left() {
+    let engine = Engine::hazelcast().start().unwrap();
+    let mut map = map_of(&Shelf::hazelcast(&engine)).await;
+    let stay = |node, number| Stay { node: Incarnation(node), number };
+    let name = |node, number| stay(node, number).to_string();
+    for next in [1, 9, 10, 11, 100, 105, 999, 1_000, 10_901, 1_763_834_000_123, 2_000_000_000_000, u64::MAX] {
+        map.ask(&[MapCall::RemoveAll(".*")], ANSWER).await.unwrap();
+        let (one, two) = (next / 2, next / 2 + 1);
+        let roll = Roll::read(Some(&format!("{next} {} {}?", name(1, one), name(2, two))));
+        let mut numbers = vec![0, next, next.saturating_mul(10)];
+        for power in (0..20).map(|exponent| 10u64.pow(exponent)) {
+            numbers.extend([next.saturating_add(power), next.saturating_sub(power), next / power]);
+        }
+        // Each with whether it is removed.
+        let mut entries: Vec<(String, bool)> = vec![
+            (LIVES.to_owned(), false),
+            (roll.text().unwrap(), false),
+            (format!("{}=7~", name(1, one)), true),
+            (format!("{}=7 {}~", name(1, one), name(2, two)), false),
+            (format!("{}~ {}=7", name(2, two), name(1, one)), false),
+            (format!("{}=7 what is this=~", name(1, one)), false),
+        ];
+        for number in numbers {
+            // Node 3 is not on the roll.
+            let is_gone = number < next;
+            entries.push((format!("{}~", name(3, number)), is_gone));
+            entries.push((format!("{}=1 {}=2~", name(1, one), name(3, number)), is_gone));
+            entries.push((format!("{}=1 {}=2", name(3, number), name(2, two)), false));
+        }
+        let keys: Vec<String> = (0..entries.len()).map(|at| format!("user/hub/{at}")).collect();
+        let puts = keys.iter().zip(&entries).map(|(key, (text, _))| MapCall::PutIfAbsent(key, text));
+        map.ask(&puts.collect::<Vec<_>>(), ANSWER).await.unwrap();
+        let pattern = roll.entries_without(&[stay(1, one)]);
+        map.ask(&[MapCall::RemoveAll(&pattern)], ANSWER).await.unwrap();
+        for (key, (text, is_removed)) in keys.iter().zip(&entries) {
+            let is_gone = self::text(&mut map, key).await.is_none();
+            assert_eq!(is_gone, *is_removed, "{text:?} by {pattern}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clusters_on_one_member_do_not_meet() {
     let engine = Engine::hazelcast().start().unwrap();
