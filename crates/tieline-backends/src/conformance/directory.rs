@@ -41,6 +41,7 @@ async fn over_any_broker<F: Fabric>(directories: &dyn Directories, new: &impl Fn
     a_release_names_its_claim(&new(), directories).await;
     a_dead_node_holds_nobody(&new(), directories).await;
     who_comes_late_knows_all(&new(), directories).await;
+    who_leaves_as_soon_as_it_has_come_is_gone(&new(), directories).await;
 }
 
 fn hub() -> HubName {
@@ -193,6 +194,22 @@ pub async fn who_comes_late_knows_all(fabric: &dyn Fabric, directories: &dyn Dir
     leave_all(seats).await;
 }
 
+/// A node may be stopped at any moment of its start: the others never believe in it for a lease.
+pub async fn who_leaves_as_soon_as_it_has_come_is_gone(fabric: &dyn Fabric, directories: &dyn Directories) {
+    let first = sit_with(fabric, directories, "first", LONG).await;
+    for number in 0..50 {
+        let comer = sit_with(fabric, directories, &format!("comer-{number}"), LONG).await;
+        // Sooner or later within its first words.
+        for _ in 0..number {
+            tokio::task::yield_now().await;
+        }
+        comer.leave().await;
+    }
+    let wish = "the first to be alone";
+    eventually(wish, || first.cluster().peers().is_empty()).await;
+    first.leave().await;
+}
+
 /// A node that has just come may not know yet of another that knows of it already. Who is claimed by that one then is told once both know of
 /// each other, and found.
 pub async fn who_has_just_come_is_waited_for(fabric: &dyn Fabric, directories: &dyn Directories) {
@@ -297,10 +314,11 @@ pub async fn nobody_is_lost_while_members_come_and_go(
             seats.swap_remove(stay).leave().await;
         }
         let count = seats.len() - 1;
-        while !seats.iter().all(|seat| seat.cluster().peers().len() == count) {
+        eventually("all to send to each other, and to nobody else", || {
             check(&seats);
-            tokio::task::yield_now().await;
-        }
+            seats.iter().all(|seat| seat.cluster().peers().len() == count)
+        })
+        .await;
         check(&seats);
     }
     let live: Vec<(usize, usize, u64)> = (0..USERS).map(|number| (number % stay, number, 0)).collect();

@@ -135,6 +135,8 @@ impl Attendant {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.look_at_broker();
+        // Before anything is said: who is stopped before its first tick says goodbye too.
+        self.heartbeat.register(self.node.registration());
         loop {
             tokio::select! {
                 () = stop.notified() => break,
