@@ -77,10 +77,21 @@ pub(crate) fn readiness(node: &Process) -> Value {
 
 /// A message to a user of the other node, in both directions.
 pub(crate) fn exchange(anna: &mut Client, ben: &mut Client, data: &str) {
-    assert_ack(&anna.ask(to_user("ben", data)), 1, 0);
-    assert_eq!(ben.next_data(), data);
-    assert_ack(&ben.ask(to_user("anna", data)), 1, 0);
-    assert_eq!(anna.next_data(), data);
+    send_to(anna, ben, "ben", data);
+    send_to(ben, anna, "anna", data);
+}
+
+fn send_to(sender: &mut Client, receiver: &mut Client, user: &str, data: &str) {
+    // On a busy machine the answer may take longer than a node waits for it; the message comes all the same.
+    eventually("an answer that came in time", || {
+        let ack = sender.ask(to_user(user, data));
+        assert_eq!(receiver.next_data(), data);
+        let is_known = !ack["delivered"].is_null();
+        if is_known {
+            assert_ack(&ack, 1, 0);
+        }
+        is_known
+    });
 }
 
 /// A message to the others in the room.
