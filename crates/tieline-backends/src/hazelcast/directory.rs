@@ -390,22 +390,26 @@ impl Table for Map {
     /// through again that were theirs as well.
     async fn leave(&mut self, link: &mut Link) -> Result<(), Trouble> {
         let (me, lease) = (self.stay, self.stay.lease());
-        link.ask(&[MapCall::Delete(&lease)], ANSWER).await?;
-        loop {
-            let (_, roll) = read_roll(link).await?;
-            let was_last = roll.is_only(me);
-            link.ask(&[MapCall::RemoveAll(&roll.entries_without(&[me]))], ANSWER).await?;
-            let strike = |roll: &mut Roll| {
-                let is_done = was_last || !roll.is_only(me);
-                if is_done {
-                    roll.strike(&[me]);
+        let leaving = async {
+            link.ask(&[MapCall::Delete(&lease)], ANSWER).await?;
+            loop {
+                let (_, roll) = read_roll(link).await?;
+                let was_last = roll.is_only(me);
+                link.ask(&[MapCall::RemoveAll(&roll.entries_without(&[me]))], ANSWER).await?;
+                let strike = |roll: &mut Roll| {
+                    let is_done = was_last || !roll.is_only(me);
+                    if is_done {
+                        roll.strike(&[me]);
+                    }
+                    is_done
+                };
+                if self.change_roll(link, strike).await? {
+                    return Ok(());
                 }
-                is_done
-            };
-            if self.change_roll(link, strike).await? {
-                return Ok(());
             }
-        }
+        };
+        // Whoever waits for the end waits as long.
+        timeout(2 * ANSWER, leaving).await.unwrap_or(Err(Trouble::Silent))
     }
 }
 
