@@ -158,11 +158,12 @@ impl House {
     /// Ends it as a kill does: it says goodbye to nobody, and writes nothing down.
     pub(crate) fn kill(mut self, exchange: &MemoryExchange) {
         exchange.cut(self.node.id().incarnation);
+        // Its sockets are closed when it is dropped: by then no task of it lives, which would write down that they have ended.
         if let Some((runtime, _)) = self.logs.take() {
-            runtime.shutdown_background();
+            runtime.shutdown_timeout(PATIENCE);
         }
         if let Some((runtime, _)) = self.membership.take() {
-            runtime.shutdown_background();
+            runtime.shutdown_timeout(PATIENCE);
         }
     }
 

@@ -225,12 +225,18 @@ fn of_two_nodes_that_resume_one_connection_one_has_it() {
     eventually(|| houses.iter().all(|house| house.node.cluster().unwrap().peers().len() == 1));
     for (round, connected) in clients.iter().enumerate() {
         let user = format!("u{round}");
-        let won = |house: &House| matches!(bring(house, connected).1, Arrival::Recovery { .. });
-        let (one, two) = thread::scope(|scope| {
-            let (one, two) = (scope.spawn(|| won(&houses[0])), scope.spawn(|| won(&houses[1])));
-            (one.join().unwrap(), two.join().unwrap())
+        let won = |house: &House| match bring(house, connected).1 {
+            Arrival::Recovery { .. } => true,
+            Arrival::Refused(CloseCode::TryAgainLater) => false,
+            other => panic!("{user}: {other:?}, and the record is {:?}", record(&door, connected)),
+        };
+        // Two that do not know of each other for a moment, on a busy machine, may both have it come again.
+        eventually(|| {
+            thread::scope(|scope| {
+                let (one, two) = (scope.spawn(|| won(&houses[0])), scope.spawn(|| won(&houses[1])));
+                one.join().unwrap() | two.join().unwrap()
+            })
         });
-        assert!(one || two, "nobody has it");
         let held = |house: &House| house.node.hubs().get(&hub()).map_or(0, |hub| hub.user_connections(&user));
         eventually(|| houses.iter().map(held).sum::<usize>() == 1);
         // The one that was beaten may have had it from the other, who lives.
