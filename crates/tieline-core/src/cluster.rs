@@ -232,6 +232,11 @@ impl Cluster {
         self.is_alone() && self.started.elapsed() < self.times.lease
     }
 
+    /// How long a send waits for its numbers.
+    pub(crate) fn receipt_limit(&self) -> Duration {
+        self.times.receipt
+    }
+
     /// Whether the broker keeps what it takes while it is away.
     fn keeps(&self) -> bool {
         self.broker().keeps()

@@ -107,7 +107,7 @@ pub fn run(args: &StoreBenchArgs) -> Result<StoreReport, StoreBenchError> {
     Ok(report)
 }
 
-/// One append or flush after the other for the time of one run.
+/// One append or flush after the other for the time of one run, and at least one, however late it begins.
 struct Meter {
     latency: Histogram,
     count: u64,
@@ -142,10 +142,13 @@ fn flush_plainly(path: &Path, bytes: usize, duration: Duration) -> Result<Run, S
     let record = vec![7; bytes.max(1)];
     let mut meter = Meter::new();
     let (begin, written) = (Instant::now(), written()?);
-    while begin.elapsed() < duration {
+    loop {
         let since = Instant::now();
         file.write_all(&record).and_then(|()| file.sync_data()).map_err(failed)?;
         meter.add(since.elapsed());
+        if begin.elapsed() >= duration {
+            break;
+        }
     }
     let run = meter.run(begin.elapsed(), bytes_since(written)?);
     fs::remove_file(path).map_err(failed)?;
@@ -199,15 +202,17 @@ async fn write(
     let body: Arc<[u8]> = vec![7; bytes].into();
     let mut meter = Meter::new();
     let mut random = u128::from(fresh_epoch());
-    while Instant::now() < until {
+    loop {
         random = random.wrapping_add(1 << 60);
         let id = MessageId::new(unix_ms(), random);
         let (log, body) = (log.clone(), Arc::clone(&body));
         let since = Instant::now();
         store.append(Append { log, key: id.into(), id, body, retention: Default::default() }).await?;
         meter.add(since.elapsed());
+        if Instant::now() >= until {
+            return Ok(meter);
+        }
     }
-    Ok(meter)
 }
 
 /// Bytes that this process has had written to disks; none where the system does not tell.

@@ -13,7 +13,7 @@ pub struct ClusterTimes {
     pub read: Duration,
     /// How long an ask waits for the answers of the other nodes.
     pub ask: Duration,
-    /// How long a send waits for the receipts of the other nodes.
+    /// How long a send waits for the receipts of the other nodes, and one that is kept for those of this node too.
     pub receipt: Duration,
 }
 

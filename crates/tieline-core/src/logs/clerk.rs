@@ -21,6 +21,7 @@ use super::health::Health;
 use super::places::Places;
 use super::publishing::{Pending, Publishing, Stored};
 use super::{Entry, KeepError, Logs, Reader, entry};
+use crate::cluster::ClusterTimes;
 use crate::command::Command;
 use crate::delivery::{Outcome, Receipt, Target};
 use crate::hub::Hub;
@@ -32,9 +33,6 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How often the ends of all logs are compared, and those without connections let go.
 const COMPARE: Duration = Duration::from_secs(5);
-
-/// How long the numbers of a message are waited for.
-const RECEIPT: Duration = Duration::from_secs(1);
 
 /// After so long, who waited for a log to be followed has made its connections members.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -529,8 +527,10 @@ impl Clerk {
     }
 
     async fn tick(&mut self, now: Instant) {
+        let limit =
+            self.node.cluster().map_or(ClusterTimes::default().receipt, |cluster| cluster.receipt_limit());
         while let Some((since, _)) = self.watched.front()
-            && now.duration_since(*since) >= RECEIPT
+            && now.duration_since(*since) >= limit
         {
             let Some((_, receipt)) = self.watched.pop_front() else { break };
             if let Some(settled) = receipt.give_up() {
