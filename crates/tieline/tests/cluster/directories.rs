@@ -45,14 +45,14 @@ impl Town {
     /// A user is at another node from now on, and found there by all at once.
     fn move_on(&mut self, user: usize, to: usize) {
         self.users[user] = self.cluster.nodes[to].connect("h", &format!("user-{user}"));
-        let sender = &mut self.senders[0];
+        let (sender, number) = (&mut self.senders[0], &mut self.number);
         // The former connection may be there for a moment.
         eventually("the former connection is gone", || {
-            let ack = sender.ask(to_user(&format!("user-{user}"), "moved"));
+            *number += 1;
+            let ack = sender.ask(to_user(&format!("user-{user}"), *number));
             ack["delivered"] == 1
         });
-        let client = &mut self.users[user];
-        while client.next_within(Duration::from_millis(100)).is_some() {}
+        while self.users[user].next_data() != json!(self.number) {}
     }
 }
 
