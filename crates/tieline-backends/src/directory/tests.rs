@@ -48,7 +48,17 @@ impl Shelf {
             let address = HazelcastAddress::parse(url).unwrap();
             let settings =
                 HazelcastDirectorySettings { lease, ..HazelcastDirectorySettings::new(address, cluster) };
-            Box::pin(async move { settings.open(me).await.unwrap() })
+            Box::pin(async move {
+                // Several members on a machine that stands still for a moment are slower than a start may be: it is begun anew, as
+                // whoever runs a node does.
+                for _ in 0..2 {
+                    match settings.clone().open(me).await {
+                        Ok(directory) => return directory,
+                        Err(error) => eprintln!("A directory was not opened: {error}"),
+                    }
+                }
+                settings.open(me).await.unwrap()
+            })
         })
     }
 

@@ -225,8 +225,10 @@ impl Asked {
     /// The table does not answer any more: whatever was not answered was not asked.
     pub fn away(&self) {
         self.is_up.store(false, Ordering::Release);
+        let mut desk = self.desk();
         self.cache.clear();
-        self.desk().leave();
+        desk.leave();
+        drop(desk);
         self.found.send_modify(|found| *found += 1);
         self.wake();
     }
@@ -267,22 +269,25 @@ impl Asked {
         }
     }
 
-    /// Asks the table, if it is not asked yet.
-    fn begin(&self, hub: &HubName, user: &str, look: &Look) {
-        if let (Look::Begun, Ok(user)) = (look, UserId::new(user)) {
-            self.desk().look(hub, &user);
+    /// Where a user is, as far as is remembered. Of one that is not, the table is asked.
+    fn look(&self, hub: &HubName, user: &str) -> Look {
+        let look = self.cache.look(hub, user);
+        let (Look::Absent, Ok(user)) = (&look, UserId::new(user)) else { return look };
+        let mut desk = self.desk();
+        // The table may have gone away meanwhile, and another thread may have been faster.
+        if self.is_up() && self.cache.begin(hub, &user) {
+            desk.look(hub, &user);
             self.wanted.notify_one();
         }
+        drop(desk);
+        self.cache.look(hub, &user)
     }
 
     /// Whether it is not known where a user is, and soon will be.
     pub(crate) fn is_sought(&self, hub: &HubName, user: &str) -> bool {
-        if !self.is_up() || self.fellows().is_empty() {
-            return false;
-        }
-        let look = self.cache.look(hub, user);
-        self.begin(hub, user, &look);
-        matches!(look, Look::Begun | Look::Unknown { is_soon: true })
+        self.is_up()
+            && !self.fellows().is_empty()
+            && matches!(self.look(hub, user), Look::Unknown { is_soon: true })
     }
 
     fn found(&self, hub: &HubName, user: &UserId, answer: &Answer) {
@@ -396,19 +401,19 @@ impl Asked {
 
     /// Another node says that what is remembered of these users is old; of all, if it names none. Returns what is to be answered.
     pub(crate) fn hear_stale(&self, stale: &[(u64, HubName, UserId)]) -> Option<Rare> {
+        let mut desk = self.desk();
         if stale.is_empty() {
-            let forgotten = self.cache.forget_all();
-            let mut desk = self.desk();
-            forgotten.into_iter().for_each(|(hub, user)| desk.forget(hub, user));
+            self.cache.forget_all().into_iter().for_each(|(hub, user)| desk.forget(hub, user));
         }
         for (_, hub, user) in stale {
             if self.cache.forget(hub, user) {
-                self.desk().forget(hub.clone(), user.clone());
+                desk.forget(hub.clone(), user.clone());
             }
         }
-        if self.desk().has_wishes() {
+        if desk.has_wishes() {
             self.wanted.notify_one();
         }
+        drop(desk);
         let numbers: Vec<u64> =
             stale.iter().map(|(number, ..)| *number).filter(|number| *number > 0).collect();
         (!numbers.is_empty()).then_some(Rare::Forgotten(numbers))
@@ -479,26 +484,26 @@ impl Directory for Asked {
 
     fn find(&self, hub: &HubName, user: &str) -> Whereabouts {
         let mut holders = self.claims.holders(hub, user);
-        if self.fellows().is_empty() {
+        let fellows = self.fellows();
+        if fellows.is_empty() {
             return Whereabouts { holders, beside: Beside::Nobody };
         }
         if !self.is_up() {
             return Whereabouts { holders, beside: Beside::Anybody };
         }
-        match self.cache.look(hub, user) {
+        match self.look(hub, user) {
             Look::Known(found) => {
                 self.counters.remembered.fetch_add(1, Ordering::Relaxed);
                 for one in found {
-                    // What a node states itself is newer.
-                    if holders.iter().all(|holder| holder.node != one.node) {
+                    // The table may believe longer in a node that is dead. What a node states itself is newer.
+                    if fellows.contains(&one.node) && holders.iter().all(|holder| holder.node != one.node) {
                         place(&mut holders, one.node, Some(one.claim));
                     }
                 }
                 Whereabouts { holders, beside: Beside::Nobody }
             }
-            look => {
+            Look::Unknown { .. } | Look::Absent => {
                 self.counters.unknown.fetch_add(1, Ordering::Relaxed);
-                self.begin(hub, user, &look);
                 Whereabouts { holders, beside: Beside::Anybody }
             }
         }
@@ -514,7 +519,6 @@ impl Directory for Asked {
 
     fn forget(&self, node: Incarnation) {
         self.claims.forget(node);
-        self.cache.forget_node(node);
         let heard = self.desk().forget_node(node);
         heard.iter().for_each(|(hub, user)| self.settle(hub, user));
     }

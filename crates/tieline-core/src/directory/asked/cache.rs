@@ -1,14 +1,15 @@
 //! [`Cache`]: where users are, as a table has answered, until somebody says that it is so no longer.
 //!
 //! Read by the shards for every message, so it is locked in many parts. Bounded: past its capacity nothing is added, and what was not
-//! needed for two sweeps is forgotten. Tested in `directory/asked/tests.rs`.
+//! needed for two sweeps is forgotten. What is added or removed is so by who has the [`Desk`](super::Desk), which tells the table: so
+//! the table hears of it in the same order. Tested in `directory/asked/tests.rs`.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use tieline_proto::{HubName, Incarnation, UserId};
+use tieline_proto::{HubName, UserId};
 
 use super::Holders;
 
@@ -35,8 +36,8 @@ pub(super) enum Look {
     Known(Holders),
     /// The table is being asked, and soon has answered; or there is no room to ask it, or nobody knows when it will know.
     Unknown { is_soon: bool },
-    /// The table is to be asked.
-    Begun,
+    /// The table is to be asked, once that is [noted](Cache::begin).
+    Absent,
 }
 
 /// What became of an answer.
@@ -67,7 +68,7 @@ impl Cache {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Where a user is. One that is not known is noted as being asked for.
+    /// Where a user is.
     pub(super) fn look(&self, hub: &HubName, user: &str) -> Look {
         if let Some(users) = self.hubs.get(hub)
             && let Some(sought) = users.get(user)
@@ -81,22 +82,22 @@ impl Cache {
                 State::Asking { is_doubtful, .. } => Look::Unknown { is_soon: !is_doubtful },
             };
         }
-        let Ok(user) = UserId::new(user) else { return Look::Unknown { is_soon: false } };
-        if self.len() >= self.capacity {
-            return Look::Unknown { is_soon: false };
-        }
+        if self.len() < self.capacity { Look::Absent } else { Look::Unknown { is_soon: false } }
+    }
+
+    /// Notes that the table is asked for a user. Returns whether it was not noted before.
+    pub(super) fn begin(&self, hub: &HubName, user: &UserId) -> bool {
         let users = self.hubs.entry(hub.clone()).or_default();
         let mut is_new = false;
-        users.entry(user).or_insert_with(|| {
+        users.entry(user.clone()).or_insert_with(|| {
             is_new = true;
             let state = State::Asking { is_void: false, is_doubtful: false };
             Sought { state, is_used: AtomicBool::new(true) }
         });
         if is_new {
             self.count.fetch_add(1, Ordering::Relaxed);
-            return Look::Begun;
         }
-        Look::Unknown { is_soon: true }
+        is_new
     }
 
     /// What is known of a user, without asking.
@@ -184,18 +185,6 @@ impl Cache {
         }
         self.count.fetch_sub(gone.len(), Ordering::Relaxed);
         gone
-    }
-
-    /// A node is dead: it holds nobody.
-    pub(super) fn forget_node(&self, node: Incarnation) {
-        for users in &self.hubs {
-            users.alter_all(|_, mut sought| {
-                if let State::Known(holders) = &mut sought.state {
-                    holders.retain(|holder| holder.node != node);
-                }
-                sought
-            });
-        }
     }
 
     /// Nothing is remembered, and nothing is being asked.

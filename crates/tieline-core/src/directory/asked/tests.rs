@@ -97,15 +97,21 @@ impl Side {
     /// It knows others from now on.
     fn meet(&mut self, others: impl Iterator<Item = usize>) {
         others.for_each(|other| self.met[other] = true);
-        let fellow = |n: usize| Fellow {
-            name: n.to_string().into(),
-            node: Incarnation(n as u64 + 1),
-            weight: 1,
-            directory: Some("table".into()),
-        };
-        let fellows: Vec<Fellow> = (0..NODES).filter(|other| self.met[*other]).map(fellow).collect();
-        self.asked.meet(&fellows, 1, &mut |_| {});
+        let met: Vec<u64> = (0..NODES).filter(|other| self.met[*other]).map(|n| n as u64 + 1).collect();
+        meet(&self.asked, &met);
     }
+}
+
+/// Tells a node who the others are.
+fn meet(asked: &Asked, others: &[u64]) {
+    let fellow = |other: &u64| Fellow {
+        name: other.to_string().into(),
+        node: Incarnation(*other),
+        weight: 1,
+        directory: Some("table".into()),
+    };
+    let fellows: Vec<Fellow> = others.iter().map(fellow).collect();
+    asked.meet(&fellows, 1, &mut |_| {});
 }
 
 fn hub() -> HubName {
@@ -391,7 +397,8 @@ proptest! {
 fn what_is_remembered_is_bounded_and_what_is_not_needed_is_forgotten() {
     let cache = Cache::new(2);
     let now = Instant::now();
-    let look = |n: usize| matches!(cache.look(&hub(), &user(n)), Look::Begun);
+    let look =
+        |n: usize| matches!(cache.look(&hub(), &user(n)), Look::Absent) && cache.begin(&hub(), &user(n));
     assert!(look(0) && look(1) && !look(2));
     assert!(cache.sweep(now).is_empty());
     for n in 0..2 {
@@ -406,6 +413,26 @@ fn what_is_remembered_is_bounded_and_what_is_not_needed_is_forgotten() {
 }
 
 #[test]
+fn a_dead_node_holds_nobody_though_the_table_still_says_so() {
+    let asked = Asked::new(Incarnation(1), "table");
+    asked.entered();
+    meet(&asked, &[2, 3]);
+    asked.find(&hub(), "u0");
+    let answer = Answer { number: 0, nodes: vec![(Incarnation(2), 7), (Incarnation(3), 0)] };
+    let answered = |request: Request| asked.answered(&request, &answer);
+    let holders = || asked.find(&hub(), "u0").holders.iter().map(|holder| holder.node).collect::<Vec<_>>();
+    asked.take(10).into_iter().for_each(answered);
+    assert_eq!(holders(), [Incarnation(2)]);
+    // It was asked for before the death was known, and is answered afterwards.
+    asked.hear_stale(&[(0, hub(), user(0))]);
+    asked.find(&hub(), "u0");
+    asked.forget(Incarnation(2));
+    meet(&asked, &[3]);
+    asked.take(10).into_iter().for_each(answered);
+    assert_eq!(asked.find(&hub(), "u0"), Whereabouts::default());
+}
+
+#[test]
 fn nobody_asks_and_nobody_waits_where_there_is_no_other_node() {
     let asked = Asked::new(Incarnation(1), "table");
     asked.entered();
@@ -413,4 +440,40 @@ fn nobody_asks_and_nobody_waits_where_there_is_no_other_node() {
     assert!(!asked.is_sought(&hub(), "u") && asked.take(10).is_empty());
     asked.claim(&hub(), &user(0));
     assert!(matches!(&asked.take(10)[..], [Request::Claim { number: 1, .. }]));
+}
+
+/// A shard may look for a user in the very moment in which another node says that what is remembered of it is old. Were the table asked
+/// first and told of the older forgetting then, it would not know who remembers what it has answered.
+#[test]
+fn the_table_hears_of_looking_and_forgetting_in_the_order_of_both() {
+    let asked = Asked::new(Incarnation(1), "table");
+    asked.entered();
+    meet(&asked, &[2]);
+    asked.find(&hub(), "u0");
+    for request in asked.take(10) {
+        asked.answered(&request, &Answer { number: 0, nodes: vec![(Incarnation(2), 0)] });
+    }
+    let is_remembered = || asked.cache.peek(&hub(), "u0").is_some();
+    assert!(is_remembered());
+    std::thread::scope(|scope| {
+        let desk = asked.desk();
+        let threads = [
+            scope.spawn(|| drop(asked.hear_stale(&[(0, hub(), user(0))]))),
+            scope.spawn(|| drop(asked.find(&hub(), "u1"))),
+        ];
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_millis(50) {
+            assert!(is_remembered() && asked.cache.len() == 1, "both are done with the desk in hand alone");
+            std::thread::yield_now();
+        }
+        drop(desk);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    assert!(!is_remembered());
+    let mut told = asked.take(10);
+    told.sort_by_key(|request| request.key().1.clone());
+    assert_eq!(
+        told,
+        [Request::Forget { hub: hub(), user: user(0) }, Request::Look { hub: hub(), user: user(1) }]
+    );
 }
