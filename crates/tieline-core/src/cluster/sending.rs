@@ -14,7 +14,7 @@ use crate::broker::{NotTaken, To};
 use crate::delivery::{Delivery, Outcome, Target};
 use crate::directory::asked::PATIENCE;
 use crate::directory::{Beside, Whereabouts};
-use crate::node::{Elsewhere, Node};
+use crate::node::{Elsewhere, Node, Places};
 use crate::transit::Due;
 
 impl Cluster {
@@ -97,22 +97,21 @@ impl Cluster {
         self.peer_view().is_alone()
     }
 
-    /// Where a message has to go among the other nodes, and how many of its named targets nobody holds as far as is known,
-    /// `present` telling of each whether this node holds it.
-    /// Where somebody `may_travel`, it tells for whom the message is to be held here.
-    pub(crate) fn route(&self, delivery: &Delivery, may_travel: bool, present: &[bool]) -> Elsewhere {
+    /// Where a message has to go among the other nodes, how many of its named targets nobody holds as far as is known, and for whom it
+    /// is to be held on this `node`, at whose `places` its recipients were looked for before.
+    pub(crate) fn route(&self, node: &Node, delivery: &Delivery, places: &Places) -> Elsewhere {
         let mut peers = self.peer_view();
         let mut nodes = Nodes::new();
         let (mut unknown, mut doubtful, me) = (0, 0, self.id.incarnation);
         let (mut newest, mut held) = (None, None);
-        let may_travel = may_travel && delivery.to.len() == 1 && delivery.message.position.is_none();
+        let can_be_held = delivery.to.len() == 1 && delivery.message.position.is_none();
         let hub = delivery.hub.name();
         let mut add = |node: Incarnation| {
             if !nodes.contains(&node) {
                 nodes.push(node);
             }
         };
-        for (target, is_here) in delivery.to.iter().zip(present.iter().copied()) {
+        for (target, is_here) in delivery.to.iter().zip(places.present.iter().copied()) {
             match target {
                 Target::Everyone => peers.all().iter().for_each(|peer| add(peer.id.incarnation)),
                 Target::Group(group) => {
@@ -139,7 +138,13 @@ impl Cluster {
                         true => first == Some(me),
                         false => holders.iter().any(|holder| holder.node == me),
                     };
-                    if may_travel && is_mine && !is_here {
+                    // What this node claims may be a login that has begun, or has come to its end, since its places were looked at.
+                    let may_travel = || {
+                        places.may_travel
+                            || node.transit().is_any()
+                            || delivery.hub.user_connections(user) > 0
+                    };
+                    if can_be_held && is_mine && !is_here && may_travel() {
                         held = Some(user.clone());
                     } else if !is_here && is_certain && holders.iter().all(|holder| holder.node == me) {
                         // Not found only where the view is complete; otherwise the others are asked.

@@ -104,17 +104,17 @@ impl Node {
 
     /// Where a message has to go.
     pub(crate) fn route(&self, delivery: &Delivery) -> Route {
-        let Places { shards, present, may_travel } = self.places_of(delivery);
+        let places = self.places_of(delivery);
         let elsewhere = match self.cluster() {
-            Some(cluster) => cluster.route(delivery, may_travel, &present),
+            Some(cluster) => cluster.route(self, delivery, &places),
             None => {
                 let is_named = |target: &Target| matches!(target, Target::User(_) | Target::Connection(_));
-                let targets = delivery.to.iter().zip(&present);
+                let targets = delivery.to.iter().zip(&places.present);
                 let unknown = targets.filter(|(target, is_here)| is_named(target) && !**is_here).count();
                 Elsewhere { unknown: unknown as u64, ..Elsewhere::default() }
             }
         };
-        Route { shards, elsewhere }
+        Route { shards: places.shards, elsewhere }
     }
 
     /// Hands a message to the other nodes on its route.
@@ -170,5 +170,79 @@ impl Node {
     fn settle_part(&self, part: &Delivery, outcome: Outcome) {
         let settled = part.receipt.as_ref().and_then(|receipt| receipt.add(outcome));
         settled.into_iter().for_each(|settled| self.settle(settled));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tieline_proto::{HubName, MessageId, NodeName, Payload};
+    use tieline_switchboard::{Address, Settings};
+
+    use super::*;
+    use crate::broker::{Broker, MemoryExchange};
+    use crate::message::{Message, Way};
+    use crate::presence::PresenceRules;
+    use crate::token::Keys;
+    use crate::{Cluster, ClusterSettings, Limits, NodeSettings};
+
+    fn message_to(user: &UserId, hub: Arc<Hub>) -> Delivery {
+        let way = Way::User(user.clone());
+        Delivery {
+            hub,
+            message: Message::new(way, None, MessageId(1), 1, Payload::from_text("hello")),
+            to: SmallVec::from_iter([Target::User(user.clone())]),
+            newest: None,
+            handed_on: false,
+            except: SmallVec::new(),
+            users: Vec::new(),
+            filter: None,
+            receipt: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_logs_in_behind_the_look_at_the_places_is_held_for() {
+        let settings = NodeSettings {
+            name: NodeName::new("n").unwrap(),
+            shards: 1,
+            limits: Limits::default(),
+            switchboard: Settings::default(),
+            keys: Arc::new(Keys::new(["a key"])),
+            hubs: Vec::new(),
+            presence: PresenceRules::default(),
+        };
+        let (node, switchboard) = Node::start(settings).unwrap();
+        let (exchange, id) = (MemoryExchange::links(), node.id().incarnation);
+        let connect = |inbound| {
+            let broker: Arc<dyn Broker> = Arc::new(exchange.join(id, inbound));
+            std::future::ready(Ok::<_, Infallible>(broker))
+        };
+        let (cluster, task) =
+            Cluster::start(Arc::clone(&node), ClusterSettings::default(), connect).await.unwrap();
+        let (user, hub) = (UserId::new("u").unwrap(), node.hubs().get_or_make(&HubName::new("hub").unwrap()));
+        let delivery = message_to(&user, Arc::clone(&hub));
+        let places = node.places_of(&delivery);
+        let routed = || {
+            let Elsewhere { held, unknown, .. } = cluster.route(&node, &delivery, &places);
+            (held, unknown)
+        };
+        let (held, nowhere) = ((Some(user.clone()), 0), (None, 1));
+        assert_eq!(routed(), nowhere);
+        node.transit().begin_login();
+        let (_, claim) = cluster.hold_user(hub.name(), &user);
+        assert_eq!(routed(), held);
+        let address = Address { shard: 0, slot: 0, generation: 0 };
+        hub.add_user(&user, address);
+        node.transit().end_login();
+        assert_eq!(routed(), held, "whoever holds it for somebody who is here gives it");
+        // Gone without having been sent away, and still claimed for a moment.
+        hub.remove_user(&user, address);
+        assert_eq!(routed(), nowhere);
+        cluster.release_user(hub.name(), &user, claim);
+        assert_eq!(routed(), nowhere);
+        task.stop().await;
+        switchboard.stop(1001, "The test is over.").unwrap();
     }
 }

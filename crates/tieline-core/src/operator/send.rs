@@ -121,13 +121,15 @@ impl Operator {
     /// Carries a message to all connections of a user. Returns whether it has any.
     fn carry_to_user(&mut self, shard: &mut Shard<Self>, slot: Slot, user: &str, send: &Send<'_>) -> bool {
         let Some(sender) = self.sender(shard, slot) else { return false };
+        // Asked before and after the look, as for the places of a delivery.
+        let had_travellers = self.node.has_travellers();
         let addresses = sender.hub.user(user);
         let on_other_shards = addresses.iter().any(|address| address.shard != self.shard);
         let cluster = self.node.cluster();
         if self.node.keeps_inboxes()
             || on_other_shards
             // Who has no connection may be on its way.
-            || addresses.is_empty() && self.node.has_travellers()
+            || addresses.is_empty() && (had_travellers || self.node.has_travellers())
             || cluster.is_some_and(|cluster| cluster.may_hold_user(sender.hub.name(), user))
         {
             let Ok(user) = UserId::new(user) else { return false };
