@@ -30,6 +30,9 @@ const KNOWN: Duration = Duration::from_secs(60);
 /// Counting takes at most one part in so many of the clerk's time: who is offline in a large group is looked up less often.
 const SHARE: u32 = 20;
 
+/// More than it takes to look whether one member is offline: a clerk that stood still while it counted has not counted for so long.
+const LOOK: Duration = Duration::from_micros(10);
+
 /// Messages of one group that wait for its list. Of more the numbers are not known, and nobody is told.
 const MOST_UNCOUNTED: usize = 4096;
 
@@ -250,7 +253,8 @@ impl Clerk {
             let began = Instant::now();
             let is_offline = |user: &&UserId| self.node.is_offline(&uncounted.hub, user);
             let offline: Arc<[UserId]> = roll.members.iter().filter(is_offline).cloned().collect();
-            roll.offline = Some((offline, began, began.elapsed()));
+            let took = began.elapsed().min(LOOK * roll.members.len() as u32);
+            roll.offline = Some((offline, began, took));
         }
         let Some((offline, ..)) = &roll.offline else { return };
         let gets_it = |user: &&UserId| uncounted.users.is_empty() || uncounted.users.contains(user);
