@@ -48,6 +48,23 @@ pub struct Delivery {
     pub receipt: Option<Arc<Receipt>>,
 }
 
+impl Delivery {
+    /// The same for one user and nobody else.
+    pub(crate) fn for_user(&self, user: &UserId) -> Delivery {
+        Delivery {
+            hub: Arc::clone(&self.hub),
+            message: Arc::clone(&self.message),
+            to: SmallVec::from_iter([Target::User(user.clone())]),
+            newest: None,
+            handed_on: false,
+            except: self.except.clone(),
+            users: self.users.clone(),
+            filter: self.filter.clone(),
+            receipt: self.receipt.clone(),
+        }
+    }
+}
+
 /// Gathers from shards and other nodes how many connections a message was handed to.
 pub struct Receipt {
     /// Shards and nodes whose answer is missing.

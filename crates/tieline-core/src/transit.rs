@@ -119,6 +119,12 @@ impl Transit {
         traveller.given = given;
     }
 
+    /// Whether a connection of a user was sent away from here, and is still claimed.
+    pub(crate) fn is_leaving(&self, hub: &HubName, user: &UserId) -> bool {
+        let table = self.lock();
+        table.of.get(&(hub.clone(), user.clone())).is_some_and(|traveller| !traveller.claims.is_empty())
+    }
+
     /// Holds a message for a user who has no connection here, unless the user has it, or it is held: two shards may have missed
     /// the user, and one who goes from node to node is followed by what it had at the one before.
     pub(crate) fn hold(&self, user: &UserId, delivery: Delivery, now: Instant) -> Held {

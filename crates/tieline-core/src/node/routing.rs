@@ -128,18 +128,7 @@ impl Node {
     /// Holds a message for a user who is on the way, if there is one. Where there is no room for it, the user is unknown.
     pub(crate) fn hold(&self, delivery: &Delivery, traveller: Option<&UserId>) {
         let Some(user) = traveller else { return };
-        let part = Delivery {
-            hub: Arc::clone(&delivery.hub),
-            message: Arc::clone(&delivery.message),
-            to: SmallVec::from_iter([Target::User(user.clone())]),
-            newest: None,
-            handed_on: false,
-            except: delivery.except.clone(),
-            users: delivery.users.clone(),
-            filter: delivery.filter.clone(),
-            receipt: delivery.receipt.clone(),
-        };
-        match self.transit.hold(user, part, Instant::now()) {
+        match self.transit.hold(user, delivery.for_user(user), Instant::now()) {
             Held::Yes => self.meet(&delivery.hub, user),
             Held::Again(part) => self.settle_part(&part, Outcome::default()),
             Held::NoRoom(part) => self.lose(&part),

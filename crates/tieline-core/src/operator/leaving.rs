@@ -133,7 +133,10 @@ impl Operator {
         user: &UserId,
     ) {
         let found = self.node.cluster().map(|cluster| cluster.directory().find(hub.name(), user));
-        if found.is_some_and(|found| found.holders.len() > 1 || found.beside != Beside::Nobody) {
+        let is_from_elsewhere =
+            found.is_some_and(|found| found.holders.len() > 1 || found.beside != Beside::Nobody);
+        // Who comes back to this node may be followed by what was on its way to another shard.
+        if is_from_elsewhere || self.node.transit().is_leaving(hub.name(), user) {
             self.fresh.add(address, unix_ms());
         }
         for delivery in self.node.transit().take(hub.name(), user) {

@@ -314,7 +314,7 @@ impl Operator {
     /// Delivers a message to its recipients on this shard.
     pub(super) fn deliver(&mut self, shard: &mut Shard<Self>, delivery: &Delivery) {
         let outcome = self.hand_to_connections(shard, delivery);
-        self.hold_for_who_left(delivery);
+        self.follow_who_left(shard, delivery);
         let Some(receipt) = &delivery.receipt else { return };
         match receipt.add(outcome) {
             None => {}
@@ -330,20 +330,36 @@ impl Operator {
         }
     }
 
-    /// Its user may have left since the message was on its way to this shard: then it is held like one that comes later.
-    fn hold_for_who_left(&self, delivery: &Delivery) {
+    /// Its user may have left since the message was on its way to this shard: then it is held like one that comes later, or follows to
+    /// the shards where the user has come back since.
+    fn follow_who_left(&self, shard: &mut Shard<Self>, delivery: &Delivery) {
         let [Target::User(user)] = &delivery.to[..] else { return };
         if delivery.message.position.is_some() || !self.node.transit().is_any() {
             return;
         }
         let Some(cluster) = self.node.cluster() else { return };
-        let Some(traveller) = cluster.traveller(delivery, &[delivery.hub.user_connections(user) > 0]) else {
-            return;
-        };
-        if let Some(receipt) = &delivery.receipt {
-            receipt.await_more(1);
+        let here = delivery.hub.user(user);
+        if here.is_empty() {
+            let Some(traveller) = cluster.traveller(delivery, &[false]) else { return };
+            if let Some(receipt) = &delivery.receipt {
+                receipt.await_more(1);
+            }
+            return self.node.hold(delivery, Some(&traveller));
         }
-        self.node.hold(delivery, Some(&traveller));
+        let mut shards: SmallVec<[u16; 2]> = here.iter().map(|address| address.shard).collect();
+        if shards.contains(&self.shard) {
+            return;
+        }
+        shards.sort_unstable();
+        shards.dedup();
+        if let Some(receipt) = &delivery.receipt {
+            receipt.await_more(shards.len());
+        }
+        // Connections that were there before are given it by their shards.
+        let part = Arc::new(Delivery { handed_on: true, ..delivery.for_user(user) });
+        for to in shards {
+            shard.post(to, Command::Deliver(Arc::clone(&part)));
+        }
     }
 
     fn hand_to_connections(&mut self, shard: &mut Shard<Self>, delivery: &Delivery) -> Outcome {

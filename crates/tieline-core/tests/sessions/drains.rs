@@ -2,7 +2,10 @@
 //! comes on no other, but for clients that have two for a moment.
 
 use std::collections::BTreeSet;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Waker};
 use std::thread;
 
 use serde_json::{Value, json};
@@ -210,6 +213,58 @@ fn a_client_that_connects_before_it_leaves_misses_nothing() {
         new
     });
     assert_eq!(read.set(), all_of(&sent));
+}
+
+/// A client may come back to another shard of its node before the first one has read what was on its way to it.
+#[test]
+fn who_comes_back_to_another_shard_gets_what_was_on_its_way_to_the_first() {
+    let houses = houses(Routing::Directed);
+    let node = &houses[0].node;
+    let (_old, connected) = houses[0].connect(0, Guest::new(Subprotocol::Azure, "u"));
+    let id = connected["connectionId"].as_str().unwrap().parse().unwrap();
+    let these = houses[0].block_on(node.to_be_sent_away(move |session| session.id() == id)).unwrap();
+    // The first shard stands still where this one is looked at, each time until it is told to go on.
+    let _keeper = houses[0].user(0, Subprotocol::Azure, "keeper");
+    let (tell_stands, stands) = mpsc::channel();
+    let (tell_go_on, go_on) = mpsc::channel();
+    let go_on = Arc::new(Mutex::new(go_on));
+    let stand_still = move |session: &Session| {
+        if session.user().is_some_and(|user| user.as_str() == "keeper") {
+            tell_stands.send(()).unwrap();
+            go_on.lock().unwrap().recv().unwrap();
+        }
+        false
+    };
+    let mut first = pin!(node.to_be_sent_away(stand_still.clone()));
+    assert!(begin(first.as_mut()));
+    stands.recv().unwrap();
+    let mut away = pin!(node.send_these_away(&these));
+    let mut second = pin!(node.to_be_sent_away(stand_still));
+    assert!(begin(away.as_mut()) && begin(second.as_mut()));
+    let mut sender = houses[0].user(1, Subprotocol::Tieline, "s");
+    sender.send(json!({"type": "sendToUser", "user": "u", "data": 1, "ackId": 1}));
+    // The turn in which that was sent on is over when a later request is acknowledged.
+    for ack_id in [2, 3] {
+        sender.send(json!({"type": "joinGroup", "group": "g", "ackId": ack_id}));
+        assert_eq!(sender.receive()["ackId"], ack_id);
+    }
+    tell_go_on.send(()).unwrap();
+    stands.recv().unwrap();
+    let (mut new, _) = houses[0].connect(1, Guest::new(Subprotocol::Azure, "u"));
+    tell_go_on.send(()).unwrap();
+    assert_eq!(new.receive()["data"], 1);
+    let ack = sender.receive();
+    assert_eq!((&ack["ackId"], &ack["delivered"]), (&json!(1), &json!(1)), "{ack}");
+    assert_eq!(houses[0].block_on(away).unwrap(), 1);
+    for waits in [first, second] {
+        assert!(houses[0].block_on(waits).unwrap().is_empty());
+    }
+    new.expect_nothing();
+}
+
+/// Has a shard told what is to be done. Returns whether that is not done yet.
+fn begin(doing: Pin<&mut impl Future>) -> bool {
+    doing.poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
 #[test]
